@@ -1,0 +1,21 @@
+//! Readers and parsers of the kernel's files: cgroup v1 and v2, `/proc`, block devices, file systems.
+//!
+//! A parser takes bytes and is tested with literals; a thin reader takes a [`Roots`] or an open directory. Everything
+//! here is synchronous, knows nothing of HTTP, and treats what it reads as hostile: sizes are limited, nothing
+//! indexes or slices text in a way that can panic.
+
+pub mod block;
+pub mod capability;
+pub mod cgroup;
+pub mod error;
+pub mod host;
+pub mod mounts;
+pub mod process;
+pub mod read;
+pub mod roots;
+pub mod socket;
+pub mod statfs;
+mod sys;
+
+pub use error::{Error, Result};
+pub use roots::Roots;

@@ -1,0 +1,103 @@
+//! Reading small kernel files whole, into one buffer that is used again.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Error, Result};
+
+/// More than any kernel file that miharu reads whole: `mountinfo` of a container with thousands of mounts is the
+/// longest.
+pub const LIMIT: usize = 4 << 20;
+
+/// A buffer that kernel files are read into, one after another, without a new allocation for each.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+}
+
+impl Buffer {
+    /// An empty buffer; it grows to the longest file read.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the file at `path`, at most [`LIMIT`] bytes.
+    ///
+    /// # Errors
+    /// [`Error::Gone`] where there is no such file, and the others as they say.
+    pub fn read(&mut self, path: &Path) -> Result<&[u8]> {
+        self.read_at(rustix::fs::CWD, path, || path.to_owned())
+    }
+
+    /// Reads the file `name` in the open directory `dir`; `place` names the whole path for an error.
+    ///
+    /// # Errors
+    /// As [`Buffer::read`].
+    pub fn read_at(&mut self, dir: BorrowedFd<'_>, name: &Path, place: impl Fn() -> PathBuf) -> Result<&[u8]> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file =
+            rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| Error::io(&place(), e.into()))?;
+        self.fill(&file).map_err(|e| match e {
+            Errno::FBIG => Error::TooLong { path: place(), limit: LIMIT },
+            e => Error::io(&place(), e.into()),
+        })?;
+        Ok(&self.bytes)
+    }
+
+    fn fill(&mut self, file: &OwnedFd) -> std::result::Result<(), Errno> {
+        self.bytes.clear();
+        loop {
+            if self.bytes.capacity() - self.bytes.len() < 4096 {
+                self.bytes.reserve(self.bytes.len().max(16 << 10));
+            }
+            let spare = rustix::buffer::spare_capacity(&mut self.bytes);
+            match rustix::io::read(file.as_fd(), spare) {
+                Ok(0) => return Ok(()),
+                Ok(_) if self.bytes.len() > LIMIT => return Err(Errno::FBIG),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+/// The fields of a line that blanks divide, empty ones left out.
+pub fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|b| *b == b' ' || *b == b'\t').filter(|field| !field.is_empty())
+}
+
+/// The lines of a file without their newlines; the empty piece after the last newline is left out.
+pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|b| *b == b'\n').filter(|line| !line.is_empty())
+}
+
+/// A decimal number of `u64`'s range that fills the whole field.
+#[must_use]
+pub fn number(field: &[u8]) -> Option<u64> {
+    if field.is_empty() {
+        return None;
+    }
+    field.iter().try_fold(0u64, |sum, digit| {
+        let digit = digit.checked_sub(b'0').filter(|d| *d < 10)?;
+        sum.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+/// The number that makes up a whole file, blanks around it left out.
+#[must_use]
+pub fn number_file(text: &[u8]) -> Option<u64> {
+    number(text.trim_ascii())
+}
+
+/// The value of `key` in a flat keyed file (`key value` a line), as `cpu.stat` and `memory.stat` are.
+#[must_use]
+pub fn keyed(text: &[u8], key: &str) -> Option<u64> {
+    lines(text).find_map(|line| {
+        let mut parts = fields(line);
+        (parts.next() == Some(key.as_bytes())).then(|| parts.next().and_then(number)).flatten()
+    })
+}
