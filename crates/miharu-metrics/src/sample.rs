@@ -1,0 +1,192 @@
+//! Writing samples: escaped labels in alphabetical order, and numbers that never print as something they are not.
+
+use std::time::Duration;
+
+/// A sample's value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Value {
+    /// A whole number.
+    Whole(u64),
+    /// A real number; one that is not finite is no sample.
+    Real(f64),
+    /// A time, written in seconds without loss.
+    Time(Duration),
+}
+
+impl From<u64> for Value {
+    fn from(value: u64) -> Self {
+        Self::Whole(value)
+    }
+}
+
+impl From<f64> for Value {
+    fn from(value: f64) -> Self {
+        Self::Real(value)
+    }
+}
+
+impl From<Duration> for Value {
+    fn from(value: Duration) -> Self {
+        Self::Time(value)
+    }
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        Self::Whole(u64::from(value))
+    }
+}
+
+impl Value {
+    pub(crate) fn is_sample(self) -> bool {
+        !matches!(self, Self::Real(value) if !value.is_finite())
+    }
+
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Whole(value) => whole(out, value),
+            Self::Real(value) => real(out, value),
+            Self::Time(value) => time(out, value),
+        }
+    }
+}
+
+/// A label of a sample's own; the names of a sample are given in alphabetical order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Label<'a> {
+    /// A name and a value that may hold anything.
+    Text(&'static str, &'a str),
+    /// A name and a number.
+    Number(&'static str, u64),
+}
+
+impl Label<'_> {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Text(name, _) | Self::Number(name, _) => name,
+        }
+    }
+
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.name().as_bytes());
+        out.extend_from_slice(b"=\"");
+        match self {
+            Self::Text(_, value) => escape(out, value),
+            Self::Number(_, value) => whole(out, value),
+        }
+        out.push(b'"');
+    }
+}
+
+/// Writes a label's value; backslash, quote and newline are the only characters that the formats escape.
+pub(crate) fn escape(out: &mut Vec<u8>, value: &str) {
+    for byte in value.bytes() {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            byte => out.push(byte),
+        }
+    }
+}
+
+/// Writes a decimal number without an allocation.
+fn whole(out: &mut Vec<u8>, mut value: u64) {
+    let from = out.len();
+    loop {
+        // The remainder is below ten.
+        out.push(b'0' + (value % 10) as u8);
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(from..) {
+        digits.reverse();
+    }
+}
+
+fn real(out: &mut Vec<u8>, value: f64) {
+    use std::io::Write as _;
+    // Writing to memory does not fail. Display is the shortest text that reads back as the same number.
+    let _ = write!(out, "{value}");
+}
+
+fn time(out: &mut Vec<u8>, value: Duration) {
+    whole(out, value.as_secs());
+    let mut nanos = value.subsec_nanos();
+    if nanos == 0 {
+        return;
+    }
+    let mut digits = 9;
+    while nanos.is_multiple_of(10) {
+        nanos /= 10;
+        digits -= 1;
+    }
+    out.push(b'.');
+    let from = out.len();
+    for _ in 0..digits {
+        out.push(b'0' + (nanos % 10) as u8);
+        nanos /= 10;
+    }
+    if let Some(fraction) = out.get_mut(from..) {
+        fraction.reverse();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(value: impl Into<Value>) -> String {
+        let mut out = Vec::new();
+        value.into().write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn numbers_are_exact() {
+        assert_eq!(text(0u64), "0");
+        assert_eq!(text(u64::MAX), "18446744073709551615");
+        assert_eq!(text(0.5), "0.5");
+        assert_eq!(text(25_276_510_208.0), "25276510208");
+        assert_eq!(text(Duration::from_nanos(1_020_000_000)), "1.02");
+        assert_eq!(text(Duration::from_nanos(7)), "0.000000007");
+        assert_eq!(text(Duration::from_secs(10)), "10");
+    }
+
+    #[test]
+    fn what_is_not_finite_is_no_sample() {
+        assert!(!Value::Real(f64::NAN).is_sample());
+        assert!(!Value::Real(f64::INFINITY).is_sample());
+        assert!(Value::Real(-1.0).is_sample());
+    }
+
+    proptest! {
+        #[test]
+        fn times_read_back(nanos in any::<u64>()) {
+            let written = text(Duration::from_nanos(nanos));
+            let (seconds, fraction) = written.split_once('.').unwrap_or((&written, "0"));
+            let read = seconds.parse::<u128>().unwrap() * 1_000_000_000 + format!("{fraction:0<9}").parse::<u128>().unwrap();
+            prop_assert_eq!(read, u128::from(nanos));
+        }
+
+        #[test]
+        fn an_escaped_value_holds_no_bare_quote_or_newline(value in any::<String>()) {
+            let mut out = Vec::new();
+            escape(&mut out, &value);
+            let escaped = String::from_utf8(out).unwrap();
+            let mut chars = escaped.chars();
+            let mut read = String::new();
+            while let Some(c) = chars.next() {
+                prop_assert!(c != '"' && c != '\n');
+                read.push(match c {
+                    '\\' => match chars.next() { Some('n') => '\n', Some(c) => c, None => '?' },
+                    c => c,
+                });
+            }
+            prop_assert_eq!(read, value);
+        }
+    }
+}
