@@ -1,1 +1,20 @@
-//! x
+//! The bodies of the REST API as they go over the wire, for the daemon that writes them and the command line that
+//! reads them. Shapes and field names are those of the Incus and LXD API, so that their clients understand miharu.
+//!
+//! Types only: a field that an older or newer peer leaves out takes its default, one that it adds is ignored.
+#![forbid(unsafe_code)]
+
+pub mod certificates;
+pub mod envelope;
+pub mod instances;
+pub mod projects;
+pub mod server;
+
+pub use certificates::{Certificate, CertificatePatch, CertificatePut, CertificatesPost};
+pub use envelope::{Envelope, Kind};
+pub use instances::{
+    Instance, InstanceFull, InstanceState, StateCpu, StateDisk, StateMemory, StateNetwork,
+    StateNetworkAddress, StateNetworkCounters,
+};
+pub use projects::{Project, ProjectsPost};
+pub use server::{Environment, Server, ServerPut};
