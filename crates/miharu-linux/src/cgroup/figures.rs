@@ -1,7 +1,9 @@
 //! The figures of one instance's cgroups: one result type for both cgroup versions. What the kernel does not tell is
 //! absent, never 0.
 
+use super::ancestors::{MemoryBounds, smaller};
 use crate::error::Error;
+use crate::host::HostFacts;
 
 /// A limit as the kernel states it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -137,6 +139,33 @@ impl Memory {
     #[must_use]
     pub fn inactive(&self) -> Option<u64> {
         Some(self.inactive_anon?.saturating_add(self.inactive_file?))
+    }
+}
+
+impl Memory {
+    /// What a cgroup with this limit has left, with what it could give back, in bytes. Nothing where there is no limit
+    /// or its use is unknown.
+    pub(super) fn headroom(&self, limit: Option<Limit>) -> Option<u64> {
+        let limit = limit?.value()?;
+        let reclaimable = self
+            .file?
+            .saturating_sub(self.shmem.unwrap_or(0))
+            .saturating_add(self.slab_reclaimable.unwrap_or(0));
+        Some(limit.saturating_add(reclaimable).saturating_sub(self.usage?).min(limit))
+    }
+
+    /// Fills in what follows from the bounds up the tree and the host's memory.
+    pub(super) fn within(self, bounds: MemoryBounds, host: &HostFacts) -> Self {
+        let total = smaller(bounds.limit.and_then(Limit::value), host.mem_total);
+        let less = |from: Option<u64>, what: Option<u64>| Some(from?.saturating_sub(what?));
+        Self {
+            limit: bounds.limit,
+            total,
+            free: less(total, self.usage),
+            available: smaller(bounds.headroom, host.mem_available),
+            working_set: less(self.usage, self.inactive_file),
+            ..self
+        }
     }
 }
 

@@ -3,18 +3,26 @@
 //! `v1` and `v2` mirror each other and fill the same [`Figures`]. Which of them reads a figure is decided for each
 //! controller, as a hybrid host may have a controller in either.
 
+mod ancestors;
+mod directory;
 mod figures;
 mod hierarchies;
+mod v1;
+mod v2;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+pub use ancestors::Ancestors;
 pub use figures::{CpuTime, Figures, Io, Limit, Memory, Pressure, Throttling};
 pub use hierarchies::{Hierarchies, Version};
 
-use crate::error::Result;
+use ancestors::Place;
+use directory::{Directory, Reading};
+
+use crate::error::{Error, Result};
 use crate::host::HostFacts;
-use crate::read::Buffer;
+use crate::read::{Buffer, fields, number};
 
 /// Where an instance's cgroups are in each hierarchy, without a leading slash. A hierarchy in which the instance has no
 /// cgroup of its own is left out; an empty path is taken as left out, as no instance is the root cgroup.
@@ -35,12 +43,9 @@ impl CgroupPaths {
     }
 }
 
-/// What is the same for several instances of one collection: limits of shared parent cgroups. Make a new one for each
-/// collection (or for each of its threads).
-#[derive(Debug, Default)]
-pub struct Ancestors {}
-
 /// Reads all figures of an instance's cgroups. Where `paths` says nothing, figures are absent, and that is no error.
+///
+/// A controller's figures come from its v1 hierarchy where the host has one, else from the unified hierarchy.
 ///
 /// # Errors
 /// [`crate::Error::Gone`] when a cgroup of the instance is not there any more. A single file that cannot be read is no error
@@ -52,6 +57,129 @@ pub fn read(
     ancestors: &mut Ancestors,
     buffer: &mut Buffer,
 ) -> Result<Figures> {
-    let _ = (hierarchies, paths, host, ancestors, buffer);
-    Ok(Figures::default())
+    let mut reading = Reading::new(buffer);
+    let mut figures = Figures::default();
+    read_unified(hierarchies, paths, host, ancestors, &mut reading, &mut figures)?;
+    read_v1(hierarchies, paths, host, ancestors, &mut reading, &mut figures)?;
+    figures.problems = reading.problems;
+    Ok(figures)
+}
+
+/// What comes from the unified hierarchy: pressure, and the figures of every controller that no v1 hierarchy has.
+fn read_unified(
+    hierarchies: &Hierarchies,
+    paths: &CgroupPaths,
+    host: &HostFacts,
+    ancestors: &mut Ancestors,
+    reading: &mut Reading<'_>,
+    figures: &mut Figures,
+) -> Result<()> {
+    let has = |controller: &str| hierarchies.v1(controller).is_none();
+    visit(unified_place(hierarchies, paths), reading, |own, place, reading| {
+        // Every cgroup has CPU times, also where v1 has the controller but no cgroup for this instance.
+        if v1_place(hierarchies, paths, "cpuacct").is_none() || has("cpu") {
+            v2::cpu(own, reading, figures);
+        }
+        if has("cpu") {
+            figures.limit_cores = v2::bandwidth(own, place, reading, ancestors);
+        }
+        if has("cpuset") {
+            figures.cpus_effective = v2::cpus_effective(own, place, reading, ancestors);
+        }
+        if has("memory") {
+            let (memory, bounds) = v2::memory(own, place, reading, ancestors);
+            figures.memory = memory.within(bounds, host);
+        }
+        if has("hugetlb") {
+            let (total, free) = v2::hugetlb(own, place, host, reading, ancestors);
+            (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = (total, free);
+        }
+        if has("blkio") {
+            figures.io = v2::io(own, reading);
+        }
+        if has("pids") {
+            figures.tasks = v2::tasks(own, reading);
+        }
+        figures.pressure = v2::pressure(own, reading);
+    })
+}
+
+/// What comes from v1 hierarchies, in which the instance may have a different path in each.
+fn read_v1(
+    hierarchies: &Hierarchies,
+    paths: &CgroupPaths,
+    host: &HostFacts,
+    ancestors: &mut Ancestors,
+    reading: &mut Reading<'_>,
+    figures: &mut Figures,
+) -> Result<()> {
+    let at = |controller| v1_place(hierarchies, paths, controller);
+    visit(at("cpuacct"), reading, |own, _, reading| {
+        figures.cpu_times = v1::cpu_times(own, host, reading);
+    })?;
+    visit(at("cpu"), reading, |own, place, reading| {
+        figures.throttling = v1::throttling(own, reading);
+        figures.limit_cores = v1::bandwidth(own, place, reading, ancestors);
+    })?;
+    visit(at("cpuset"), reading, |own, place, reading| {
+        figures.cpus_effective = v1::cpus_effective(own, place, reading, ancestors);
+    })?;
+    visit(at("memory"), reading, |own, place, reading| {
+        let (memory, bounds) = v1::memory(own, place, reading, ancestors);
+        let hugetlb = (figures.memory.hugetlb_total, figures.memory.hugetlb_free);
+        figures.memory = memory.within(bounds, host);
+        (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = hugetlb;
+    })?;
+    visit(at("hugetlb"), reading, |own, place, reading| {
+        let (total, free) = v1::hugetlb(own, place, host, reading, ancestors);
+        (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = (total, free);
+    })?;
+    visit(at("blkio"), reading, |own, _, reading| figures.io = v1::io(own, reading))?;
+    visit(at("pids"), reading, |own, _, reading| figures.tasks = v1::tasks(own, reading))
+}
+
+/// Opens the cgroup, lets `read` read it, and makes sure that it was there all the time. Nothing happens where there is no
+/// place; a cgroup that one may not enter is a problem like a file that one may not read.
+fn visit(
+    place: Option<Place<'_>>,
+    reading: &mut Reading<'_>,
+    read: impl FnOnce(&mut Directory, Place<'_>, &mut Reading<'_>),
+) -> Result<()> {
+    let Some(place) = place else { return Ok(()) };
+    let mut own = match Directory::open(place.directory()) {
+        Ok(own) => own,
+        Err(gone @ Error::Gone(_)) => return Err(gone),
+        Err(problem) => {
+            reading.problems.push(problem);
+            return Ok(());
+        }
+    };
+    read(&mut own, place, reading);
+    own.still_there()
+}
+
+fn unified_place<'a>(hierarchies: &'a Hierarchies, paths: &'a CgroupPaths) -> Option<Place<'a>> {
+    Place::new(hierarchies.unified()?, paths.unified.as_deref()?)
+}
+
+fn v1_place<'a>(hierarchies: &'a Hierarchies, paths: &'a CgroupPaths, controller: &str) -> Option<Place<'a>> {
+    Place::new(hierarchies.v1(controller)?, paths.v1.get(controller)?)
+}
+
+/// A line `key value` of a flat keyed file; the value is absent when it is no number.
+fn pair(line: &[u8]) -> Option<(&[u8], Option<u64>)> {
+    let mut parts = fields(line);
+    Some((parts.next()?, parts.next().and_then(number)))
+}
+
+/// A block device as the kernel writes it, `8:16`.
+fn device_number(field: &[u8]) -> Option<(u32, u32)> {
+    let mut parts = field.splitn(2, |b| *b == b':').map(|part| number(part)?.try_into().ok());
+    Some((parts.next()??, parts.next()??))
+}
+
+/// How many cores a quota of microseconds in each period of microseconds is.
+#[expect(clippy::cast_precision_loss, reason = "microseconds of a scheduling period, far below 2^53")]
+fn cores(quota: u64, period: u64) -> Option<f64> {
+    (period > 0).then(|| quota as f64 / period as f64)
 }

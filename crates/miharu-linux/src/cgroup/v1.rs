@@ -1,0 +1,260 @@
+//! One instance's figures from v1 hierarchies, see <https://docs.kernel.org/admin-guide/cgroup-v1/>. Mirrors `v2`, file
+//! by file.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::ancestors::{Ancestors, HugetlbLimits, Level, MemoryBounds, Place, smaller};
+use super::directory::{Directory, Reading};
+use super::figures::{CpuTime, Io, Limit, Memory, Throttling};
+use super::{cores, device_number, pair};
+use crate::host::{CpuList, HostFacts};
+use crate::read::{fields, lines, number, number_file};
+
+/// CPU time of each CPU from `cpuacct.usage_all` (kernel 4.8).
+pub(super) fn cpu_times(own: &mut Directory, host: &HostFacts, reading: &mut Reading<'_>) -> Vec<CpuTime> {
+    let present = host.cpus_present.as_ref();
+    own.parse("cpuacct.usage_all", reading, |text| parse_usage_all(text, present)).unwrap_or_default()
+}
+
+/// Throttling from the cpu controller's `cpu.stat`.
+pub(super) fn throttling(own: &mut Directory, reading: &mut Reading<'_>) -> Option<Throttling> {
+    own.parse("cpu.stat", reading, |text| Some(parse_cpu_stat(text))).flatten()
+}
+
+/// The CPU limit, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of this cgroup and those above.
+pub(super) fn bandwidth(
+    own: &mut Directory,
+    place: Place<'_>,
+    reading: &mut Reading<'_>,
+    ancestors: &mut Ancestors,
+) -> Option<f64> {
+    let above = ancestors.bandwidth.above(place, |path| read_bandwidth(&mut open(path)?, reading));
+    read_bandwidth(own, reading).below(&above)
+}
+
+fn read_bandwidth(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<f64> {
+    let quota = directory.parse("cpu.cfs_quota_us", reading, parse_quota)?.value()?;
+    cores(quota, directory.parse("cpu.cfs_period_us", reading, number_file)?)
+}
+
+/// How many CPUs there are for the cgroup, `cpuset.effective_cpus` of the nearest cgroup that has it.
+pub(super) fn cpus_effective(
+    own: &mut Directory,
+    place: Place<'_>,
+    reading: &mut Reading<'_>,
+    ancestors: &mut Ancestors,
+) -> Option<u32> {
+    read_cpuset(own, reading)
+        .or_else(|| ancestors.cpuset.above(place, |path| read_cpuset(&mut open(path)?, reading)))
+}
+
+fn read_cpuset(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<u32> {
+    let list = directory.parse("cpuset.effective_cpus", reading, CpuList::parse)?;
+    Some(list.count()).filter(|count| *count > 0)
+}
+
+/// Memory: `memory.stat`, `memory.usage_in_bytes`, `.max_usage_in_bytes`, `.oom_control`, and the limits up the tree.
+pub(super) fn memory(
+    own: &mut Directory,
+    place: Place<'_>,
+    reading: &mut Reading<'_>,
+    ancestors: &mut Ancestors,
+) -> (Memory, MemoryBounds) {
+    let (mut memory, hierarchical) =
+        own.parse("memory.stat", reading, |text| Some(parse_memory_stat(text))).unwrap_or_default();
+    memory.usage = own.parse("memory.usage_in_bytes", reading, number_file);
+    memory.peak = own.parse("memory.max_usage_in_bytes", reading, number_file);
+    // Kills in child cgroups are not in it: rather no figure than one that is too low.
+    if own.has_children() == Some(false) {
+        memory.oom_kills =
+            own.parse("memory.oom_control", reading, |text| Some(parse_oom_kill(text))).flatten();
+    }
+    // The kernel has already found the smallest limit up the tree; when there is none, nobody above need be asked.
+    if hierarchical == Some(Limit::Max) {
+        return (memory, MemoryBounds { limit: hierarchical, headroom: None });
+    }
+    let limit = own.parse("memory.limit_in_bytes", reading, parse_limit);
+    let above = ancestors.memory.above(place, |path| read_memory_bounds(path, reading));
+    let own_bounds = MemoryBounds { limit, headroom: memory.headroom(limit) };
+    let bounds = own_bounds.below(&above);
+    (memory, MemoryBounds { limit: smaller(bounds.limit, hierarchical), ..bounds })
+}
+
+/// What a cgroup above an instance's bounds; its use is read only where it is limited.
+fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds {
+    let Some(mut directory) = open(path) else { return MemoryBounds::default() };
+    let limit = directory.parse("memory.limit_in_bytes", reading, parse_limit);
+    if !matches!(limit, Some(Limit::Value(_))) {
+        return MemoryBounds { limit, headroom: None };
+    }
+    let stat = directory.parse("memory.stat", reading, |text| Some(parse_memory_stat(text).0));
+    let usage = directory.parse("memory.usage_in_bytes", reading, number_file);
+    let memory = Memory { usage, ..stat.unwrap_or_default() };
+    MemoryBounds { limit, headroom: memory.headroom(limit) }
+}
+
+/// Huge pages, total and free, from `hugetlb.SIZE.limit_in_bytes` up the tree and `hugetlb.SIZE.usage_in_bytes`.
+pub(super) fn hugetlb(
+    own: &mut Directory,
+    place: Place<'_>,
+    host: &HostFacts,
+    reading: &mut Reading<'_>,
+    ancestors: &mut Ancestors,
+) -> (Option<u64>, Option<u64>) {
+    let above = ancestors.hugetlb.above(place, |path| match open(path) {
+        Some(mut directory) => read_hugetlb_limits(&mut directory, host, reading),
+        None => HugetlbLimits::default(),
+    });
+    let limits = read_hugetlb_limits(own, host, reading).below(&above);
+    limits.total_and_free(host, |size| {
+        own.parse(&format!("hugetlb.{size}.usage_in_bytes"), reading, number_file)
+    })
+}
+
+fn read_hugetlb_limits(
+    directory: &mut Directory,
+    host: &HostFacts,
+    reading: &mut Reading<'_>,
+) -> HugetlbLimits {
+    HugetlbLimits::read(host, |size| {
+        directory.parse(&format!("hugetlb.{size}.limit_in_bytes"), reading, parse_limit)
+    })
+}
+
+/// Block I/O from the throttle policy's recursive files (kernel 4.16 has them recursive). Until a throttle limit is
+/// set somewhere on the host the policy is off and they hold `Total 0` alone: no device, no figures.
+pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
+    let mut devices = BTreeMap::new();
+    let _ = own.parse("blkio.throttle.io_service_bytes_recursive", reading, |text| {
+        merge_blkio(text, &mut devices, |io| (&mut io.read_bytes, &mut io.written_bytes));
+        Some(())
+    });
+    let _ = own.parse("blkio.throttle.io_serviced_recursive", reading, |text| {
+        merge_blkio(text, &mut devices, |io| (&mut io.reads, &mut io.writes));
+        Some(())
+    });
+    devices.into_values().collect()
+}
+
+/// Tasks from `pids.current`.
+pub(super) fn tasks(own: &mut Directory, reading: &mut Reading<'_>) -> Option<u64> {
+    own.parse("pids.current", reading, number_file)
+}
+
+/// A cgroup above an instance's. One that cannot be opened says nothing: if it is gone the instance is too, and its own
+/// directory tells so.
+fn open(path: PathBuf) -> Option<Directory> {
+    Directory::open(path).ok()
+}
+
+/// `cpuacct.usage_all`: a heading `cpu user system`, then a line for every CPU that could ever be plugged in. Those that
+/// are neither present nor were ever used are left out.
+fn parse_usage_all(text: &[u8], present: Option<&CpuList>) -> Option<Vec<CpuTime>> {
+    let mut rows = lines(text);
+    let heading: Vec<&[u8]> = fields(rows.next()?).take(3).collect();
+    if heading != [b"cpu".as_slice(), b"user", b"system"] {
+        return None;
+    }
+    let time = |row| {
+        let mut columns = fields(row).map(number);
+        let cpu = columns.next()??.try_into().ok()?;
+        Some(CpuTime { cpu, user_ns: columns.next()??, system_ns: columns.next()?? })
+    };
+    let wanted = |time: &CpuTime| {
+        time.user_ns > 0 || time.system_ns > 0 || present.is_none_or(|present| present.contains(time.cpu))
+    };
+    let by_cpu: BTreeMap<u32, CpuTime> =
+        rows.filter_map(time).filter(wanted).map(|time| (time.cpu, time)).collect();
+    Some(by_cpu.into_values().collect())
+}
+
+/// `cpu.stat` of v1, `throttled_time` in nanoseconds.
+fn parse_cpu_stat(text: &[u8]) -> Option<Throttling> {
+    let (mut periods, mut throttled, mut time) = (None, None, None);
+    for (key, value) in lines(text).filter_map(pair) {
+        match key {
+            b"nr_periods" => periods = value,
+            b"nr_throttled" => throttled = value,
+            b"throttled_time" => time = value,
+            _ => {}
+        }
+    }
+    Some(Throttling { periods: periods?, throttled_periods: throttled?, throttled_ns: time? })
+}
+
+/// `cpu.cfs_quota_us`: microseconds, -1 for no limit.
+fn parse_quota(text: &[u8]) -> Option<Limit> {
+    match text.trim_ascii() {
+        b"-1" => Some(Limit::Max),
+        other => number(other).map(Limit::Value),
+    }
+}
+
+/// v1 has no word for "no limit": it shows the largest number of bytes that its counters hold, rounded down to whole
+/// pages, whose size depends on the machine and, for hugetlb, on the file (up to gigabytes). Nobody has 4 EiB.
+const UNLIMITED: u64 = 1 << 62;
+
+/// A limit in bytes.
+fn parse_limit(text: &[u8]) -> Option<Limit> {
+    number_file(text).map(limit)
+}
+
+fn limit(bytes: u64) -> Limit {
+    if bytes >= UNLIMITED { Limit::Max } else { Limit::Value(bytes) }
+}
+
+/// The `total_*` figures of `memory.stat`, which include child cgroups, and `hierarchical_memory_limit`, the smallest
+/// limit up the tree.
+fn parse_memory_stat(text: &[u8]) -> (Memory, Option<Limit>) {
+    let (mut memory, mut hierarchical) = (Memory::default(), None);
+    for (key, value) in lines(text).filter_map(pair) {
+        match key {
+            b"hierarchical_memory_limit" => hierarchical = value.map(limit),
+            b"total_rss" => memory.anon = value,
+            b"total_cache" => memory.file = value,
+            b"total_dirty" => memory.file_dirty = value,
+            b"total_writeback" => memory.file_writeback = value,
+            b"total_mapped_file" => memory.file_mapped = value,
+            b"total_shmem" => memory.shmem = value,
+            b"total_swap" => memory.swap = value,
+            b"total_active_anon" => memory.active_anon = value,
+            b"total_active_file" => memory.active_file = value,
+            b"total_inactive_anon" => memory.inactive_anon = value,
+            b"total_inactive_file" => memory.inactive_file = value,
+            b"total_unevictable" => memory.unevictable = value,
+            b"total_pgmajfault" => memory.pgmajfault = value,
+            _ => {}
+        }
+    }
+    (memory, hierarchical)
+}
+
+/// `oom_kill` of `memory.oom_control` (kernel 4.13).
+fn parse_oom_kill(text: &[u8]) -> Option<u64> {
+    lines(text).filter_map(pair).find(|(key, _)| key == b"oom_kill").and_then(|(_, value)| value)
+}
+
+/// Puts a blkio file's `8:0 Read 4096` and `8:0 Write 512` where `fields_of` says; `Sync`, `Async`, `Discard` and `Total`
+/// say nothing new.
+fn merge_blkio(
+    text: &[u8],
+    devices: &mut BTreeMap<(u32, u32), Io>,
+    fields_of: impl Fn(&mut Io) -> (&mut Option<u64>, &mut Option<u64>),
+) {
+    for line in lines(text) {
+        let mut parts = fields(line);
+        let Some((major, minor)) = parts.next().and_then(device_number) else { continue };
+        let operation = parts.next();
+        let Some(value) = parts.next().and_then(number) else { continue };
+        if !matches!(operation, Some(b"Read" | b"Write")) {
+            continue;
+        }
+        let io = devices.entry((major, minor)).or_insert_with(|| Io { major, minor, ..Io::default() });
+        let (read, written) = fields_of(io);
+        match operation {
+            Some(b"Read") => *read = Some(value),
+            _ => *written = Some(value),
+        }
+    }
+}
