@@ -4,6 +4,8 @@
 //! here is synchronous, knows nothing of HTTP, and treats what it reads as hostile: sizes are limited, nothing
 //! indexes or slices text in a way that can panic.
 
+#![deny(unsafe_code)]
+
 pub mod block;
 pub mod capability;
 pub mod cgroup;
