@@ -1,1 +1,89 @@
-//! To be written.
+//! What this process may do, to say without root which capability is missing for what. capabilities(7).
+
+use crate::error::{Error, Result};
+use crate::process::parse_status;
+use crate::read::Buffer;
+use crate::roots::Roots;
+
+/// A capability that miharu has a use for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capability {
+    /// Its name.
+    pub name: &'static str,
+    /// What miharu cannot do without it, to be read after "without it: ".
+    pub purpose: &'static str,
+    /// Its bit, from linux/capability.h.
+    bit: u32,
+}
+
+/// The capabilities that miharu has a use for, most wanted first.
+pub const CAPABILITIES: &[Capability] = &[
+    Capability {
+        name: "CAP_SYS_PTRACE",
+        purpose: "no network counters and no file systems of other users' processes",
+        bit: 19,
+    },
+    Capability {
+        name: "CAP_DAC_READ_SEARCH",
+        purpose: "no instances whose directory only root may enter, and no file systems of theirs",
+        bit: 2,
+    },
+    Capability { name: "CAP_NET_BIND_SERVICE", purpose: "no ports below 1024", bit: 10 },
+    Capability { name: "CAP_CHOWN", purpose: "no group on the unix socket other than an own one", bit: 0 },
+];
+
+/// The capabilities in effect for this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    effective: u64,
+}
+
+impl Capabilities {
+    /// Reads them from `/proc/self/status`.
+    ///
+    /// # Errors
+    /// Where `/proc` is not mounted, or shows no status.
+    pub fn of_this_process(roots: &Roots, buffer: &mut Buffer) -> Result<Self> {
+        let path = roots.proc.join("self/status");
+        let status = parse_status(buffer.read(&path)?).ok_or(Error::Parse { path, what: "Uid" })?;
+        Ok(Self { effective: status.effective_capabilities })
+    }
+
+    /// Whether this one is in effect.
+    #[must_use]
+    pub fn has(self, capability: &Capability) -> bool {
+        self.effective & (1 << capability.bit) != 0
+    }
+
+    /// Those of [`CAPABILITIES`] that are not.
+    pub fn missing(self) -> impl Iterator<Item = &'static Capability> {
+        // CAP_DAC_OVERRIDE (bit 1) includes what CAP_DAC_READ_SEARCH grants.
+        let effective = if self.effective & 0b10 == 0 { self.effective } else { self.effective | 0b100 };
+        CAPABILITIES.iter().filter(move |capability| effective & (1 << capability.bit) == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(effective: u64) -> Vec<&'static str> {
+        Capabilities { effective }.missing().map(|capability| capability.name).collect()
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert!(missing(0x1ff_ffff_ffff).is_empty());
+        assert_eq!(
+            missing(0),
+            ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_NET_BIND_SERVICE", "CAP_CHOWN"]
+        );
+        assert_eq!(missing(1 << 19 | 1 << 10 | 0b11), [""; 0], "CAP_DAC_OVERRIDE is enough");
+    }
+
+    #[test]
+    fn this_process_has_some_set() {
+        let found = Capabilities::of_this_process(&Roots::default(), &mut Buffer::new()).unwrap();
+        assert_eq!(CAPABILITIES.iter().filter(|c| !found.has(c)).count() == 0, found.missing().count() == 0);
+    }
+}

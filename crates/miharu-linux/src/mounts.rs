@@ -59,6 +59,16 @@ pub struct Device {
     pub minor: u32,
 }
 
+impl Device {
+    /// Parses `major:minor`, as the kernel's files have it.
+    #[must_use]
+    pub fn parse(field: &[u8]) -> Option<Self> {
+        let colon = field.iter().position(|b| *b == b':')?;
+        let part = |bytes: Option<&[u8]>| bytes.and_then(number).and_then(|n| u32::try_from(n).ok());
+        Some(Self { major: part(field.get(..colon))?, minor: part(field.get(colon + 1..))? })
+    }
+}
+
 /// What to do with file systems that a process or another machine answers for, as asking them can block for ever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RemoteFilesystems {
@@ -106,7 +116,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut parts = line.split(|b| *b == b' ');
     let id = number(parts.next()?)?;
     let parent = number(parts.next()?)?;
-    let device = parse_device(parts.next()?)?;
+    let device = Device::parse(parts.next()?)?;
     let root = path(parts.next()?);
     let mountpoint = path(parts.next()?);
     let _options = parts.next()?;
@@ -119,12 +129,6 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         return None;
     }
     Some(Mount { id, parent, device, root, mountpoint, fstype, source, super_options })
-}
-
-fn parse_device(field: &[u8]) -> Option<Device> {
-    let colon = field.iter().position(|b| *b == b':')?;
-    let part = |bytes: Option<&[u8]>| bytes.and_then(number).and_then(|n| u32::try_from(n).ok());
-    Some(Device { major: part(field.get(..colon))?, minor: part(field.get(colon + 1..))? })
 }
 
 fn path(field: &[u8]) -> PathBuf {
