@@ -1,1 +1,26 @@
-//! x
+//! Tests against real runtimes, and the harness that makes one of them three lines: start a `miharud` of its own, start a
+//! container, read the exposition with a strict parser. Whatever is started here is journalled in a scratch folder and is
+//! stopped when its handle is dropped; what a killed run left behind is cleaned up by the next one.
+#![forbid(unsafe_code)]
+// The ban on subprocesses is for the daemon and its libraries; driving runtimes from outside is what this crate is for.
+#![allow(clippy::disallowed_methods)]
+
+pub mod cgroup;
+pub mod exposition;
+pub mod guest;
+pub mod lxc;
+pub mod lxd;
+pub mod miharud;
+pub mod need;
+pub mod netns;
+pub mod nspawn;
+pub mod prometheus;
+pub mod rootfs;
+pub mod scratch;
+pub mod shell;
+pub mod tls;
+
+pub use exposition::Exposition;
+pub use lxc::Lxc;
+pub use miharud::Miharud;
+pub use need::Need;

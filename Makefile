@@ -1,0 +1,21 @@
+# The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
+.PHONY: demo demo-stop test lint clean
+
+# Two real containers, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
+demo:
+	@scripts/demo.sh start
+
+demo-stop:
+	@scripts/demo.sh stop
+
+# Everything: lints, unit tests, live tests against real runtimes. The last line counts passed, failed and skipped.
+test:
+	@scripts/test.sh
+
+# What `test` starts with, for the time between two edits.
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+clean: demo-stop
+	cargo clean

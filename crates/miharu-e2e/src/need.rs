@@ -1,0 +1,115 @@
+//! What a live test needs of the machine. Where it is not there the test is skipped with the reason, and the reason is kept
+//! for the last line of `make test`; with `MIHARU_E2E=require`, as in CI, a skip is a failure.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::{guest, shell};
+
+/// Something that a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Containers: root, writable cgroups, namespaces.
+    Containers,
+    /// LXC's programs.
+    Lxc,
+    /// `systemd-nspawn`.
+    Nspawn,
+    /// LXD and its client.
+    Lxd,
+    /// Prometheus and promtool.
+    Prometheus,
+    /// The strict OpenMetrics parser of `prometheus_client`.
+    Parser,
+    /// QEMU, the guest's kernel, and what packs its root.
+    Qemu,
+    /// openssl and curl.
+    Tls,
+}
+
+impl Need {
+    /// Why it is not there, or nothing when it is.
+    #[must_use]
+    pub fn lacking(self) -> Option<String> {
+        match self {
+            Self::Containers => containers().clone(),
+            Self::Lxc => program("lxc-start").or_else(|| program("busybox")).or_else(|| containers().clone()),
+            Self::Nspawn => program("systemd-nspawn").or_else(|| containers().clone()),
+            Self::Lxd => program("lxd").or_else(|| program("lxc")).or_else(|| containers().clone()),
+            Self::Prometheus => program("prometheus").or_else(|| program("promtool")),
+            Self::Parser => {
+                let python = cache().join("venv/bin/python");
+                (!python.exists()).then(|| "no prometheus_client in target/e2e-cache".to_owned())
+            }
+            Self::Qemu => program("qemu-system-x86_64")
+                .or_else(|| program("cpio"))
+                .or_else(|| program("modprobe"))
+                .or_else(|| guest::kernel().err().map(|error| error.to_string())),
+            Self::Tls => program("openssl").or_else(|| program("curl")),
+        }
+    }
+}
+
+/// Where `scripts/setup.sh` keeps what is no package: the guest's kernel and the Python parser.
+#[must_use]
+pub fn cache() -> PathBuf {
+    std::env::var_os("MIHARU_CACHE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/e2e-cache"), PathBuf::from)
+}
+
+/// Whether this test has to be skipped, having said so.
+///
+/// # Panics
+/// When something lacks and `MIHARU_E2E=require` forbids to skip.
+#[must_use]
+#[allow(clippy::panic, clippy::print_stderr, reason = "it speaks and fails on behalf of a test")]
+pub fn skip(needs: &[Need]) -> bool {
+    let Some(reason) = needs.iter().find_map(|need| need.lacking()) else { return false };
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("?");
+    if std::env::var("MIHARU_E2E").is_ok_and(|value| value == "require") {
+        panic!("{test} may not be skipped (MIHARU_E2E=require): {reason}");
+    }
+    eprintln!("skipped {test}: {reason}");
+    if let Some(path) = std::env::var_os("MIHARU_E2E_SKIPS")
+        && let Ok(mut file) = fs::File::options().create(true).append(true).open(path)
+    {
+        let _ = writeln!(file, "{test}: {reason}");
+    }
+    true
+}
+
+/// Leaves the test, counted as skipped, where the machine lacks one of the needs.
+#[macro_export]
+macro_rules! need {
+    ($($need:ident),+ $(,)?) => {
+        if $crate::need::skip(&[$($crate::need::Need::$need),+]) {
+            return Ok(());
+        }
+    };
+}
+
+fn program(name: &str) -> Option<String> {
+    (!shell::exists(name)).then(|| format!("{name} is not installed"))
+}
+
+/// Tries the two things that a locked-down container forbids: making a cgroup and making namespaces.
+fn containers() -> &'static Option<String> {
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    REASON.get_or_init(|| {
+        if !matches!(shell::run("id", ["-u"]).as_deref().map(str::trim), Ok("0")) {
+            return Some("containers need root".to_owned());
+        }
+        let memory = Path::new("/sys/fs/cgroup/memory");
+        let base = if memory.is_dir() { memory } else { Path::new("/sys/fs/cgroup") };
+        let probe = base.join(format!("miharu-probe-{}", std::process::id()));
+        if let Err(error) = fs::create_dir(&probe) {
+            return Some(format!("no cgroup can be made here ({error})"));
+        }
+        let _ = fs::remove_dir(&probe);
+        let made = shell::run("unshare", ["--mount", "--net", "--pid", "--fork", "true"]);
+        made.err().map(|_| "no namespaces can be made here".to_owned())
+    })
+}

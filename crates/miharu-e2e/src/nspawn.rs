@@ -1,0 +1,143 @@
+//! Machines of `systemd-nspawn`, without machined, each in the cgroup that machined would give it.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cgroup::{self, Cgroups};
+use crate::scratch::{self, Entry, Note, unique};
+use crate::{rootfs, shell};
+
+/// A running machine, killed on drop.
+#[derive(Debug)]
+pub struct Nspawn {
+    /// Its name.
+    pub name: String,
+    /// Its init, as the host numbers it.
+    pub pid: u32,
+    supervisor: Child,
+    _process: Note,
+    _cgroup: Note,
+}
+
+impl Nspawn {
+    /// Starts one with a busybox root and a network namespace of its own.
+    ///
+    /// # Errors
+    /// When it does not come up; the error carries what it wrote.
+    pub fn start() -> Result<Self> {
+        let home = scratch::dir("nspawn")?;
+        let root = home.join("rootfs");
+        rootfs::make(&root)?;
+        let name = unique("mh");
+        let slice = format!("machine.slice/machine-{name}.scope");
+        let cgroup_note = Entry::Cgroup(&slice).note()?;
+        // The shell joins the cgroup of every hierarchy first and then becomes nspawn.
+        let mut join = String::new();
+        for hierarchy in cgroup::hierarchies() {
+            let dir = hierarchy.join(&slice);
+            fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+            prepare_cpuset(&hierarchy, &dir);
+            join += &format!("echo $$ >'{}/cgroup.procs'; ", dir.display());
+        }
+        let log = home.join("log");
+        let out = fs::File::create(&log)?;
+        let mut command = Command::new("/bin/sh");
+        command
+            .arg("-c")
+            .arg(join + "exec \"$@\"")
+            .args(["sh", "systemd-nspawn", "-q", "-D"])
+            .arg(&root)
+            .args([
+                "-M",
+                &name,
+                "--register=no",
+                "--keep-unit",
+                "--private-network",
+                "--link-journal=no",
+                "--console=pipe",
+                "/sbin/init",
+            ]);
+        if cgroup::is_v2() {
+            command.env("SYSTEMD_NSPAWN_UNIFIED_HIERARCHY", "1");
+        }
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).process_group(0);
+        let mut supervisor = command.spawn()?;
+        let process = Entry::Process(supervisor.id()).note()?;
+        let pid = shell::wait_for("the machine's init", Duration::from_secs(15), || {
+            if supervisor.try_wait().ok()?.is_some() {
+                return Some(None);
+            }
+            init_of(supervisor.id()).map(Some)
+        })?;
+        let Some(pid) = pid else { bail!("systemd-nspawn ended: {}", fs::read_to_string(&log)?) };
+        Ok(Self { name, pid, supervisor, _process: process, _cgroup: cgroup_note })
+    }
+
+    /// Runs a shell line inside and gives what it wrote. It runs in the machine's namespaces, in the cgroups of the caller.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn exec(&self, line: &str) -> Result<String> {
+        shell::run(
+            "nsenter",
+            ["-t", &self.pid.to_string(), "-m", "-u", "-i", "-n", "-p", "-r", "/bin/sh", "-c", line],
+        )
+    }
+
+    /// The cgroups of its init.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn cgroups(&self) -> Result<Cgroups> {
+        Cgroups::of(self.pid)
+    }
+}
+
+impl Drop for Nspawn {
+    fn drop(&mut self) {
+        // The init first: its end takes the namespaces along, and the supervisor ends by itself.
+        let _ = shell::run("kill", ["-KILL", &self.pid.to_string()]);
+        let _ = shell::wait_for("nspawn's end", Duration::from_secs(5), || {
+            self.supervisor.try_wait().ok()?.map(|_| ())
+        });
+        let _ = self.supervisor.kill();
+        let _ = self.supervisor.wait();
+    }
+}
+
+/// The supervisor's child that runs as process 1 of a namespace of its own.
+fn init_of(supervisor: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{supervisor}/task/{supervisor}/children")).ok()?;
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let is_init = status
+            .lines()
+            .any(|line| line.starts_with("NSpid:") && line.split_whitespace().last() == Some("1"));
+        // Before its exec it still goes by its parent's name and has not yet set the host name.
+        is_init && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "init")
+    })
+}
+
+/// A cpuset of version 1 takes no process before it has CPUs and memory nodes.
+fn prepare_cpuset(hierarchy: &Path, dir: &Path) {
+    if !hierarchy.ends_with("cpuset") {
+        return;
+    }
+    let Ok(below) = dir.strip_prefix(hierarchy) else { return };
+    let mut at = hierarchy.to_owned();
+    for part in below {
+        let parent = at.clone();
+        at.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            // Not fs::copy, which would try to set a length and a mode.
+            if let Ok(text) = fs::read(parent.join(file)) {
+                let _ = fs::write(at.join(file), text);
+            }
+        }
+    }
+}

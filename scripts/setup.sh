@@ -1,0 +1,119 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian 12 machine. usage: scripts/setup.sh demo|test
+#
+# Prints one line a step, nothing else, and touches the network only when something is missing. What cannot be had is said
+# on a line that starts with "setup:" and the exit status is 1; the caller decides whether to go on without it.
+set -u
+goal=${1:-test}
+cache=${MIHARU_CACHE:-$(cd "$(dirname "$0")/.." && pwd)/target/e2e-cache}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=0
+
+say() { printf 'setup: %s\n' "$*"; }
+fail() { say "$1"; tail -n 5 "$log" | sed 's/^/setup:   /'; failed=1; }
+have() { PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1; }
+
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+  if have sudo; then sudo=(sudo); else say "not root and no sudo here: nothing can be installed"; fi
+fi
+
+# The program that shows whether a package is there, and the package.
+demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:gcc'
+test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
+  promtool:prometheus jq:jq cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs dnsmasq:dnsmasq-base"
+
+updated=0
+update() {
+  [ $updated -eq 1 ] && return 0
+  say "reading the package lists"
+  "${sudo[@]}" apt-get update -qq >"$log" 2>&1 || { fail "apt-get update failed:"; return 1; }
+  updated=1
+}
+
+install() { # packages…
+  [ $# -eq 0 ] && return 0
+  if ! have apt-get; then say "missing, and no apt-get to install them: $*"; failed=1; return 1; fi
+  update || return 1
+  say "installing $*"
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "$@" >"$log" 2>&1 ||
+    fail "could not install $*:"
+}
+
+missing() { # program:package…
+  local pair
+  for pair in "$@"; do have "${pair%%:*}" || printf '%s\n' "${pair##*:}"; done | sort -u
+}
+
+# Debian's own QEMU, or the one from backports where parts of that are installed already (the two do not mix). The extra
+# source is the machine's own with another suite, in a folder for this one call: the machine's sources stay as they are.
+install_qemu() {
+  have qemu-system-x86_64 && return 0
+  have apt-get || { say "no QEMU and no apt-get to install it"; failed=1; return 1; }
+  update || return 1
+  if apt-get install -s --no-install-recommends qemu-system-x86 >"$log" 2>&1 && ! grep -q '^Remv' "$log"; then
+    install qemu-system-x86
+    return
+  fi
+  say "installing qemu-system-x86 from backports, as other parts of QEMU here are from there"
+  local parts; parts=$(mktemp -d)
+  cp /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list "$parts/" 2>/dev/null
+  for f in /etc/apt/sources.list.d/*.sources; do
+    grep -q 'bookworm' "$f" || continue
+    sed 's/^Suites:.*/Suites: bookworm-backports/' "$f" | awk 'BEGIN{RS=""} !/security/{print $0 "\n"}' >"$parts/backports-$(basename "$f")"
+  done
+  [ -s /etc/apt/sources.list ] && grep -E '^deb .* bookworm main' /etc/apt/sources.list | head -n 1 |
+    sed 's/ bookworm / bookworm-backports /' >"$parts/backports.list"
+  chmod 755 "$parts"
+  local opts=(-o "Dir::Etc::SourceParts=$parts")
+  { "${sudo[@]}" apt-get "${opts[@]}" update -qq &&
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${opts[@]}" install -yqq --no-install-recommends \
+      -t bookworm-backports qemu-system-x86; } >"$log" 2>&1 || fail "could not install QEMU:"
+  rm -rf "$parts"
+}
+
+# The kernel that the cgroup v2 guest boots: unpacked, never installed.
+fetch_kernel() {
+  compgen -G "$cache/kernel/boot/vmlinuz-*" >/dev/null && return 0
+  have apt-get || { say "no guest kernel and no apt-get to fetch one"; failed=1; return 1; }
+  local package
+  package=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image-[0-9]/{print $2; exit}')
+  if [ -z "$package" ]; then update || return 1
+    package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-[0-9]/{print $2; exit}')
+  fi
+  say "fetching the guest's kernel, $package"
+  local tmp; tmp=$(mktemp -d); chmod 755 "$tmp"
+  { (cd "$tmp" && apt-get download -qq "$package") || { updated=0; update && (cd "$tmp" && apt-get download -qq "$package"); }; } >"$log" 2>&1
+  mkdir -p "$cache"
+  if compgen -G "$tmp/*.deb" >/dev/null && dpkg -x "$tmp"/*.deb "$tmp/kernel" && rm -rf "$cache/kernel" && mv "$tmp/kernel" "$cache/kernel"
+  then :; else fail "could not fetch $package:"; fi
+  rm -rf "$tmp"
+}
+
+# A strict OpenMetrics parser, the reference one, from PyPI.
+install_parser() {
+  "$cache/venv/bin/python" -c 'import prometheus_client.openmetrics.parser' 2>/dev/null && return 0
+  say "installing prometheus_client from PyPI into target/"
+  mkdir -p "$cache"
+  if { python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q 'prometheus_client>=0.20,<1'; } >"$log" 2>&1; then return; fi
+  rm -rf "$cache/venv"
+  install python3-venv
+  { python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q 'prometheus_client>=0.20,<1'; } >"$log" 2>&1 ||
+    { rm -rf "$cache/venv"; fail "could not install prometheus_client:"; }
+}
+
+have cargo || { say "cargo is missing: install Rust from https://rustup.rs first"; exit 1; }
+case $goal in
+demo)
+  # shellcheck disable=SC2046
+  install $(missing $demo_needs) ;;
+test)
+  # shellcheck disable=SC2046
+  install $(missing $test_needs)
+  install_qemu
+  fetch_kernel
+  install_parser ;;
+*) say "usage: scripts/setup.sh demo|test"; exit 2 ;;
+esac
+exit $failed
