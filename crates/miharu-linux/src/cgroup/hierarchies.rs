@@ -115,3 +115,73 @@ fn controllers(directory: &Path) -> Vec<String> {
     }
     name.split(',').filter(|controller| !controller.is_empty()).map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A host whose cgroup file systems hold these files, all empty.
+    fn host(files: &[&str]) -> (tempfile::TempDir, Roots) {
+        let base = tempfile::tempdir().unwrap();
+        let roots = Roots::at(base.path());
+        fs::create_dir_all(&roots.cgroup).unwrap();
+        for file in files {
+            let path = roots.cgroup.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        (base, roots)
+    }
+
+    #[test]
+    fn pure_v2() {
+        // A v2 cgroup that is called like a v1 hierarchy is no hierarchy.
+        let (_base, roots) = host(&["cgroup.controllers", "cgroup.procs", "memory/cgroup.procs"]);
+        let found = Hierarchies::find(&roots).unwrap();
+        assert_eq!(found.version(), Version::V2);
+        assert_eq!(found.unified(), Some(roots.cgroup.as_path()));
+        assert_eq!(found.v1("memory"), None);
+        assert_eq!(found.walk_roots(), [roots.cgroup.as_path()]);
+    }
+
+    #[test]
+    fn hybrid_with_joined_controllers_and_links() {
+        let (_base, roots) = host(&[
+            "cpu,cpuacct/cgroup.procs",
+            "memory/cgroup.procs",
+            "systemd/cgroup.procs",
+            "unified/cgroup.procs",
+            "unified/cgroup.controllers",
+            "empty/readme",
+        ]);
+        symlink("cpu,cpuacct", roots.cgroup.join("cpu")).unwrap();
+        symlink("cpu,cpuacct", roots.cgroup.join("cpuacct")).unwrap();
+        symlink("nowhere", roots.cgroup.join("blkio")).unwrap();
+        let found = Hierarchies::find(&roots).unwrap();
+        assert_eq!(found.version(), Version::V1);
+        let joined = roots.cgroup.join("cpu,cpuacct");
+        assert_eq!((found.v1("cpu"), found.v1("cpuacct")), (Some(joined.as_path()), Some(joined.as_path())));
+        assert_eq!(found.unified(), Some(roots.cgroup.join("unified").as_path()));
+        assert_eq!((found.v1("blkio"), found.v1("empty"), found.v1("unified")), (None, None, None));
+        let walked = [roots.cgroup.join("memory"), roots.cgroup.join("systemd")];
+        assert_eq!(found.walk_roots(), walked.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        assert_eq!(found.v1("name=systemd"), Some(walked[1].as_path()));
+    }
+
+    #[test]
+    fn without_memory_and_systemd_any_hierarchy_is_walked() {
+        let (_base, roots) = host(&["pids/cgroup.procs"]);
+        assert_eq!(Hierarchies::find(&roots).unwrap().walk_roots(), [roots.cgroup.join("pids").as_path()]);
+    }
+
+    #[test]
+    fn no_hierarchy_is_an_error_that_says_so() {
+        let (_base, roots) = host(&["memory/readme"]);
+        assert!(Hierarchies::find(&roots).unwrap_err().to_string().contains("a mounted cgroup hierarchy"));
+        let nowhere = Roots::at(Path::new("/nonexistent"));
+        assert!(Hierarchies::find(&nowhere).unwrap_err().is_gone());
+    }
+}

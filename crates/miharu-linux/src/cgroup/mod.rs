@@ -183,3 +183,6 @@ fn device_number(field: &[u8]) -> Option<(u32, u32)> {
 fn cores(quota: u64, period: u64) -> Option<f64> {
     (period > 0).then(|| quota as f64 / period as f64)
 }
+
+#[cfg(test)]
+mod tests;
