@@ -38,6 +38,18 @@ impl Directory {
         Ok(Self { fd, path, missed: false })
     }
 
+    /// Opens a cgroup above an instance's. One that is gone says nothing: the instance's own is gone too, and tells so.
+    pub(super) fn open_ancestor(path: PathBuf, reading: &mut Reading<'_>) -> Option<Self> {
+        match Self::open(path) {
+            Ok(directory) => Some(directory),
+            Err(Error::Gone(_)) => None,
+            Err(problem) => {
+                reading.problems.push(problem);
+                None
+            }
+        }
+    }
+
     /// What `parse` makes of the file `name`. A file that is not there gives nothing, as which files a cgroup has
     /// depends on the kernel and on the controllers; one that cannot be read, or that `parse` cannot understand,
     /// is noted as a problem.
@@ -73,7 +85,8 @@ impl Directory {
         }
     }
 
-    /// How many directories are in this one.
+    /// Whether the cgroup has child cgroups: a directory has a link from each directory in it, from its parent and from
+    /// itself.
     pub(super) fn has_children(&self) -> Option<bool> {
         let links = rustix::fs::fstat(&self.fd).ok()?.st_nlink;
         if links >= 2 {

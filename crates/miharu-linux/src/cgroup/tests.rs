@@ -336,6 +336,20 @@ fn a_file_that_says_something_else_is_a_problem_and_no_figure() {
 }
 
 #[test]
+fn a_file_that_cannot_be_read_costs_its_own_figure_alone() {
+    let mut tree = Tree::new(&[("", &[("cgroup.controllers", "")]), ("c", &[("memory.current", "5\n")])]);
+    // A directory in a file's place is what even root cannot read.
+    tree.put("c/pids.current", "x", "");
+    let figures = tree.read(&unified("c")).unwrap();
+    assert_eq!((figures.tasks, figures.memory.usage), (None, Some(5)));
+    assert!(
+        figures.problems[0].to_string().contains("c/pids.current: Is a directory"),
+        "{:?}",
+        figures.problems
+    );
+}
+
+#[test]
 fn a_shared_parent_is_read_once_a_collection() {
     let mut tree = Tree::new(&[
         ("", &[("cgroup.controllers", "")]),

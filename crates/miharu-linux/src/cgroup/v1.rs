@@ -29,7 +29,9 @@ pub(super) fn bandwidth(
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> Option<f64> {
-    let above = ancestors.bandwidth.above(place, |path| read_bandwidth(&mut open(path)?, reading));
+    let above = ancestors
+        .bandwidth
+        .above(place, |path| read_bandwidth(&mut Directory::open_ancestor(path, reading)?, reading));
     read_bandwidth(own, reading).below(&above)
 }
 
@@ -45,8 +47,11 @@ pub(super) fn cpus_effective(
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> Option<u32> {
-    read_cpuset(own, reading)
-        .or_else(|| ancestors.cpuset.above(place, |path| read_cpuset(&mut open(path)?, reading)))
+    read_cpuset(own, reading).or_else(|| {
+        ancestors
+            .cpuset
+            .above(place, |path| read_cpuset(&mut Directory::open_ancestor(path, reading)?, reading))
+    })
 }
 
 fn read_cpuset(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<u32> {
@@ -83,7 +88,7 @@ pub(super) fn memory(
 
 /// What a cgroup above an instance's bounds; its use is read only where it is limited.
 fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds {
-    let Some(mut directory) = open(path) else { return MemoryBounds::default() };
+    let Some(mut directory) = Directory::open_ancestor(path, reading) else { return MemoryBounds::default() };
     let limit = directory.parse("memory.limit_in_bytes", reading, parse_limit);
     if !matches!(limit, Some(Limit::Value(_))) {
         return MemoryBounds { limit, headroom: None };
@@ -102,7 +107,7 @@ pub(super) fn hugetlb(
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Option<u64>, Option<u64>) {
-    let above = ancestors.hugetlb.above(place, |path| match open(path) {
+    let above = ancestors.hugetlb.above(place, |path| match Directory::open_ancestor(path, reading) {
         Some(mut directory) => read_hugetlb_limits(&mut directory, host, reading),
         None => HugetlbLimits::default(),
     });
@@ -140,12 +145,6 @@ pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
 /// Tasks from `pids.current`.
 pub(super) fn tasks(own: &mut Directory, reading: &mut Reading<'_>) -> Option<u64> {
     own.parse("pids.current", reading, number_file)
-}
-
-/// A cgroup above an instance's. One that cannot be opened says nothing: if it is gone the instance is too, and its own
-/// directory tells so.
-fn open(path: PathBuf) -> Option<Directory> {
-    Directory::open(path).ok()
 }
 
 /// `cpuacct.usage_all`: a heading `cpu user system`, then a line for every CPU that could ever be plugged in. Those that

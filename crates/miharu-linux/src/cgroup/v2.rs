@@ -26,7 +26,9 @@ pub(super) fn bandwidth(
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> Option<f64> {
-    let above = ancestors.bandwidth.above(place, |path| read_bandwidth(&mut open(path)?, reading));
+    let above = ancestors
+        .bandwidth
+        .above(place, |path| read_bandwidth(&mut Directory::open_ancestor(path, reading)?, reading));
     read_bandwidth(own, reading).below(&above)
 }
 
@@ -41,8 +43,11 @@ pub(super) fn cpus_effective(
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> Option<u32> {
-    read_cpuset(own, reading)
-        .or_else(|| ancestors.cpuset.above(place, |path| read_cpuset(&mut open(path)?, reading)))
+    read_cpuset(own, reading).or_else(|| {
+        ancestors
+            .cpuset
+            .above(place, |path| read_cpuset(&mut Directory::open_ancestor(path, reading)?, reading))
+    })
 }
 
 fn read_cpuset(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<u32> {
@@ -71,7 +76,7 @@ pub(super) fn memory(
 
 /// What a cgroup above an instance's bounds; its use is read only where it is limited.
 fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds {
-    let Some(mut directory) = open(path) else { return MemoryBounds::default() };
+    let Some(mut directory) = Directory::open_ancestor(path, reading) else { return MemoryBounds::default() };
     let limit = directory.parse("memory.max", reading, parse_limit);
     if !matches!(limit, Some(Limit::Value(_))) {
         return MemoryBounds { limit, headroom: None };
@@ -90,7 +95,7 @@ pub(super) fn hugetlb(
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Option<u64>, Option<u64>) {
-    let above = ancestors.hugetlb.above(place, |path| match open(path) {
+    let above = ancestors.hugetlb.above(place, |path| match Directory::open_ancestor(path, reading) {
         Some(mut directory) => read_hugetlb_limits(&mut directory, host, reading),
         None => HugetlbLimits::default(),
     });
@@ -129,12 +134,6 @@ pub(super) fn pressure(own: &mut Directory, reading: &mut Reading<'_>) -> Pressu
         io_waiting_us: io.some,
         io_stalled_us: io.full,
     }
-}
-
-/// A cgroup above an instance's. One that cannot be opened says nothing: if it is gone the instance is too, and its own
-/// directory tells so.
-fn open(path: PathBuf) -> Option<Directory> {
-    Directory::open(path).ok()
 }
 
 /// `cpu.stat`, times in microseconds.
