@@ -93,8 +93,9 @@ impl Drop for Note {
     }
 }
 
+/// `/var/tmp` rather than `/tmp`, which is a tmpfs on many machines: containers there would have no disk to write to.
 fn base() -> PathBuf {
-    std::env::temp_dir().join("miharu-e2e")
+    std::env::var_os("TMPDIR").map_or_else(|| PathBuf::from("/var/tmp"), PathBuf::from).join("miharu-e2e")
 }
 
 /// Field 22 of `/proc/PID/stat`: with the pid it names one process for ever.
