@@ -1,0 +1,217 @@
+//! The server's configuration: the keys that are set, and what they mean.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::address::ListenAddress;
+use crate::keys::{
+    DEFAULT_HTTPS_PORT, DEFAULT_METRICS_PORT, KEYS, find, is_user_key, parse_bool, parse_milliseconds,
+};
+
+/// The longest value that a key takes, in bytes.
+const VALUE_LIMIT: usize = 64 * 1024;
+
+/// The server keys that are set. Every value in it has been checked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Config(BTreeMap<String, String>);
+
+/// Why a key cannot be set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// There is no such key.
+    #[error("cannot set '{key}' to '{value}': unknown key")]
+    Unknown {
+        /// The key.
+        key: String,
+        /// What it should have become.
+        value: String,
+    },
+    /// The key does not take this value.
+    #[error("cannot set '{key}' to '{value}': {reason}")]
+    Invalid {
+        /// The key.
+        key: String,
+        /// What it should have become.
+        value: String,
+        /// What is wrong with that.
+        reason: String,
+    },
+}
+
+impl Config {
+    /// The configuration in which exactly these keys are set. An empty value is the same as none.
+    ///
+    /// # Errors
+    /// For the first key, in the order of their names, that is unknown or does not take its value.
+    pub fn replace(values: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        Self::default().merge(values)
+    }
+
+    /// This configuration with these keys changed. An empty value unsets a key.
+    ///
+    /// # Errors
+    /// As [`Config::replace`].
+    pub fn merge(&self, values: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let mut merged = self.clone();
+        for (key, value) in values {
+            let value = checked(key, value)?;
+            if value.is_empty() {
+                merged.0.remove(key);
+            } else {
+                merged.0.insert(key.clone(), value);
+            }
+        }
+        Ok(merged)
+    }
+
+    /// What was stored. A value that this version does not take is left out with a warning, so that its default holds.
+    pub(crate) fn restore(values: BTreeMap<String, String>) -> Self {
+        let mut restored = Self::default();
+        for (key, value) in values {
+            match restored.merge(&BTreeMap::from([(key.clone(), value)])) {
+                Ok(merged) => restored = merged,
+                Err(error) => tracing::warn!("server key left at its default: {error}"),
+            }
+        }
+        restored
+    }
+
+    /// The keys that are set, and their values.
+    #[must_use]
+    pub fn values(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
+    /// What the keys mean, with defaults in the place of those that are unset.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings {
+            https_address: self.address("core.https_address", DEFAULT_HTTPS_PORT),
+            metrics_address: self.address("core.metrics_address", DEFAULT_METRICS_PORT),
+            metrics_authentication: self.bool("core.metrics_authentication"),
+            tls12: self.get("core.tls_minimum_version") == "1.2",
+            prefix_lxd: self.get("metrics.prefix") == "lxd",
+            cache: self.duration("metrics.cache_seconds"),
+            shared_filesystems: self.bool("metrics.shared_filesystems"),
+            all_disk_layers: self.get("metrics.disk_layers") == "all",
+            remote_filesystems: self.bool("metrics.remote_filesystems"),
+            collect_timeout: self.duration("metrics.collect_timeout"),
+            instance_timeout: self.duration("metrics.instance_timeout"),
+        }
+    }
+
+    /// A key's value, or its default.
+    #[must_use]
+    pub fn get(&self, key: &str) -> &str {
+        let default = || find(key).map_or("", |key| key.default);
+        self.0.get(key).map_or_else(default, String::as_str)
+    }
+
+    fn address(&self, key: &str, default_port: u16) -> Option<ListenAddress> {
+        self.0.get(key).and_then(|text| ListenAddress::parse(text, default_port).ok())
+    }
+
+    fn bool(&self, key: &str) -> bool {
+        // Every default is a boolean (a test holds it), so `false` stands for nothing.
+        parse_bool(self.get(key)).unwrap_or_default()
+    }
+
+    fn duration(&self, key: &str) -> Duration {
+        Duration::from_millis(parse_milliseconds(self.get(key)).unwrap_or_default())
+    }
+}
+
+fn checked(key: &str, value: &str) -> Result<String, ConfigError> {
+    let shown = || value.chars().take(200).collect::<String>();
+    let invalid = |reason: String| ConfigError::Invalid { key: key.to_owned(), value: shown(), reason };
+    if value.len() > VALUE_LIMIT || value.contains('\0') {
+        return Err(invalid("value is too long or holds a zero byte".to_owned()));
+    }
+    if is_user_key(key) {
+        return Ok(value.to_owned());
+    }
+    let Some(known) = KEYS.iter().find(|known| known.name == key) else {
+        return Err(ConfigError::Unknown { key: key.to_owned(), value: shown() });
+    };
+    let value = value.trim();
+    if value.is_empty() {
+        return Ok(String::new());
+    }
+    known.normalise(value).map_err(invalid)
+}
+
+/// What the server keys mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a server key of its own")]
+pub struct Settings {
+    /// Where the API is served.
+    pub https_address: Option<ListenAddress>,
+    /// Where metrics alone are served.
+    pub metrics_address: Option<ListenAddress>,
+    /// Whether metrics ask for a trusted certificate.
+    pub metrics_authentication: bool,
+    /// Whether TLS 1.2 is served beside 1.3.
+    pub tls12: bool,
+    /// Whether names begin with `lxd` rather than `incus`.
+    pub prefix_lxd: bool,
+    /// How old figures may be.
+    pub cache: Duration,
+    /// Whether roots on a shared file system show its size.
+    pub shared_filesystems: bool,
+    /// Whether every layer of a stack of block devices counts.
+    pub all_disk_layers: bool,
+    /// Whether FUSE and network mounts are asked for their size.
+    pub remote_filesystems: bool,
+    /// How long one collection may take.
+    pub collect_timeout: Duration,
+    /// How long the figures of one instance may take.
+    pub instance_timeout: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn an_unset_key_has_its_default() {
+        let off = Config::replace(&map(&[("core.metrics_authentication", "no")])).unwrap();
+        assert!(!off.settings().metrics_authentication);
+        let unset = off.merge(&map(&[("core.metrics_authentication", "")])).unwrap();
+        assert!(unset.settings().metrics_authentication);
+        assert!(unset.values().is_empty());
+    }
+
+    #[test]
+    fn errors_read_as_those_of_incus() {
+        let error = Config::replace(&map(&[("core.metrics_authentication", "maybe")])).unwrap_err();
+        assert_eq!(error.to_string(), "cannot set 'core.metrics_authentication' to 'maybe': invalid boolean");
+        let error = Config::replace(&map(&[("core.nonsense", "1")])).unwrap_err();
+        assert_eq!(error.to_string(), "cannot set 'core.nonsense' to '1': unknown key");
+    }
+
+    #[test]
+    fn one_bad_key_spoils_the_whole_change() {
+        let config = Config::replace(&map(&[("user.a", "1")])).unwrap();
+        assert!(config.merge(&map(&[("core.https_address", ":8443"), ("metrics.prefix", "x")])).is_err());
+        assert_eq!(config.values(), &map(&[("user.a", "1")]));
+    }
+
+    #[test]
+    fn settings_follow_the_keys() {
+        let config = Config::replace(&map(&[
+            ("core.metrics_address", ":9101"),
+            ("metrics.prefix", "lxd"),
+            ("metrics.collect_timeout", "500ms"),
+        ]))
+        .unwrap();
+        let settings = config.settings();
+        assert_eq!(settings.metrics_address.unwrap().to_string(), "[::]:9101");
+        assert!(settings.prefix_lxd && !settings.tls12 && settings.shared_filesystems);
+        assert_eq!(settings.collect_timeout, Duration::from_millis(500));
+        assert_eq!(settings.cache, Duration::from_secs(8));
+    }
+}

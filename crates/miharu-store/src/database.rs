@@ -1,0 +1,248 @@
+//! The SQLite side of the store: schema, reading everything, and one transaction a change.
+
+use std::collections::BTreeMap;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite_migration::{M, Migrations};
+
+use crate::certificate::{Certificate, CertificateType, ParsedCertificate};
+use crate::config::Config;
+use crate::{Change, DeclaredProject, Error, State};
+
+/// The schema, one step a version that changed it; steps are only ever added.
+const STEPS: &[M<'_>] = &[M::up(
+    "CREATE TABLE revision (only INTEGER PRIMARY KEY CHECK (only = 1), value INTEGER NOT NULL) STRICT;
+     INSERT INTO revision VALUES (1, 0);
+     CREATE TABLE config (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+     CREATE TABLE certificates (
+         fingerprint TEXT PRIMARY KEY,
+         der BLOB NOT NULL,
+         type TEXT NOT NULL,
+         name TEXT NOT NULL,
+         description TEXT NOT NULL,
+         restricted INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE certificate_projects (
+         fingerprint TEXT NOT NULL REFERENCES certificates ON DELETE CASCADE,
+         project TEXT NOT NULL,
+         PRIMARY KEY (fingerprint, project)
+     ) STRICT;
+     CREATE TABLE projects (name TEXT PRIMARY KEY, description TEXT NOT NULL) STRICT;",
+)];
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct Database {
+    connection: Connection,
+    path: String,
+}
+
+impl Database {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let shown = path.display().to_string();
+        let io = |source| Error::Io { path: shown.clone(), source };
+        // The file holds who may see what: it is the daemon's alone from its first moment on, and SQLite gives its
+        // journal the same mode.
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+        file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600))).map_err(io)?;
+
+        let failed = |source| Error::Database { path: shown.clone(), source };
+        let mut connection = Connection::open(path).map_err(failed)?;
+        // A rollback journal with full synchronisation: whatever kills the daemon or the machine, the next start finds
+        // the old state or the new one, in one file.
+        connection.pragma_update(None, "journal_mode", "DELETE").map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
+        Migrations::from_slice(STEPS)
+            .to_latest(&mut connection)
+            .map_err(|source| Error::Schema { path: shown.clone(), source })?;
+        Ok(Self { connection, path: shown })
+    }
+
+    pub(crate) fn load(&mut self) -> Result<State, Error> {
+        let path = self.path.clone();
+        self.connection
+            .transaction()
+            .and_then(|transaction| read(&transaction))
+            .map_err(|source| Error::Database { path, source })
+    }
+
+    pub(crate) fn commit(&mut self, change: &Change, expected: Option<u64>) -> Result<State, Error> {
+        let path = &self.path;
+        let failed = |source| Error::Database { path: path.clone(), source };
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let found = read_revision(&transaction).map_err(failed)?;
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
+            return Err(Error::Conflict { expected, found });
+        }
+        apply(&transaction, change).map_err(|refusal| match refusal {
+            Refusal::Is(error) => error,
+            Refusal::Sql(source) => failed(source),
+        })?;
+        transaction.execute("UPDATE revision SET value = value + 1", []).map_err(failed)?;
+        let state = read(&transaction).map_err(failed)?;
+        transaction.commit().map_err(failed)?;
+        Ok(state)
+    }
+}
+
+/// Why a change was not made.
+enum Refusal {
+    Is(Error),
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), Refusal> {
+    match change {
+        Change::Config(config) => {
+            transaction.execute("DELETE FROM config", [])?;
+            let mut insert = transaction.prepare_cached("INSERT INTO config (key, value) VALUES (?1, ?2)")?;
+            for (key, value) in config.values() {
+                insert.execute(params![key, value])?;
+            }
+        }
+        Change::AddCertificate(certificate) => {
+            let fingerprint = certificate.certificate.fingerprint();
+            let added = transaction.execute(
+                "INSERT INTO certificates (fingerprint, der, type, name, description, restricted)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+                params![
+                    fingerprint,
+                    certificate.certificate.der(),
+                    certificate.certificate_type.as_str(),
+                    certificate.name,
+                    certificate.description,
+                    certificate.projects.is_some(),
+                ],
+            )?;
+            if added == 0 {
+                return Err(Refusal::Is(Error::Exists(format!("certificate {fingerprint}"))));
+            }
+            set_projects(transaction, certificate)?;
+        }
+        Change::UpdateCertificate(certificate) => {
+            let fingerprint = certificate.certificate.fingerprint();
+            let changed = transaction.execute(
+                "UPDATE certificates SET type = ?2, name = ?3, description = ?4, restricted = ?5
+                 WHERE fingerprint = ?1",
+                params![
+                    fingerprint,
+                    certificate.certificate_type.as_str(),
+                    certificate.name,
+                    certificate.description,
+                    certificate.projects.is_some(),
+                ],
+            )?;
+            found(changed, || format!("certificate {fingerprint}"))?;
+            set_projects(transaction, certificate)?;
+        }
+        Change::RemoveCertificate(fingerprint) => {
+            let changed =
+                transaction.execute("DELETE FROM certificates WHERE fingerprint = ?1", [fingerprint])?;
+            found(changed, || format!("certificate {fingerprint}"))?;
+        }
+        Change::AddProject(name, project) => {
+            let added = transaction.execute(
+                "INSERT INTO projects (name, description) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+                params![name, project.description],
+            )?;
+            if added == 0 {
+                return Err(Refusal::Is(Error::Exists(format!("project {name}"))));
+            }
+        }
+        Change::RemoveProject(name) => {
+            let changed = transaction.execute("DELETE FROM projects WHERE name = ?1", [name])?;
+            found(changed, || format!("project {name}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), Refusal> {
+    if changed == 0 { Err(Refusal::Is(Error::NotFound(what()))) } else { Ok(()) }
+}
+
+fn set_projects(transaction: &Transaction<'_>, certificate: &Certificate) -> rusqlite::Result<()> {
+    let fingerprint = certificate.certificate.fingerprint();
+    transaction.execute("DELETE FROM certificate_projects WHERE fingerprint = ?1", [fingerprint])?;
+    let mut insert = transaction
+        .prepare_cached("INSERT INTO certificate_projects (fingerprint, project) VALUES (?1, ?2)")?;
+    for project in certificate.projects.iter().flatten() {
+        insert.execute(params![fingerprint, project])?;
+    }
+    Ok(())
+}
+
+fn read_revision(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
+    let revision: i64 = transaction.query_row("SELECT value FROM revision", [], |row| row.get(0))?;
+    Ok(u64::try_from(revision).unwrap_or_default())
+}
+
+fn read(transaction: &Transaction<'_>) -> rusqlite::Result<State> {
+    let revision = read_revision(transaction)?;
+
+    let mut query = transaction.prepare_cached("SELECT key, value FROM config")?;
+    let values = query
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<BTreeMap<String, String>>>()?;
+
+    let mut query = transaction.prepare_cached("SELECT name, description FROM projects")?;
+    let projects = query
+        .query_map([], |row| Ok((row.get(0)?, DeclaredProject { description: row.get(1)? })))?
+        .collect::<rusqlite::Result<BTreeMap<String, DeclaredProject>>>()?;
+
+    let certificates = read_certificates(transaction)?;
+    Ok(State { revision, config: Config::restore(values), certificates, projects })
+}
+
+fn read_certificates(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<String, Arc<Certificate>>> {
+    let mut certificates = BTreeMap::new();
+    let mut query =
+        transaction.prepare_cached("SELECT der, type, name, description, restricted FROM certificates")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let der: Vec<u8> = row.get(0)?;
+        let word: String = row.get(1)?;
+        // What a newer version stored and this one does not know is trusted for nothing.
+        let Some(certificate_type) = CertificateType::parse(&word) else {
+            tracing::warn!("a certificate of unknown type '{word}' is not trusted");
+            continue;
+        };
+        match ParsedCertificate::restore(&der) {
+            Err(error) => tracing::warn!("a certificate in the trust store is not trusted: {error}"),
+            Ok(certificate) => {
+                let entry = Certificate {
+                    name: row.get(2)?,
+                    description: row.get(3)?,
+                    certificate_type,
+                    projects: row.get::<_, bool>(4)?.then(Default::default),
+                    certificate,
+                };
+                certificates.insert(entry.certificate.fingerprint().to_owned(), entry);
+            }
+        }
+    }
+
+    let mut query = transaction.prepare_cached("SELECT fingerprint, project FROM certificate_projects")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let fingerprint: String = row.get(0)?;
+        // Projects of one that is not restricted are kept for the day when it is, but limit nothing.
+        if let Some(projects) = certificates.get_mut(&fingerprint).and_then(|entry| entry.projects.as_mut()) {
+            projects.insert(row.get(1)?);
+        }
+    }
+    Ok(certificates.into_iter().map(|(fingerprint, entry)| (fingerprint, Arc::new(entry))).collect())
+}

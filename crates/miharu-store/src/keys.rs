@@ -1,0 +1,213 @@
+//! The one list of server keys: what they are called, what they take, what holds when they are unset.
+
+use crate::address::ListenAddress;
+
+/// A server key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What holds when it is unset; empty where nothing does.
+    pub default: &'static str,
+    /// What it is for, one sentence.
+    pub description: &'static str,
+}
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`, also `1`, `0`, `yes`, `no`, `on`, `off`, in any case.
+    Bool,
+    /// An address to listen on, see [`ListenAddress`], with this default port.
+    Address(u16),
+    /// Seconds, whole or with a fraction (`8`, `0.5`), or with a unit (`500ms`, `4s`, `1m`), within these bounds in
+    /// milliseconds.
+    Seconds(u64, u64),
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+}
+
+/// The default port of `core.https_address`.
+pub const DEFAULT_HTTPS_PORT: u16 = 8443;
+/// The default port of `core.metrics_address`.
+pub const DEFAULT_METRICS_PORT: u16 = 9100;
+
+/// Every server key, in the order of their names. `user.*` keys beside them are free text.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "core.https_address",
+        kind: Kind::Address(DEFAULT_HTTPS_PORT),
+        default: "",
+        description: "Address to serve the API on, over HTTPS (default port 8443); not served when unset",
+    },
+    Key {
+        name: "core.metrics_address",
+        kind: Kind::Address(DEFAULT_METRICS_PORT),
+        default: "",
+        description: "Address to serve metrics alone on, over HTTPS (default port 9100); not served when unset",
+    },
+    Key {
+        name: "core.metrics_authentication",
+        kind: Kind::Bool,
+        default: "true",
+        description: "Whether /1.0/metrics asks for a trusted client certificate",
+    },
+    Key {
+        name: "core.tls_minimum_version",
+        kind: Kind::OneOf(&["1.2", "1.3"]),
+        default: "1.3",
+        description: "The oldest TLS version that clients may speak",
+    },
+    Key {
+        name: "metrics.cache_seconds",
+        kind: Kind::Seconds(0, 3_600_000),
+        default: "8",
+        description: "How old figures may be before a scrape collects new ones",
+    },
+    Key {
+        name: "metrics.collect_timeout",
+        kind: Kind::Seconds(100, 300_000),
+        default: "4",
+        description: "How long one collection of all instances may take",
+    },
+    Key {
+        name: "metrics.disk_layers",
+        kind: Kind::OneOf(&["one", "all"]),
+        default: "one",
+        description: "Whether a stack of block devices counts once (one) or with every layer, as in Incus (all)",
+    },
+    Key {
+        name: "metrics.instance_timeout",
+        kind: Kind::Seconds(100, 300_000),
+        default: "2",
+        description: "How long the figures of one instance may take",
+    },
+    Key {
+        name: "metrics.prefix",
+        kind: Kind::OneOf(&["incus", "lxd"]),
+        default: "incus",
+        description: "What metric names begin with: the names of Incus' dashboard or of LXD's",
+    },
+    Key {
+        name: "metrics.remote_filesystems",
+        kind: Kind::Bool,
+        default: "false",
+        description: "Whether FUSE and network mounts inside instances are asked for their size, though they may hang",
+    },
+    Key {
+        name: "metrics.shared_filesystems",
+        kind: Kind::Bool,
+        default: "true",
+        description: "Whether a root that is a directory on a shared file system shows that file system's size",
+    },
+];
+
+/// The key of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Whether the name is one of the free keys that Incus lets users have.
+#[must_use]
+pub fn is_user_key(name: &str) -> bool {
+    name.strip_prefix("user.").is_some_and(|rest| {
+        !rest.is_empty() && rest.chars().all(|c| c.is_ascii_alphanumeric() || "._-/".contains(c))
+    })
+}
+
+impl Key {
+    /// Checks a value that is not empty and gives it the form in which it is kept.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of the sentence "cannot set KEY to VALUE: …".
+    pub fn normalise(&self, value: &str) -> Result<String, String> {
+        match self.kind {
+            Kind::Bool => {
+                parse_bool(value).map(|b| b.to_string()).ok_or_else(|| "invalid boolean".to_owned())
+            }
+            Kind::Address(port) => ListenAddress::parse(value, port).map(|_| value.to_owned()),
+            Kind::Seconds(low, high) => match parse_milliseconds(value) {
+                Some(ms) if (low..=high).contains(&ms) => Ok(value.to_owned()),
+                Some(_) => Err(format!("must be between {} and {} seconds", seconds(low), seconds(high))),
+                None => Err("invalid duration, expected seconds such as 4, 0.5 or 500ms".to_owned()),
+            },
+            Kind::OneOf(words) if words.contains(&value) => Ok(value.to_owned()),
+            Kind::OneOf(words) => Err(format!("must be one of {}", words.join(", "))),
+        }
+    }
+}
+
+fn seconds(milliseconds: u64) -> String {
+    let (whole, part) = (milliseconds / 1000, milliseconds % 1000 / 100);
+    if part == 0 { whole.to_string() } else { format!("{whole}.{part}") }
+}
+
+/// Reads a boolean as Incus does.
+#[must_use]
+pub fn parse_bool(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// Reads a duration in milliseconds: a number of seconds, or a number with the unit `ms`, `s` or `m`.
+#[must_use]
+pub fn parse_milliseconds(value: &str) -> Option<u64> {
+    let units = [("ms", 1_u64), ("s", 1_000), ("m", 60_000), ("", 1_000)];
+    let (number, unit) = units.iter().find_map(|(suffix, unit)| Some((value.strip_suffix(suffix)?, unit)))?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.len() <= 9 && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let whole: u64 = whole.parse().ok()?;
+    let fraction: u64 = fraction.parse().ok()?;
+    whole.checked_mul(*unit)?.checked_add(fraction.checked_mul(*unit)? / scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_key() {
+        for key in KEYS.iter().filter(|key| !key.default.is_empty()) {
+            assert_eq!(key.normalise(key.default).as_deref(), Ok(key.default), "{}", key.name);
+        }
+        assert!(KEYS.is_sorted_by_key(|key| key.name));
+    }
+
+    #[test]
+    fn durations_are_seconds_or_have_a_unit() {
+        let cases =
+            [("8", 8_000), ("0.5", 500), ("500ms", 500), ("4s", 4_000), ("1m", 60_000), ("1.5m", 90_000)];
+        for (text, expected) in cases {
+            assert_eq!(parse_milliseconds(text), Some(expected), "{text}");
+        }
+        for text in ["", "s", "-1", "1h", "1.", ".5", "1e3", "nan", "99999999999"] {
+            assert_eq!(parse_milliseconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn booleans_are_those_of_incus() {
+        assert_eq!(find("core.metrics_authentication").unwrap().normalise("OFF"), Ok("false".to_owned()));
+        assert_eq!(
+            find("core.metrics_authentication").unwrap().normalise("maybe"),
+            Err("invalid boolean".to_owned())
+        );
+    }
+
+    #[test]
+    fn user_keys_are_free() {
+        assert!(is_user_key("user.note"));
+        assert!(!is_user_key("user."));
+        assert!(!is_user_key("core.user.x"));
+    }
+}
