@@ -1,0 +1,233 @@
+//! `miharu info`: the server, or how one instance does.
+
+use std::io::Write;
+
+use clap::Args;
+use http::{Method, StatusCode};
+use miharu_api::{InstanceFull, InstanceState, Server, StateNetwork};
+
+use super::Context;
+use crate::client::{Ask, encoded};
+use crate::error::Failure;
+use crate::output::{self, bytes, printable};
+use crate::remote;
+
+/// About what.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  miharu info                          The server: version, configuration, certificate
+  miharu info u1                       The instance u1
+  miharu info web --project docker/shop  The web of that project")]
+pub(crate) struct InfoArgs {
+    /// The instance; the server without it
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// Asks and prints.
+pub(crate) async fn run(context: &Context<'_>, args: &InfoArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    match args.name.as_deref().map(remote::strip).transpose()? {
+        None | Some("") => {
+            let server: Server = context.client.get("/1.0").await?;
+            output::write_yaml(out, &server)
+        }
+        Some(name) => instance(context, name, out).await,
+    }
+}
+
+async fn instance(context: &Context<'_>, name: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    let mut path = format!("/1.0/instances/{}?recursion=1", encoded(name));
+    if let Some(project) = context.project {
+        path.push_str(&format!("&project={}", encoded(project)));
+    }
+    let reply = context.client.send(Ask::new(Method::GET, &path)).await?;
+    let full: InstanceFull = reply.metadata().map_err(|failure| match reply.status {
+        StatusCode::NOT_FOUND => Failure::request(format!(
+            "{failure}\nNo instance '{name}' is running: `miharu list` prints those that are."
+        )),
+        StatusCode::CONFLICT => {
+            Failure::request(format!("{failure}\nSay which one is meant with --project."))
+        }
+        _ => failure,
+    })?;
+    write_instance(out, &full)
+}
+
+fn write_instance(out: &mut dyn Write, full: &InstanceFull) -> Result<(), Failure> {
+    let about = &full.instance;
+    let facts = [
+        ("Name", about.name.clone()),
+        ("Status", about.status.to_uppercase()),
+        ("Type", about.instance_type.clone()),
+        ("Project", about.project.clone()),
+        ("Runtime", about.runtime.clone()),
+        ("ID", about.id.clone()),
+        ("Architecture", about.architecture.clone()),
+        (
+            "PID",
+            full.state.as_ref().map(|s| s.pid).filter(|p| *p > 0).map(|p| p.to_string()).unwrap_or_default(),
+        ),
+        ("Last Used", date(&about.last_used_at)),
+        ("Figures from", full.state.as_ref().map(|s| s.source.clone()).unwrap_or_default()),
+    ];
+    for (what, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+        writeln!(out, "{what}: {}", printable(value))?;
+    }
+    match &full.state {
+        Some(state) => write_state(out, state),
+        None => Ok(writeln!(out, "\nIts figures could not be read: the log of miharud says why.")?),
+    }
+}
+
+/// A date without its fractions; nothing for the zero time of Go, which means that it is not known.
+fn date(rfc3339: &str) -> String {
+    if rfc3339.starts_with("0001-") {
+        return String::new();
+    }
+    match rfc3339.split_once('T') {
+        Some((day, rest)) => {
+            let clock = rest.get(..8).unwrap_or(rest);
+            let zone = if rest.ends_with('Z') {
+                " UTC"
+            } else {
+                rest.find(['+', '-']).and_then(|at| rest.get(at..)).unwrap_or("")
+            };
+            format!("{day} {clock}{zone}")
+        }
+        None => rfc3339.to_owned(),
+    }
+}
+
+/// What is 0 is left out where 0 stands for "not known".
+fn write_state(out: &mut dyn Write, state: &InstanceState) -> Result<(), Failure> {
+    writeln!(out, "\nResources:")?;
+    writeln!(out, "  Processes: {}", state.processes)?;
+    if !state.disk.is_empty() {
+        writeln!(out, "  Disk usage:")?;
+        for (name, disk) in &state.disk {
+            let of = if disk.total > 0 { format!(" of {}", bytes(disk.total)) } else { String::new() };
+            writeln!(out, "    {}: {}{of}", printable(name), bytes(disk.usage))?;
+        }
+    }
+    writeln!(out, "  CPU usage:\n    CPU usage (in seconds): {}", state.cpu.usage / 1_000_000_000)?;
+    let memory = [
+        ("Memory (current)", state.memory.usage),
+        ("Memory (peak)", state.memory.usage_peak),
+        ("Memory (total)", state.memory.total),
+        ("Swap (current)", state.memory.swap_usage),
+    ];
+    writeln!(out, "  Memory usage:")?;
+    for (what, value) in memory.iter().filter(|(_, value)| *value > 0) {
+        writeln!(out, "    {what}: {}", bytes(*value))?;
+    }
+    if !state.network.is_empty() {
+        writeln!(out, "  Network usage:")?;
+    }
+    for (device, network) in &state.network {
+        write_network(out, device, network)?;
+    }
+    Ok(())
+}
+
+fn write_network(out: &mut dyn Write, device: &str, network: &StateNetwork) -> Result<(), Failure> {
+    let counters = &network.counters;
+    writeln!(out, "    {}:", printable(device))?;
+    writeln!(out, "      Bytes received: {}", bytes(counters.bytes_received))?;
+    writeln!(out, "      Bytes sent: {}", bytes(counters.bytes_sent))?;
+    writeln!(out, "      Packets received: {}", counters.packets_received)?;
+    writeln!(out, "      Packets sent: {}", counters.packets_sent)?;
+    for address in &network.addresses {
+        writeln!(
+            out,
+            "      {}: {}/{}",
+            printable(&address.family),
+            printable(&address.address),
+            printable(&address.netmask)
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use crate::testing::{Canned, Fake};
+
+    #[test]
+    fn the_server_is_yaml() {
+        let fake = Fake::start(vec![Canned::sync(
+            r#"{"api_extensions":["metrics"],"api_status":"stable","api_version":"1.0","auth":"trusted","auth_methods":["tls"],"config":{"core.metrics_address":":8444"}}"#,
+        )]);
+        let (result, out) = fake.miharu(&["info"]);
+        result.unwrap();
+        expect![[r#"
+            config:
+              core.metrics_address: :8444
+            api_extensions:
+            - metrics
+            api_status: stable
+            api_version: '1.0'
+            auth: trusted
+            public: false
+            auth_methods:
+            - tls
+        "#]]
+        .assert_eq(&out);
+    }
+
+    #[test]
+    fn an_instance_reads_as_in_incus() {
+        let fake = Fake::start(vec![Canned::sync(
+            r#"{"name":"u1","status":"Running","type":"container","project":"lxc","runtime":"lxc","architecture":"x86_64",
+                "created_at":"0001-01-01T00:00:00Z","last_used_at":"2026-11-21T20:59:01.25Z",
+                "state":{"pid":4242,"processes":7,"source":"cgroup1","memory":{"usage":1887436,"total":1073741824},
+                         "cpu":{"usage":3400000000},"disk":{"root":{"usage":1024,"total":2048}},
+                         "network":{"eth0":{"counters":{"bytes_received":1500,"packets_received":3}}}}}"#,
+        )]);
+        let (result, out) = fake.miharu(&["info", "local:u1", "--project", "lxc"]);
+        result.unwrap();
+        assert_eq!(fake.requests()[0].line(), "GET /1.0/instances/u1?recursion=1&project=lxc");
+        expect![[r#"
+            Name: u1
+            Status: RUNNING
+            Type: container
+            Project: lxc
+            Runtime: lxc
+            Architecture: x86_64
+            PID: 4242
+            Last Used: 2026-11-21 20:59:01 UTC
+            Figures from: cgroup1
+
+            Resources:
+              Processes: 7
+              Disk usage:
+                root: 1.00KiB of 2.00KiB
+              CPU usage:
+                CPU usage (in seconds): 3
+              Memory usage:
+                Memory (current): 1.80MiB
+                Memory (total): 1.00GiB
+              Network usage:
+                eth0:
+                  Bytes received: 1.46KiB
+                  Bytes sent: 0B
+                  Packets received: 3
+                  Packets sent: 0
+        "#]]
+        .assert_eq(&out);
+    }
+
+    #[test]
+    fn an_unknown_instance_is_told_with_what_to_do() {
+        let fake = Fake::start(vec![
+            Canned::error(404, "Instance not found"),
+            Canned::error(409, "web runs in the projects a, b"),
+        ]);
+        let failure = fake.miharu(&["info", "web"]).0.unwrap_err().to_string();
+        assert!(failure.starts_with("Instance not found\n") && failure.contains("miharu list"), "{failure}");
+        let failure = fake.miharu(&["info", "web"]).0.unwrap_err().to_string();
+        assert!(failure.contains("--project"), "{failure}");
+    }
+}

@@ -1,0 +1,247 @@
+//! `miharu list`: who runs here.
+
+use std::io::Write;
+
+use clap::Args;
+use miharu_api::{InstanceFull, InstanceState, StateNetworkAddress};
+
+use super::Context;
+use crate::client::encoded;
+use crate::error::Failure;
+use crate::output::{self, Format, Rows};
+use crate::remote;
+
+/// What to list, and how.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Filters: a word is the start of a name; KEY=VALUE compares, KEY being name, project, type, status or runtime. An
+instance must pass all of them; VALUE may be several with commas between.
+
+Columns: n name, e project, t type, r runtime, s state, N processes, m memory used, u CPU time used (seconds),
+p process id of its init, i identifier, 4 IPv4, 6 IPv6
+
+Examples:
+  miharu list
+  miharu list web type=container
+  miharu list runtime=lxc,nspawn -c nem -f csv")]
+pub(crate) struct ListArgs {
+    /// Start of a name, or KEY=VALUE
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+    /// The form of the list
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+    /// The columns of table, compact and csv
+    #[arg(short, long, value_name = "LETTERS", default_value = "netrsNmu")]
+    columns: String,
+    /// Instances of all projects, as without --project
+    #[arg(long)]
+    all_projects: bool,
+    /// Accepted for users of Incus and LXD
+    #[arg(long, hide = true)]
+    fast: bool,
+}
+
+type Cell = fn(&InstanceFull) -> String;
+
+/// Every column: its letter, its header, what stands in it.
+const COLUMNS: &[(char, &str, Cell)] = &[
+    ('n', "NAME", |i| i.instance.name.clone()),
+    ('e', "PROJECT", |i| i.instance.project.clone()),
+    ('t', "TYPE", |i| i.instance.instance_type.to_uppercase()),
+    ('r', "RUNTIME", |i| i.instance.runtime.clone()),
+    ('s', "STATE", |i| i.instance.status.to_uppercase()),
+    ('N', "PROCESSES", |i| of_state(i, |state| state.processes)),
+    ('m', "MEMORY USAGE", |i| positive(i, |s| s.memory.usage).map(output::bytes).unwrap_or_default()),
+    ('u', "CPU USAGE", |i| {
+        positive(i, |s| s.cpu.usage).map(|ns| format!("{}s", ns / 1_000_000_000)).unwrap_or_default()
+    }),
+    ('p', "PID", |i| of_state(i, |state| state.pid)),
+    ('i', "ID", |i| i.instance.id.clone()),
+    ('4', "IPV4", |i| addresses(i, "inet")),
+    ('6', "IPV6", |i| addresses(i, "inet6")),
+];
+
+/// Asks and prints.
+pub(crate) async fn run(context: &Context<'_>, args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let columns = columns(&args.columns)?;
+    let filters = args.filters.iter().map(|word| Filter::parse(word)).collect::<Result<Vec<_>, _>>()?;
+    let path = match context.project {
+        Some(project) if !args.all_projects => {
+            format!("/1.0/instances?recursion=2&project={}", encoded(project))
+        }
+        _ => "/1.0/instances?recursion=2&all-projects=true".to_owned(),
+    };
+    let mut instances: Vec<InstanceFull> = context.client.get(&path).await?;
+    instances.retain(|instance| filters.iter().all(|filter| filter.passes(instance)));
+    instances.sort_by(|a, b| key(a).cmp(&key(b)));
+    let rows = Rows {
+        headers: columns.iter().map(|(_, header, _)| *header).collect(),
+        rows: instances
+            .iter()
+            .map(|instance| columns.iter().map(|(_, _, cell)| cell(instance)).collect())
+            .collect(),
+    };
+    output::write_list(out, args.format, &rows, &instances)
+}
+
+fn key(instance: &InstanceFull) -> (&str, &str) {
+    (&instance.instance.project, &instance.instance.name)
+}
+
+fn columns(letters: &str) -> Result<Vec<&'static (char, &'static str, Cell)>, Failure> {
+    let columns = letters
+        .chars()
+        .filter(|letter| *letter != ',')
+        .map(|letter| {
+            COLUMNS.iter().find(|(known, _, _)| *known == letter).ok_or_else(|| {
+                let known: String = COLUMNS.iter().map(|(letter, _, _)| *letter).collect();
+                Failure::usage(format!(
+                    "there is no column '{letter}': `miharu list --help` explains {known}"
+                ))
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if columns.is_empty() {
+        return Err(Failure::usage("no column is named: leave -c out for the usual ones"));
+    }
+    Ok(columns)
+}
+
+/// One of the words that limit the list.
+#[derive(Debug)]
+enum Filter {
+    NameStarts(String),
+    Equals(fn(&InstanceFull) -> &str, Vec<String>),
+}
+
+impl Filter {
+    fn parse(word: &str) -> Result<Self, Failure> {
+        let Some((key, value)) = word.split_once('=') else {
+            return Ok(Self::NameStarts(remote::strip(word)?.to_owned()));
+        };
+        let field: fn(&InstanceFull) -> &str = match key {
+            "name" => |i| &i.instance.name,
+            "project" => |i| &i.instance.project,
+            "type" => |i| &i.instance.instance_type,
+            "status" | "state" => |i| &i.instance.status,
+            "runtime" => |i| &i.instance.runtime,
+            _ => {
+                return Err(Failure::usage(format!(
+                    "there is no filter '{key}': use name, project, type, status or runtime"
+                )));
+            }
+        };
+        Ok(Self::Equals(field, value.split(',').map(str::to_owned).collect()))
+    }
+
+    fn passes(&self, instance: &InstanceFull) -> bool {
+        match self {
+            Self::NameStarts(start) => instance.instance.name.starts_with(start.as_str()),
+            Self::Equals(field, values) => {
+                values.iter().any(|value| value.eq_ignore_ascii_case(field(instance)))
+            }
+        }
+    }
+}
+
+fn of_state(instance: &InstanceFull, figure: fn(&InstanceState) -> i64) -> String {
+    positive(instance, figure).map(|figure| figure.to_string()).unwrap_or_default()
+}
+
+/// A figure of the state that is known: the API has no other word for "not known" than 0.
+fn positive(instance: &InstanceFull, figure: fn(&InstanceState) -> i64) -> Option<i64> {
+    instance.state.as_ref().map(figure).filter(|figure| *figure > 0)
+}
+
+fn addresses(instance: &InstanceFull, family: &str) -> String {
+    let Some(state) = &instance.state else { return String::new() };
+    let wanted = |address: &&StateNetworkAddress| address.family == family && address.scope == "global";
+    let each = state.network.iter().flat_map(|(device, network)| {
+        network.addresses.iter().filter(wanted).map(move |a| format!("{} ({device})", a.address))
+    });
+    each.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::testing::{Canned, Fake};
+
+    const INSTANCES: &str = r#"[
+        {"name":"u1","project":"lxc","type":"container","status":"Running","runtime":"lxc","id":"u1",
+         "state":{"pid":4242,"processes":7,"memory":{"usage":1887436},"cpu":{"usage":3400000000},
+                  "network":{"eth0":{"addresses":[{"family":"inet","address":"10.0.0.2","scope":"global"}]}}}},
+        {"name":"web","project":"default","type":"container","status":"Running","runtime":"incus","state":null}
+    ]"#;
+
+    fn list(arguments: &[&str]) -> (String, String) {
+        let fake = Fake::start(vec![Canned::sync(INSTANCES)]);
+        let (result, out) = fake.miharu(&[&["list"], arguments].concat());
+        result.unwrap();
+        (fake.requests()[0].line(), out)
+    }
+
+    #[test]
+    fn table() {
+        let (request, out) = list(&[]);
+        expect!["GET /1.0/instances?recursion=2&all-projects=true"].assert_eq(&request);
+        expect![[r#"
+            +------+---------+-----------+---------+---------+-----------+--------------+-----------+
+            | NAME | PROJECT |    TYPE   | RUNTIME |  STATE  | PROCESSES | MEMORY USAGE | CPU USAGE |
+            +------+---------+-----------+---------+---------+-----------+--------------+-----------+
+            | web  | default | CONTAINER | incus   | RUNNING |           |              |           |
+            +------+---------+-----------+---------+---------+-----------+--------------+-----------+
+            | u1   | lxc     | CONTAINER | lxc     | RUNNING | 7         | 1.80MiB      | 3s        |
+            +------+---------+-----------+---------+---------+-----------+--------------+-----------+
+        "#]]
+        .assert_eq(&out);
+    }
+
+    #[test]
+    fn compact_and_csv_take_columns() {
+        expect![[r#"
+              NAME  PID   IPV4
+              web
+              u1    4242  10.0.0.2 (eth0)
+        "#]]
+        .assert_eq(&list(&["-f", "compact", "-c", "n,p4"]).1);
+        expect![[r#"
+            web,default,,
+            u1,lxc,1.80MiB,3s
+        "#]]
+        .assert_eq(&list(&["-f", "csv", "-c", "nemu"]).1);
+    }
+
+    #[test]
+    fn json_holds_all_that_the_server_said() {
+        let out = list(&["-f", "json", "runtime=lxc"]).1;
+        let read: Vec<InstanceFull> = serde_json::from_str(&out).unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!(read[0].state.as_ref().unwrap().pid, 4242);
+    }
+
+    #[test]
+    fn filters_add_up() {
+        assert_eq!(list(&["-f", "csv", "-c", "n", "u"]).1, "u1\n");
+        assert_eq!(list(&["-f", "csv", "-c", "n", "type=CONTAINER", "runtime=incus,lxd"]).1, "web\n");
+        assert_eq!(list(&["-f", "csv", "-c", "n", "u", "runtime=incus"]).1, "");
+    }
+
+    #[test]
+    fn a_project_is_asked_for() {
+        let (request, _) = list(&["--project", "docker/shop"]);
+        assert_eq!(request, "GET /1.0/instances?recursion=2&project=docker%2Fshop");
+    }
+
+    #[test]
+    fn mistakes_are_found_before_the_server_is_asked() {
+        let fake = Fake::start(vec![]);
+        for wrong in [vec!["list", "-c", "nX"], vec!["list", "-c", ","], vec!["list", "colour=red"]] {
+            let result = fake.miharu(&wrong).0;
+            assert!(matches!(result, Err(Failure::Usage(_))), "{wrong:?} gave {result:?}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! How lists are printed: the five formats of the Incus and LXD clients.
+
+use std::io::Write;
+
+use clap::ValueEnum;
+use comfy_table::{CellAlignment, ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::error::Failure;
+
+/// The form of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Format {
+    /// A table with lines, for reading
+    #[default]
+    Table,
+    /// Columns without lines
+    Compact,
+    /// One line an entry, without a header
+    Csv,
+    /// Everything the server said, as JSON
+    Json,
+    /// Everything the server said, as YAML
+    Yaml,
+}
+
+/// The lines of a table as the clients that users know draw them, in comfy-table's order of components.
+const LINES: &str = "||--+-++|-+++++++++";
+
+/// Rows of text under their headers.
+pub(crate) struct Rows {
+    /// One word or two for each column, in capitals.
+    pub(crate) headers: Vec<&'static str>,
+    /// As many cells a row as there are headers.
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+/// Writes a list: `rows` for people, `full` (what the server said) for programs.
+pub(crate) fn write_list<T: Serialize>(
+    out: &mut dyn Write,
+    format: Format,
+    rows: &Rows,
+    full: &[T],
+) -> Result<(), Failure> {
+    match format {
+        Format::Table => write_table(out, rows),
+        Format::Compact => write_compact(out, rows),
+        Format::Csv => write_csv(out, rows),
+        Format::Json => {
+            let text = serde_json::to_string(full).map_err(unprintable)?;
+            Ok(writeln!(out, "{text}")?)
+        }
+        Format::Yaml => write_yaml(out, full),
+    }
+}
+
+/// Writes a value as a YAML document.
+pub(crate) fn write_yaml<T: Serialize + ?Sized>(out: &mut dyn Write, value: &T) -> Result<(), Failure> {
+    let text = serde_norway::to_string(value).map_err(unprintable)?;
+    Ok(out.write_all(text.as_bytes())?)
+}
+
+/// Makes text from elsewhere fit for a terminal: an instance's name or a certificate's common name may hold control
+/// characters, which a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// A size as the clients of Incus and LXD print it: `1.50KiB`.
+pub(crate) fn bytes(size: i64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if size < 1024 {
+        return format!("{size}B");
+    }
+    // Two decimals: what a conversion of integers this large to a double loses cannot be seen.
+    #[expect(clippy::cast_precision_loss)]
+    let mut value = size as f64 / 1024.0;
+    let [mut unit, larger @ ..] = UNITS;
+    for larger in larger {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = larger;
+    }
+    format!("{value:.2}{unit}")
+}
+
+fn unprintable(error: impl std::fmt::Display) -> Failure {
+    Failure::request(format!("the server's answer cannot be printed: {error}"))
+}
+
+fn cells(rows: &Rows) -> impl Iterator<Item = Vec<String>> + '_ {
+    rows.rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect())
+}
+
+fn write_table(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
+    let mut table = Table::new();
+    // Never wrapped to the terminal's width: a line a row can be searched and copied.
+    table.load_preset(LINES).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(
+        rows.headers.iter().map(|h| comfy_table::Cell::new(h).set_alignment(CellAlignment::Center)),
+    );
+    for row in cells(rows) {
+        table.add_row(row);
+    }
+    Ok(writeln!(out, "{table}")?)
+}
+
+fn write_compact(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
+    let width = |cell: &str| cell.chars().count();
+    let mut widths: Vec<usize> = rows.headers.iter().map(|h| width(h)).collect();
+    let lines: Vec<Vec<String>> = cells(rows).collect();
+    for line in &lines {
+        for (widest, cell) in widths.iter_mut().zip(line) {
+            *widest = (*widest).max(width(cell));
+        }
+    }
+    let header = rows.headers.iter().map(|h| (*h).to_owned()).collect();
+    for line in std::iter::once(&header).chain(&lines) {
+        let mut text = String::new();
+        for (cell, widest) in line.iter().zip(&widths) {
+            text.push_str(&format!("  {cell:<widest$}"));
+        }
+        writeln!(out, "{}", text.trim_end())?;
+    }
+    Ok(())
+}
+
+fn write_csv(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
+    let mut writer = csv::Writer::from_writer(out);
+    for row in cells(rows) {
+        writer.write_record(&row).map_err(csv_failure)?;
+    }
+    Ok(writer.flush()?)
+}
+
+fn csv_failure(error: csv::Error) -> Failure {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => Failure::Output(error),
+        other => Failure::request(format!("cannot write CSV: {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(format: Format, expected: &Expect) {
+        let rows = Rows {
+            headers: vec!["NAME", "STATE"],
+            rows: vec![
+                vec!["c1".to_owned(), "RUNNING".to_owned()],
+                vec!["a,\"b\"\u{1b}[2J".to_owned(), String::new()],
+            ],
+        };
+        let mut out = Vec::new();
+        write_list(&mut out, format, &rows, &["one", "two"]).unwrap();
+        expected.assert_eq(&String::from_utf8(out).unwrap());
+    }
+
+    #[test]
+    fn sizes_read_as_in_the_clients() {
+        let read = [-1, 0, 1023, 1024, 1536, 1024 * 1024 - 1, 1_887_436, 10 << 30, i64::MAX].map(bytes);
+        expect!["-1B 0B 1023B 1.00KiB 1.50KiB 1024.00KiB 1.80MiB 10.00GiB 8.00EiB"]
+            .assert_eq(&read.join(" "));
+    }
+
+    #[test]
+    fn table() {
+        check(
+            Format::Table,
+            &expect![[r#"
+                +-----------+---------+
+                |    NAME   |  STATE  |
+                +-----------+---------+
+                | c1        | RUNNING |
+                +-----------+---------+
+                | a,"b"�[2J |         |
+                +-----------+---------+
+            "#]],
+        );
+    }
+
+    #[test]
+    fn compact() {
+        check(
+            Format::Compact,
+            &expect![[r#"
+                  NAME       STATE
+                  c1         RUNNING
+                  a,"b"�[2J
+            "#]],
+        );
+    }
+
+    #[test]
+    fn csv() {
+        check(
+            Format::Csv,
+            &expect![[r#"
+            c1,RUNNING
+            "a,""b""�[2J",
+        "#]],
+        );
+    }
+
+    #[test]
+    fn json() {
+        check(
+            Format::Json,
+            &expect![[r#"
+            ["one","two"]
+        "#]],
+        );
+    }
+
+    #[test]
+    fn yaml() {
+        check(
+            Format::Yaml,
+            &expect![[r#"
+            - one
+            - two
+        "#]],
+        );
+    }
+}
