@@ -246,7 +246,7 @@ pub fn parse_status(text: &[u8]) -> Option<Status> {
 pub struct Memberships {
     /// In the unified hierarchy, if one is mounted.
     pub unified: Option<PathBuf>,
-    /// In each v1 hierarchy, by controller; a named hierarchy by its name (`systemd`).
+    /// In each v1 hierarchy, by controller; a named hierarchy by `name=NAME`.
     pub v1: BTreeMap<String, PathBuf>,
 }
 
@@ -267,7 +267,6 @@ pub fn parse_memberships(text: &[u8]) -> Memberships {
             continue;
         }
         for controller in controllers.split(|b| *b == b',') {
-            let controller = controller.strip_prefix(b"name=").unwrap_or(controller);
             found.v1.insert(String::from_utf8_lossy(controller).into_owned(), path.clone());
         }
     }
@@ -388,7 +387,7 @@ mod tests {
         assert_eq!(found.unified.as_deref(), Some(Path::new("x.scope")));
         assert_eq!(found.v1.get("cpuacct").map(PathBuf::as_path), Some(Path::new("lxc.payload.u1")));
         assert_eq!(found.v1.get("cpu"), found.v1.get("cpuacct"));
-        assert_eq!(found.v1.get("systemd").map(PathBuf::as_path), Some(Path::new("a:b/c")));
+        assert_eq!(found.v1.get("name=systemd").map(PathBuf::as_path), Some(Path::new("a:b/c")));
         assert_eq!(parse_memberships(b"0::/\n").unified, Some(PathBuf::new()));
     }
 

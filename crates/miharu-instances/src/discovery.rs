@@ -1,0 +1,176 @@
+//! A scan of the host: cgroup names, drivers, and what was known before.
+
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use miharu_linux::cgroup::Hierarchies;
+use miharu_linux::read::Buffer;
+use miharu_linux::{Result, Roots};
+
+use crate::driver::{Claim, Driver, Host, Unidentified};
+use crate::walk::{self, Claimed};
+use crate::{Instance, tree};
+
+/// Finds the instances of a host, again and again.
+pub struct Discovery {
+    roots: Roots,
+    drivers: Vec<Box<dyn Driver>>,
+    /// What each claimed cgroup turned out to be.
+    known: BTreeMap<PathBuf, Known>,
+    buffer: Buffer,
+}
+
+/// What one scan found.
+#[derive(Debug, Clone, Default)]
+pub struct Scan {
+    /// The running instances by project and name, each once in its kind.
+    pub instances: Vec<Arc<Instance>>,
+    /// What a person should know of, as it is now.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something that keeps an instance from being served, and that a person can do something about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// Two instances have one name; the older is served.
+    #[error(
+        "two instances are called {name} in project {project}: the older, with process {kept}, is served, \
+         the one with process {left_out} is not"
+    )]
+    Duplicate {
+        /// Their project.
+        project: String,
+        /// Their name.
+        name: String,
+        /// The init of the one that is served.
+        kept: u32,
+        /// The init of the other.
+        left_out: u32,
+    },
+    /// A process says that it runs an instance, and cannot be believed.
+    #[error("{} is not served: process {pid} {why}", cgroup.display())]
+    Doubtful {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// The process.
+        pid: u32,
+        /// What is wrong with it, to be read after its number.
+        why: String,
+    },
+    /// A file could not be read.
+    #[error("{what} is not served: {problem}")]
+    Unreadable {
+        /// The cgroup or process it is about.
+        what: String,
+        /// The error, with the file's path.
+        problem: String,
+    },
+    /// There are more cgroups than are looked at.
+    #[error("there are too many cgroups on this host to look at all of them; some instances are not served")]
+    TooManyCgroups,
+}
+
+/// The instance of a claimed cgroup, as long as neither the directory nor its first process changes.
+struct Known {
+    inode: u64,
+    instance: Arc<Instance>,
+}
+
+impl Discovery {
+    /// A discovery by these drivers on the host behind `roots`.
+    #[must_use]
+    pub fn new(roots: Roots, drivers: Vec<Box<dyn Driver>>) -> Self {
+        Self { roots, drivers, known: BTreeMap::new(), buffer: Buffer::new() }
+    }
+
+    /// Finds who runs now. On a host where nothing has changed this lists cgroups and reads one file of each instance.
+    ///
+    /// # Errors
+    /// Where no cgroup hierarchy is mounted.
+    pub fn scan(&mut self) -> Result<Scan> {
+        let hierarchies = Hierarchies::find(&self.roots)?;
+        let mut warnings = Vec::new();
+        let claims = walk::claims(&hierarchies, &self.drivers, &mut warnings);
+        self.known.retain(|path, known| {
+            claims.get(path).is_some_and(|(claim, _)| claim.inode == known.inode)
+                && is_running(&known.instance, &mut self.buffer)
+        });
+        let mut host = Host {
+            roots: &self.roots,
+            hierarchies: &hierarchies,
+            buffer: &mut self.buffer,
+            warnings: &mut warnings,
+        };
+        for (path, claimed) in claims {
+            if let Entry::Vacant(place) = self.known.entry(path)
+                && let Some(instance) = identify(&self.drivers, &mut host, &claimed)
+            {
+                place.insert(Known { inode: claimed.0.inode, instance });
+            }
+        }
+        let mut instances: Vec<Arc<Instance>> =
+            self.known.values().map(|known| Arc::clone(&known.instance)).collect();
+        for driver in &mut self.drivers {
+            let more = driver.without_cgroup(&mut host, &instances);
+            instances.extend(more);
+        }
+        leave_out_duplicates(&mut instances, &mut warnings);
+        Ok(Scan { instances, warnings })
+    }
+}
+
+/// Asks the drivers that claim a cgroup, in their order.
+fn identify(drivers: &[Box<dyn Driver>], host: &mut Host<'_>, claimed: &Claimed) -> Option<Arc<Instance>> {
+    let (claim, claimants) = claimed;
+    for driver in claimants.iter().filter_map(|place| drivers.get(*place)) {
+        match driver.identify(host, claim) {
+            Ok(instance) => return Some(Arc::new(instance)),
+            Err(Unidentified::Nothing) => {}
+            Err(Unidentified::Doubtful(warning)) => host.warnings.push(warning),
+            Err(Unidentified::Unreadable(error)) => host.warnings.push(unreadable(&claim.path, &error)),
+        }
+    }
+    None
+}
+
+fn unreadable(cgroup: &Path, error: &miharu_linux::Error) -> Warning {
+    Warning::Unreadable { what: cgroup.display().to_string(), problem: error.to_string() }
+}
+
+/// Whether the first process is still there. The open directory answers for that very process alone.
+pub(crate) fn is_running(instance: &Instance, buffer: &mut Buffer) -> bool {
+    instance.init.stat(buffer).is_ok_and(|stat| tree::is_alive(&stat))
+}
+
+/// Sorts by project and name, and keeps the oldest of those that are called the same.
+fn leave_out_duplicates(instances: &mut Vec<Arc<Instance>>, warnings: &mut Vec<Warning>) {
+    instances.sort_by(|a, b| {
+        let key = |i: &Instance| (i.incarnation.init_start, i.incarnation.init_pid);
+        (&a.project, &a.name, a.kind).cmp(&(&b.project, &b.name, b.kind)).then_with(|| key(a).cmp(&key(b)))
+    });
+    instances.dedup_by(|later, first| {
+        let is_same = (&later.project, &later.name, later.kind) == (&first.project, &first.name, first.kind);
+        // The same process found twice, by two claims, is nothing to warn of.
+        if is_same && later.init.pid() != first.init.pid() {
+            warnings.push(Warning::Duplicate {
+                project: first.project.clone(),
+                name: first.name.clone(),
+                kept: first.init.pid(),
+                left_out: later.init.pid(),
+            });
+        }
+        is_same
+    });
+}
+
+impl std::fmt::Debug for Discovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Discovery").field("roots", &self.roots).field("known", &self.known.len()).finish()
+    }
+}
+
+/// A warning about a claim's process.
+pub(crate) fn doubtful(claim: &Claim, pid: u32, why: impl Into<String>) -> Unidentified {
+    Unidentified::Doubtful(Warning::Doubtful { cgroup: claim.path.clone(), pid, why: why.into() })
+}

@@ -1,0 +1,93 @@
+//! What a runtime's driver is, and the list of them.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use miharu_linux::Roots;
+use miharu_linux::cgroup::Hierarchies;
+use miharu_linux::read::Buffer;
+
+use crate::discovery::Warning;
+use crate::{Instance, lxc, nspawn};
+
+/// All drivers. A cgroup that two of them claim is given to both, in this order.
+#[must_use]
+pub fn drivers() -> Vec<Box<dyn Driver>> {
+    vec![Box::new(lxc::Lxc), Box::new(nspawn::Nspawn::default())]
+}
+
+/// Finds the instances of one runtime, or of a family of them.
+pub trait Driver: Send {
+    /// Whether a cgroup called `name` in one called `parent` may be an instance's. Such a cgroup is not looked into for
+    /// others, so an instance that runs inside another is never taken for the host's.
+    fn claims(&self, name: &OsStr, parent: &OsStr) -> bool;
+
+    /// Who the instance of a claimed cgroup is. Asked again only once its first process has ended.
+    ///
+    /// # Errors
+    /// [`Unidentified`] where the cgroup turns out to be nobody's.
+    fn identify(&self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified>;
+
+    /// Instances that have no cgroup to claim; `found` are those that have. Asked in every scan.
+    fn without_cgroup(&mut self, _host: &mut Host<'_>, _found: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
+        Vec::new()
+    }
+}
+
+/// A cgroup that may be an instance's.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Its path in the hierarchy, without a leading slash.
+    pub path: PathBuf,
+    /// Its directories: one in each hierarchy that was walked and has it.
+    pub directories: Vec<PathBuf>,
+    /// The inode number of the first of them.
+    pub inode: u64,
+}
+
+/// Why a claimed cgroup gave no instance.
+#[derive(Debug, thiserror::Error)]
+pub enum Unidentified {
+    /// It has no process, has just gone, or is another driver's. Not worth a word.
+    #[error("not an instance")]
+    Nothing,
+    /// It looks like an instance and cannot be believed or seen.
+    #[error(transparent)]
+    Doubtful(#[from] Warning),
+    /// It could not be read.
+    #[error(transparent)]
+    Unreadable(miharu_linux::Error),
+}
+
+impl From<miharu_linux::Error> for Unidentified {
+    fn from(error: miharu_linux::Error) -> Self {
+        if error.is_gone() { Self::Nothing } else { Self::Unreadable(error) }
+    }
+}
+
+/// The host as drivers see it.
+#[derive(Debug)]
+pub struct Host<'h> {
+    /// Where its files are.
+    pub roots: &'h Roots,
+    /// Its cgroup hierarchies.
+    pub hierarchies: &'h Hierarchies,
+    /// A buffer for its files.
+    pub buffer: &'h mut Buffer,
+    /// What a person should know of.
+    pub warnings: &'h mut Vec<Warning>,
+}
+
+/// Whether files and processes of this user are as good as the administrator's: root's, and those of the user that this
+/// process runs as, who could change it anyway.
+pub(crate) fn is_trusted(uid: u32) -> bool {
+    uid == 0 || rustix::process::geteuid().as_raw() == uid
+}
+
+/// The owner of a path of the host, without following a link at its end.
+pub(crate) fn owner(roots: &Roots, path: &Path) -> std::io::Result<u32> {
+    let place = roots.host_path(path).ok_or(std::io::ErrorKind::NotFound)?;
+    std::fs::symlink_metadata(place).map(|metadata| metadata.uid())
+}

@@ -1,0 +1,128 @@
+//! LXC, and with it LXD and Incus: each container has a monitor process, whose command line tells its directory and
+//! name.
+//!
+//! A container's cgroup is `lxc.payload.NAME`, with `-1` and so on behind it where that was taken; so the name comes
+//! from the monitor, the parent of the container's init.
+
+mod monitor;
+mod state;
+
+use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use miharu_linux::process::ProcDir;
+
+use crate::discovery::doubtful;
+use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted, owner};
+use crate::tree::{self, Climber, Top};
+use crate::{Incarnation, Instance, Kind};
+
+use monitor::Container;
+
+/// The driver of the LXC family.
+#[derive(Debug)]
+pub(crate) struct Lxc;
+
+impl Driver for Lxc {
+    fn claims(&self, name: &OsStr, parent: &OsStr) -> bool {
+        is_payload(name, parent)
+    }
+
+    fn identify(&self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
+        let mut climber = Climber::new(host.roots, &claim.path);
+        let mut doubt = None;
+        for directory in &claim.directories {
+            for pid in tree::pids_below(directory, host.buffer) {
+                let Some(top) = climber.climb(pid, host.buffer) else { continue };
+                match from_top(host, claim, top) {
+                    Ok(instance) => return Ok(instance),
+                    // A process that came in another way, such as by lxc-attach, has no monitor for a parent.
+                    Err(Unidentified::Nothing) => {}
+                    Err(other) => doubt = Some(other),
+                }
+            }
+        }
+        Err(doubt.unwrap_or(Unidentified::Nothing))
+    }
+}
+
+/// `lxc.payload.NAME`, or `NAME` in `lxc.payload` (LXC 3.1 and 3.2).
+fn is_payload(name: &OsStr, parent: &OsStr) -> bool {
+    let is_named = name.as_bytes().strip_prefix(b"lxc.payload.").is_some_and(|rest| !rest.is_empty());
+    is_named || parent == "lxc.payload"
+}
+
+/// The container whose init `top` is, if its parent is a monitor that may be believed.
+fn from_top(host: &mut Host<'_>, claim: &Claim, top: Top) -> Result<Instance, Unidentified> {
+    let monitor = ProcDir::open(host.roots, top.stat.ppid)?;
+    let started = monitor.stat(host.buffer)?.starttime;
+    let status = monitor.status(host.buffer)?;
+    // A monitor inside another container belongs to that; it cannot have begun after its child, either.
+    if status.pid_namespace_depth != 1 || started > top.stat.starttime {
+        return Err(Unidentified::Nothing);
+    }
+    let command_line = monitor.command_line()?;
+    let Some(container) = monitor::parse(&command_line, is_trusted(status.uid)) else {
+        return Err(Unidentified::Nothing);
+    };
+    check_owner(host, claim, &monitor, status.uid, &container)?;
+    let identity = state::identity(host.roots, &monitor, status.uid, &container);
+    let cgroup = tree::cgroup_paths(&top.memberships, |_, path| payload_of(path, &claim.path));
+    let incarnation = Incarnation {
+        cgroup_inode: claim.inode,
+        init_pid: top.process.pid(),
+        init_start: top.stat.starttime,
+    };
+    Ok(Instance {
+        project: identity.project,
+        name: identity.name,
+        kind: Kind::Container,
+        runtime: identity.runtime,
+        id: container.name.to_string_lossy().into_owned(),
+        init: Arc::new(top.process),
+        cgroup,
+        incarnation,
+        directory: container.name,
+    })
+}
+
+/// Believes root, and a user about what is that user's own: anybody can call a process `[lxc monitor] …`.
+fn check_owner(
+    host: &Host<'_>,
+    claim: &Claim,
+    monitor: &ProcDir,
+    uid: u32,
+    container: &Container,
+) -> Result<(), Unidentified> {
+    let directory = container.path.join(&container.name);
+    let doubt = |why: String| Err(doubtful(claim, monitor.pid(), why));
+    match owner(host.roots, &directory) {
+        Ok(owner) if is_trusted(uid) || owner == uid => Ok(()),
+        Ok(_) => doubt(format!("of user {uid} speaks for {}, which is not that user's", directory.display())),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && is_trusted(uid) => Ok(()),
+        Err(error) => doubt(format!("speaks for {}: {error}", directory.display())),
+    }
+}
+
+/// The part of a cgroup's path down to the container's own: systemd inside moves itself further down.
+fn payload_of(path: &Path, claimed: &Path) -> Option<PathBuf> {
+    if path.starts_with(claimed) {
+        return Some(claimed.to_owned());
+    }
+    let mut parent = OsString::new();
+    let mut payload = PathBuf::new();
+    for part in path {
+        payload.push(part);
+        if is_payload(part, &parent) {
+            return Some(payload);
+        }
+        parent = part.to_owned();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! systemd-nspawn, with and without machined: a supervisor process, and the machine's init as its child.
+//!
+//! The machine's cgroup is `machine-NAME.scope` or `systemd-nspawn@NAME.service`, with `payload` and `supervisor` in it
+//! where nspawn divides it. A machine that was started without a cgroup of its own (`--keep-unit` in a shell, on a host
+//! without systemd) leaves a trace in `/run/systemd/nspawn` alone, and its processes are in the caller's cgroup.
+
+mod machine;
+mod unclaimed;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use miharu_linux::Roots;
+use miharu_linux::cgroup::CgroupPaths;
+use miharu_linux::process::{ProcDir, Stat};
+use miharu_linux::read::Buffer;
+
+use crate::discovery::doubtful;
+use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
+use crate::tree::{self, Climber, Top};
+use crate::{Incarnation, Instance, Kind};
+
+/// The name of a supervisor's process.
+const SUPERVISOR: &[u8] = b"systemd-nspawn";
+
+/// The driver of systemd-nspawn.
+#[derive(Debug, Default)]
+pub(crate) struct Nspawn {
+    unclaimed: unclaimed::Memory,
+}
+
+impl Driver for Nspawn {
+    fn claims(&self, name: &OsStr, _parent: &OsStr) -> bool {
+        machine::of_unit(name).is_some()
+    }
+
+    fn identify(&self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
+        let supervisor = claim.directories.iter().find_map(|directory| supervisor_in(host, directory));
+        let Some(supervisor) = supervisor else {
+            return Err(Unidentified::Nothing);
+        };
+        let mut climber = Climber::new(host.roots, &claim.path);
+        for directory in &claim.directories {
+            let payload = directory.join("payload");
+            let start = if payload.is_dir() { &payload } else { directory };
+            for pid in tree::pids_below(start, host.buffer) {
+                let Some(init) = init_of(host, &mut climber, pid, supervisor.process.pid()) else { continue };
+                let unit = claim.path.file_name().unwrap_or_default();
+                let Some(machine) =
+                    machine::name(host.roots, &supervisor.process, Some(unit), &init, host.buffer)
+                else {
+                    return Err(doubtful(
+                        claim,
+                        supervisor.process.pid(),
+                        "does not tell the machine's name",
+                    ));
+                };
+                let cgroup =
+                    tree::cgroup_paths(&init.memberships, |_, path| machine_cgroup(path, &claim.path));
+                return Ok(instance(machine, init, cgroup, claim.inode));
+            }
+        }
+        Err(Unidentified::Nothing)
+    }
+
+    fn without_cgroup(&mut self, host: &mut Host<'_>, found: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
+        self.unclaimed.scan(host, found)
+    }
+}
+
+/// A process that watches a machine.
+#[derive(Debug)]
+struct Supervisor {
+    process: ProcDir,
+}
+
+/// The supervisor among the processes of a claimed cgroup. Those of the machine are in pid namespaces further down, and
+/// users' processes are not root's, so neither can pass for it.
+fn supervisor_in(host: &mut Host<'_>, directory: &Path) -> Option<Supervisor> {
+    let mut pids = tree::pids_in(&directory.join("supervisor"), host.buffer);
+    pids.extend(tree::pids_in(directory, host.buffer));
+    pids.into_iter()
+        .find_map(|pid| supervisor(host.roots, pid, host.buffer).map(|(supervisor, _)| supervisor))
+}
+
+/// The process `pid`, if it is a supervisor.
+fn supervisor(roots: &Roots, pid: u32, buffer: &mut Buffer) -> Option<(Supervisor, Stat)> {
+    let process = ProcDir::open(roots, pid).ok()?;
+    let stat = process.stat(buffer).ok()?;
+    if stat.comm != SUPERVISOR || !tree::is_alive(&stat) {
+        return None;
+    }
+    let status = process.status(buffer).ok()?;
+    let is_supervisor = is_trusted(status.uid) && status.pid_namespace_depth == 1;
+    is_supervisor.then_some((Supervisor { process }, stat))
+}
+
+/// The machine's init: the ancestor of `pid` that is the supervisor's child and in a pid namespace of its own.
+fn init_of(host: &mut Host<'_>, climber: &mut Climber<'_>, pid: u32, supervisor: u32) -> Option<Top> {
+    let top = climber.climb_to_child_of(pid, supervisor, host.buffer)?;
+    let depth = top.process.pid_namespace_depth(host.buffer).ok()?;
+    (depth > 1).then_some(top)
+}
+
+/// The machine's part of its init's path in one hierarchy: `payload` if there is one, else the scope; systemd inside
+/// moves itself further down.
+fn machine_cgroup(path: &Path, claimed: &Path) -> Option<PathBuf> {
+    let unit = claimed.file_name()?;
+    let mut own = PathBuf::new();
+    let mut parts = path.components();
+    for part in parts.by_ref() {
+        own.push(part);
+        if part.as_os_str() == unit {
+            if parts.next().is_some_and(|next| next.as_os_str() == "payload") {
+                own.push("payload");
+            }
+            return Some(own);
+        }
+    }
+    None
+}
+
+/// A machine's name, and what its directory is called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Machine {
+    name: String,
+    directory: OsString,
+}
+
+fn instance(machine: Machine, init: Top, cgroup: CgroupPaths, cgroup_inode: u64) -> Instance {
+    let incarnation =
+        Incarnation { cgroup_inode, init_pid: init.process.pid(), init_start: init.stat.starttime };
+    Instance {
+        project: "nspawn".to_owned(),
+        id: machine.name.clone(),
+        name: machine.name,
+        kind: Kind::Container,
+        runtime: "nspawn",
+        init: Arc::new(init.process),
+        cgroup,
+        incarnation,
+        directory: machine.directory,
+    }
+}
+
+/// The last component of a path, without the ending of a disk image.
+fn base_name(path: &[u8]) -> Option<&OsStr> {
+    let name = Path::new(OsStr::from_bytes(path)).file_name()?;
+    let bytes = name.as_bytes();
+    Some(OsStr::from_bytes(bytes.strip_suffix(b".raw").unwrap_or(bytes)))
+}
+
+#[cfg(test)]
+mod tests;

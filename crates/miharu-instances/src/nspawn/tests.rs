@@ -1,0 +1,1 @@
+//! Machines in a small recorded tree.
