@@ -102,6 +102,18 @@ impl ProcDir {
         Ok(parse_net_dev(self.read(buffer, "net/dev")?))
     }
 
+    /// A number for the network namespace of the process, the same for all processes in it: that of the namespace's own
+    /// `net/dev`. Unlike the link `ns/net` it may be looked at without CAP_SYS_PTRACE, and of processes that have more
+    /// capabilities than this one.
+    ///
+    /// # Errors
+    /// As [`ProcDir::read`].
+    pub fn network(&self) -> Result<u64> {
+        rustix::fs::statat(self.dir.as_fd(), "net/dev", rustix::fs::AtFlags::empty())
+            .map(|stat| stat.st_ino)
+            .map_err(|e| Error::io(&self.path.join("net/dev"), e.into()))
+    }
+
     /// The inode number of a namespace of the process: `net`, `pid`, `mnt`, `cgroup`, `user`.
     ///
     /// # Errors
@@ -425,6 +437,8 @@ cut: 1 2 3\n";
         let own = ProcDir::open(&roots, std::process::id()).unwrap();
         assert!(own.stat(&mut buffer).unwrap().starttime > 0);
         assert!(own.namespace("net").unwrap() > 0);
+        let parent = ProcDir::open(&Roots::default(), std::os::unix::process::parent_id()).unwrap();
+        assert_eq!(own.network().unwrap(), parent.network().unwrap());
         assert_eq!(own.pid_namespace_depth(&mut buffer).unwrap(), 1);
         assert!(!own.command_line().unwrap().is_empty());
         assert!(pids(&roots).unwrap().contains(&std::process::id()));
