@@ -1,1 +1,117 @@
-//! x
+//! The figures of every instance, each with its own deadline, all within one.
+//!
+//! [`Collector::collect`] is synchronous and meant for one caller at a time. What an instance's own files do to it, hang,
+//! vanish or lie, costs that instance its figures and no other.
+#![forbid(unsafe_code)]
+
+mod cgroups;
+mod container;
+mod filesystems;
+mod hung;
+mod jobs;
+mod own_process;
+mod round;
+mod warning;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use miharu_instances::{Incarnation, Instance};
+use miharu_metrics::InstanceFigures;
+use miharu_metrics::server::Process;
+
+pub use filesystems::SharedFilesystems;
+pub use miharu_linux::Roots;
+pub use miharu_linux::block::Layers;
+pub use miharu_linux::mounts::RemoteFilesystems;
+pub use own_process::own_process;
+pub use warning::Warning;
+
+/// What the daemon asks of its host outside of a collection.
+pub mod host {
+    pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability};
+    pub use miharu_linux::read::Buffer;
+    pub use miharu_linux::socket::{Listener, listener};
+}
+
+use hung::Hung;
+use jobs::Runner;
+use miharu_linux::statfs::Pool;
+
+/// Threads that ask for the sizes of file systems.
+const STATFS_THREADS: usize = 2;
+
+/// What the server keys say about a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Whether file systems are reported that an instance only has a directory on.
+    pub shared_filesystems: SharedFilesystems,
+    /// Whether file systems are asked that a process or another machine answers for.
+    pub remote_filesystems: RemoteFilesystems,
+    /// Which layers of stacked block devices are reported.
+    pub disk_layers: Layers,
+    /// The time that one instance is given.
+    pub instance_timeout: Duration,
+    /// The time that all are given together.
+    pub collect_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            shared_filesystems: SharedFilesystems::default(),
+            remote_filesystems: RemoteFilesystems::default(),
+            disk_layers: Layers::default(),
+            instance_timeout: Duration::from_secs(2),
+            collect_timeout: Duration::from_secs(4),
+        }
+    }
+}
+
+/// What a collection found.
+#[derive(Debug)]
+pub struct Collection {
+    /// The instances with their figures, in no particular order.
+    pub instances: Vec<InstanceFigures>,
+    /// What went wrong, sorted, nothing twice.
+    pub warnings: Vec<Warning>,
+    /// When it began.
+    pub started: SystemTime,
+    /// How long it took.
+    pub duration: Duration,
+    /// The figures of this process.
+    pub process: Process,
+}
+
+/// Reads the figures of instances. It keeps what lasts from one collection to the next: the threads that may hang, and
+/// which instances they hang on.
+#[derive(Debug)]
+pub struct Collector {
+    roots: Roots,
+    runner: Runner,
+    statfs: Pool,
+    hung: Hung<Incarnation>,
+    clock: fn() -> SystemTime,
+}
+
+impl Collector {
+    /// A collector for the host behind `roots`.
+    #[must_use]
+    pub fn new(roots: Roots) -> Self {
+        Self::with_clock(roots, SystemTime::now)
+    }
+
+    /// A collector that takes the time of day from `clock`, for a host that was recorded.
+    #[must_use]
+    pub fn with_clock(roots: Roots, clock: fn() -> SystemTime) -> Self {
+        let statfs = Pool::new(roots.clone(), STATFS_THREADS);
+        Self { roots, runner: Runner::default(), statfs, hung: Hung::default(), clock }
+    }
+
+    /// Collects the figures of `instances`. It comes back after `options.collect_timeout` at the latest; an instance that
+    /// vanished is left out, one that could not be read in time is there with nothing but its failure.
+    #[must_use]
+    pub fn collect(&self, instances: &[Arc<Instance>], options: &Options) -> Collection {
+        round::collect(self, instances, options)
+    }
+}

@@ -1,0 +1,276 @@
+//! Work on many instances by few threads, with a deadline for each and one for all.
+//!
+//! The kernel takes a lock for each cgroup hierarchy, so more readers do not read faster; there are two, whatever the
+//! number of cores. A job that does not come back in time is given up: its thread is left to itself and replaced, and
+//! nobody waits for it again, at shutdown neither.
+
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Threads that read at the same time.
+const READERS: usize = 2;
+
+/// Threads that may be lost to jobs that never come back before no more are started.
+const MAX_LOST: usize = 8;
+
+/// What became of a job.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome<T> {
+    /// It is done; how long it took.
+    Done(T, Duration),
+    /// It did not come back within its own time, or within what was left for all.
+    TimedOut,
+    /// It panicked, which is a defect; the others go on.
+    Failed,
+    /// Its turn did not come before the time for all was over.
+    NotStarted,
+}
+
+/// The times that jobs are given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// For each.
+    pub(crate) each: Duration,
+    /// When all must be done.
+    pub(crate) all: Instant,
+}
+
+/// Starts threads and knows how many of them never came back.
+#[derive(Debug, Default)]
+pub(crate) struct Runner {
+    alive: Arc<AtomicUsize>,
+}
+
+impl Runner {
+    /// Does `work` on each item, on a state of each thread's own, and tells what became of each, in their order.
+    pub(crate) fn run<J, S, T>(
+        &self,
+        items: Vec<J>,
+        limits: Limits,
+        work: impl Fn(J, &mut S) -> T + Send + Sync + 'static,
+    ) -> Vec<Outcome<T>>
+    where
+        J: Send + 'static,
+        S: Default,
+        T: Send + 'static,
+    {
+        let count = items.len();
+        let run = Arc::new(Run {
+            state: Mutex::new(State {
+                waiting: items.into_iter().enumerate().collect(),
+                running: HashMap::new(),
+                done: HashMap::new(),
+                readers: 0,
+            }),
+            changed: Condvar::new(),
+        });
+        let work = Arc::new(work);
+        for _ in 0..READERS.min(count) {
+            self.start(&run, &work);
+        }
+        let mut done = self.wait(&run, &work, limits, count);
+        (0..count).map(|index| done.remove(&index).unwrap_or(Outcome::NotStarted)).collect()
+    }
+
+    fn wait<J, S, T, W>(
+        &self,
+        run: &Arc<Run<J, T>>,
+        work: &Arc<W>,
+        limits: Limits,
+        count: usize,
+    ) -> HashMap<usize, Outcome<T>>
+    where
+        J: Send + 'static,
+        S: Default,
+        T: Send + 'static,
+        W: Fn(J, &mut S) -> T + Send + Sync + 'static,
+    {
+        let mut state = run.lock();
+        loop {
+            let now = Instant::now();
+            let late: Vec<_> = (state.running.iter())
+                .filter(|(_, (_, started))| now >= limits.all || now >= *started + limits.each)
+                .map(|(index, (reader, _))| (*index, *reader))
+                .collect();
+            for (index, _) in &late {
+                state.running.remove(index);
+                state.done.insert(*index, Outcome::TimedOut);
+                state.readers = state.readers.saturating_sub(1);
+            }
+            if now >= limits.all || state.done.len() == count {
+                state.waiting.clear();
+                return std::mem::take(&mut state.done);
+            }
+            if !late.is_empty() {
+                drop(state);
+                for _ in &late {
+                    self.start(run, work);
+                }
+                state = run.lock();
+            }
+            if state.readers == 0 && !state.waiting.is_empty() {
+                // No thread is left and none may be started: what waits cannot be had this time.
+                state.waiting.clear();
+                return std::mem::take(&mut state.done);
+            }
+            // No job that begins while this thread sleeps can be late before its own time has passed.
+            let next = state.running.values().map(|(_, started)| *started + limits.each).min();
+            let until = next.unwrap_or(now + limits.each).min(limits.all);
+            let pause = until.saturating_duration_since(now);
+            state = run.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn start<J, S, T, W>(&self, run: &Arc<Run<J, T>>, work: &Arc<W>)
+    where
+        J: Send + 'static,
+        S: Default,
+        T: Send + 'static,
+        W: Fn(J, &mut S) -> T + Send + Sync + 'static,
+    {
+        if self.alive.fetch_add(1, Ordering::Relaxed) >= READERS + MAX_LOST {
+            self.alive.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let alive = Alive(Arc::clone(&self.alive));
+        run.lock().readers += 1;
+        let (run, work) = (Arc::clone(run), Arc::clone(work));
+        let of_run = Arc::clone(&run);
+        let started = std::thread::Builder::new().name("reader".to_owned()).spawn(move || {
+            let _alive = alive;
+            read(&of_run, &*work);
+        });
+        if let Err(error) = started {
+            tracing::error!(%error, "no thread can be started to read instances");
+            run.lock().readers -= 1;
+        }
+    }
+}
+
+fn read<J, S: Default, T>(run: &Run<J, T>, work: &impl Fn(J, &mut S) -> T) {
+    let mut own = S::default();
+    let reader = std::thread::current().id();
+    loop {
+        let mut state = run.lock();
+        let Some((index, item)) = state.waiting.pop_front() else {
+            state.readers = state.readers.saturating_sub(1);
+            return;
+        };
+        let started = Instant::now();
+        state.running.insert(index, (reader, started));
+        drop(state);
+        let result = std::panic::catch_unwind(AssertUnwindSafe(|| work(item, &mut own)));
+        let mut state = run.lock();
+        if state.running.remove(&index).is_none() {
+            // Given up in the meantime, and replaced.
+            return;
+        }
+        let outcome = result.map_or(Outcome::Failed, |result| Outcome::Done(result, started.elapsed()));
+        state.done.insert(index, outcome);
+        run.changed.notify_one();
+    }
+}
+
+/// Counts a thread as long as it lives.
+struct Alive(Arc<AtomicUsize>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Run<J, T> {
+    /// Held for moments only, to take a job or to hand one back; never while one is done.
+    state: Mutex<State<J, T>>,
+    changed: Condvar,
+}
+
+impl<J, T> Run<J, T> {
+    fn lock(&self) -> MutexGuard<'_, State<J, T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct State<J, T> {
+    waiting: VecDeque<(usize, J)>,
+    running: HashMap<usize, (std::thread::ThreadId, Instant)>,
+    done: HashMap<usize, Outcome<T>>,
+    /// Threads that take jobs; those given up do not count.
+    readers: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(each: u64, all: u64) -> Limits {
+        Limits { each: Duration::from_millis(each), all: Instant::now() + Duration::from_millis(all) }
+    }
+
+    fn done<T: Copy>(outcomes: &[Outcome<T>]) -> Vec<Option<T>> {
+        outcomes.iter().map(|o| if let Outcome::Done(value, _) = o { Some(*value) } else { None }).collect()
+    }
+
+    #[test]
+    fn all_are_done_in_their_order() {
+        let outcomes =
+            Runner::default().run((0..100).collect(), limits(1000, 5000), |n: u32, calls: &mut u32| {
+                *calls += 1;
+                n * 2
+            });
+        assert_eq!(done(&outcomes), (0..100).map(|n| Some(n * 2)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn jobs_that_hang_cost_nobody_else() {
+        let runner = Runner::default();
+        let began = Instant::now();
+        let outcomes = runner.run((0..20).collect(), limits(100, 5000), |n: u32, (): &mut ()| {
+            if n < 4 {
+                std::thread::sleep(Duration::from_secs(3));
+            }
+            n
+        });
+        assert!(began.elapsed() < Duration::from_secs(2));
+        assert_eq!(done(&outcomes), (0..20).map(|n| (n >= 4).then_some(n)).collect::<Vec<_>>());
+        assert!(matches!(outcomes.first(), Some(Outcome::TimedOut)));
+    }
+
+    #[test]
+    fn the_time_for_all_is_kept() {
+        let began = Instant::now();
+        let outcomes = Runner::default().run((0..50).collect(), limits(500, 200), |n: u32, (): &mut ()| {
+            std::thread::sleep(Duration::from_millis(50));
+            n
+        });
+        assert!(began.elapsed() < Duration::from_millis(450));
+        assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
+        assert!(matches!(outcomes.first(), Some(Outcome::Done(0, _))));
+    }
+
+    #[test]
+    fn lost_threads_are_bounded_and_the_rest_is_told_at_once() {
+        let runner = Runner::default();
+        let hang = |n: u32, (): &mut ()| {
+            std::thread::sleep(Duration::from_secs(4));
+            n
+        };
+        let outcomes = runner.run((0..50).collect(), limits(30, 3000), hang);
+        assert_eq!(outcomes.iter().filter(|o| matches!(o, Outcome::TimedOut)).count(), READERS + MAX_LOST);
+        assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
+        assert!(runner.alive.load(Ordering::Relaxed) <= READERS + MAX_LOST);
+    }
+
+    #[test]
+    fn a_panic_costs_one_job() {
+        let outcomes = Runner::default().run(vec![1, 2, 3], limits(1000, 5000), |n: u32, (): &mut ()| {
+            assert_ne!(n, 2);
+            n
+        });
+        assert_eq!(done(&outcomes), [Some(1), None, Some(3)]);
+    }
+}

@@ -1,0 +1,217 @@
+//! One collection: the host once, each instance by itself, then what needs them all.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use miharu_instances::{Incarnation, Instance, Kind};
+use miharu_linux::cgroup::{Hierarchies, Version};
+use miharu_linux::host::HostFacts;
+use miharu_linux::read::Buffer;
+use miharu_linux::statfs::Whose;
+use miharu_metrics::figures::{Info, Scrape};
+use miharu_metrics::{InstanceFigures, InstanceType};
+
+use crate::container::{self, Host, Raw, Reader};
+use crate::hung::Reading;
+use crate::jobs::{Limits, Outcome};
+use crate::{Collection, Collector, Options, Warning, filesystems, own_process};
+
+/// An instance and what was read of it.
+type Row = (Arc<Instance>, Raw);
+
+/// An instance to read, marked as being read for as long as that takes.
+type Job = (Arc<Instance>, Reading<Incarnation>);
+
+pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], options: &Options) -> Collection {
+    let (started, start) = ((collector.clock)(), Instant::now());
+    let mut round = Round { collector, options, start, warnings: Vec::new() };
+    let host = Arc::new(round.read_host());
+    let mut rows = round.read_instances(instances, &host);
+    report_each_network_once(&mut rows);
+    round.add_filesystems(&mut rows);
+    let now = started.duration_since(UNIX_EPOCH).map(|time| time.as_secs_f64()).ok();
+    let source = match host.hierarchies.as_ref().map(Hierarchies::version) {
+        Some(Version::V2) => "cgroup2",
+        Some(Version::V1) | None => "cgroup1",
+    };
+    let instances = rows.into_iter().map(|(instance, raw)| to_metrics(&instance, raw, source, now)).collect();
+    let mut warnings = round.warnings;
+    warnings.sort();
+    warnings.dedup();
+    let process = own_process(&collector.roots, &host.facts);
+    Collection { instances, warnings, started, duration: start.elapsed(), process }
+}
+
+/// A collection under way.
+struct Round<'a> {
+    collector: &'a Collector,
+    options: &'a Options,
+    start: Instant,
+    warnings: Vec<Warning>,
+}
+
+impl Round<'_> {
+    fn deadline(&self) -> Instant {
+        self.start + self.options.collect_timeout
+    }
+
+    fn read_host(&mut self) -> Host {
+        let roots = &self.collector.roots;
+        let mut buffer = Buffer::new();
+        let facts = HostFacts::read(roots, &mut buffer);
+        let hierarchies = Hierarchies::find(roots);
+        let problems = facts.problems.iter().chain(hierarchies.as_ref().err());
+        self.warnings
+            .extend(problems.map(|problem| Warning { instance: None, message: problem.to_string() }));
+        Host::new(roots, facts, hierarchies.ok(), self.options, &mut buffer)
+    }
+
+    /// Reads the instances side by side. One that is gone is left out; one that could not be read has no figures but its
+    /// failure.
+    fn read_instances(&mut self, instances: &[Arc<Instance>], host: &Arc<Host>) -> Vec<Row> {
+        let hung = &self.collector.hung;
+        let there: HashSet<&Incarnation> = instances.iter().map(|instance| &instance.incarnation).collect();
+        hung.retain(|incarnation| there.contains(incarnation));
+        let mut rows = Vec::with_capacity(instances.len());
+        let mut jobs: Vec<Job> = Vec::with_capacity(instances.len());
+        for instance in instances {
+            if let Some(reading) = hung.begin(&instance.incarnation, self.start) {
+                jobs.push((Arc::clone(instance), reading));
+            } else {
+                rows.push(self.failed(
+                    instance,
+                    Duration::ZERO,
+                    "did not answer and is left alone for a while",
+                ));
+            }
+        }
+        let asked: Vec<_> = jobs.iter().map(|(instance, _)| Arc::clone(instance)).collect();
+        let limits = Limits { each: self.options.instance_timeout, all: self.deadline() };
+        let host = Arc::clone(host);
+        let work =
+            move |(instance, _reading): Job, reader: &mut Reader| container::read(&instance, &host, reader);
+        let outcomes = self.collector.runner.run(jobs, limits, work);
+        rows.extend(
+            asked.iter().zip(outcomes).filter_map(|(instance, outcome)| self.judge(instance, outcome)),
+        );
+        rows
+    }
+
+    /// What an outcome means; nothing where the instance is gone.
+    fn judge(
+        &mut self,
+        instance: &Arc<Instance>,
+        outcome: Outcome<miharu_linux::Result<Raw>>,
+    ) -> Option<Row> {
+        let hung = &self.collector.hung;
+        let timeout = self.options.instance_timeout;
+        match outcome {
+            Outcome::Done(result, duration) => {
+                hung.came_back(&instance.incarnation);
+                match result {
+                    Ok(mut raw) => {
+                        raw.figures.scrape = Some(Scrape { success: raw.problems.is_empty(), duration });
+                        for problem in &raw.problems {
+                            self.warn(instance, problem.to_string());
+                        }
+                        Some((Arc::clone(instance), raw))
+                    }
+                    Err(error) if error.is_gone() => None,
+                    Err(error) => Some(self.failed(instance, duration, &error.to_string())),
+                }
+            }
+            Outcome::TimedOut => {
+                hung.gave_up(&instance.incarnation, Instant::now());
+                Some(self.failed(instance, timeout, "could not be read in time (metrics.instance_timeout)"))
+            }
+            Outcome::NotStarted => {
+                let message = "was not read, as others took all the time there was (metrics.collect_timeout)";
+                Some(self.failed(instance, Duration::ZERO, message))
+            }
+            Outcome::Failed => Some(self.failed(
+                instance,
+                Duration::ZERO,
+                "could not be read: a defect of miharud, see its log",
+            )),
+        }
+    }
+
+    fn failed(&mut self, instance: &Arc<Instance>, duration: Duration, why: &str) -> Row {
+        self.warn(instance, why.to_owned());
+        let mut raw = Raw::default();
+        raw.figures.scrape = Some(Scrape { success: false, duration });
+        (Arc::clone(instance), raw)
+    }
+
+    fn warn(&mut self, instance: &Instance, message: String) {
+        let instance = Some(format!("{}/{}", instance.project, instance.name));
+        self.warnings.push(Warning { instance, message });
+    }
+
+    /// Asks for the sizes of all file systems together; an instance on whose file system a thread hangs has failed.
+    fn add_filesystems(&mut self, rows: &mut [Row]) {
+        let deadline = self.deadline().min(Instant::now() + self.options.instance_timeout);
+        let found = rows
+            .iter_mut()
+            .map(|(instance, raw)| (whose(instance), std::mem::take(&mut raw.found)))
+            .collect();
+        let pool = &self.collector.statfs;
+        let measured = filesystems::measure(found, pool, self.options.shared_filesystems, deadline);
+        for ((_, raw), filesystems) in rows.iter_mut().zip(measured) {
+            raw.figures.filesystems = filesystems;
+        }
+        for stuck in pool.stuck() {
+            let mountpoint = stuck.mountpoint.display();
+            let message =
+                format!("the file system at {mountpoint:?} does not answer; its figures are left out");
+            match rows.iter_mut().find(|(instance, _)| whose(instance) == stuck.whose) {
+                Some((instance, raw)) => {
+                    if let Some(scrape) = &mut raw.figures.scrape {
+                        scrape.success = false;
+                    }
+                    let instance = Arc::clone(instance);
+                    self.warn(&instance, message);
+                }
+                None => self.warnings.push(Warning { instance: None, message }),
+            }
+        }
+    }
+}
+
+fn whose(instance: &Instance) -> Whose {
+    Whose::Process { pid: instance.init.pid(), start_ticks: instance.incarnation.init_start }
+}
+
+/// A network namespace that several instances share is reported on the oldest of them.
+fn report_each_network_once(rows: &mut [Row]) {
+    let mut owners: HashMap<u64, (u64, u32)> = HashMap::new();
+    let age = |instance: &Instance| (instance.incarnation.init_start, instance.init.pid());
+    for (instance, raw) in rows.iter() {
+        if let Some(network) = raw.network {
+            let owner = owners.entry(network).or_insert_with(|| age(instance));
+            *owner = (*owner).min(age(instance));
+        }
+    }
+    for (instance, raw) in rows.iter_mut() {
+        let owner = raw.network.and_then(|network| owners.get(&network));
+        if owner.is_some_and(|owner| *owner != age(instance)) {
+            raw.figures.interfaces.clear();
+        }
+    }
+}
+
+fn to_metrics(instance: &Instance, raw: Raw, source: &'static str, now: Option<f64>) -> InstanceFigures {
+    let mut figures = raw.figures;
+    figures.time_seconds = now;
+    figures.info = Some(Info { runtime: instance.runtime.to_owned(), source, id: instance.id.clone() });
+    InstanceFigures {
+        project: instance.project.clone(),
+        name: instance.name.clone(),
+        instance_type: match instance.kind {
+            Kind::Container => InstanceType::Container,
+            Kind::VirtualMachine => InstanceType::VirtualMachine,
+        },
+        figures,
+    }
+}
