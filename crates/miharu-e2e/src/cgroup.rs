@@ -115,6 +115,10 @@ pub fn remove(path: &str) {
         let dir = hierarchy.join(path.trim_start_matches('/'));
         if dir.is_dir() {
             below(&dir);
+            // A slice that was made for it goes too; where others use it, the kernel refuses.
+            if let Some(parent) = dir.parent().filter(|parent| *parent != hierarchy) {
+                let _ = fs::remove_dir(parent);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod exposition;
 pub mod guest;
+pub mod loopdev;
 pub mod lxc;
 pub mod lxd;
 pub mod miharud;

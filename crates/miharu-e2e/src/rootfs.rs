@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 const INIT: &str = "#!/bin/sh\ntrap 'exit 0' TERM INT PWR USR1\nwhile :; do sleep 1000 & wait $!; done\n";
 
 /// The applets that tests use inside.
-const APPLETS: [&str; 22] = [
+const APPLETS: [&str; 24] = [
     "sh", "sleep", "cat", "ls", "ps", "dd", "ip", "mount", "umount", "mkdir", "rm", "df", "ping", "nc",
-    "seq", "head", "sync", "wc", "kill", "echo", "tail", "hostname",
+    "seq", "head", "sync", "wc", "kill", "echo", "mknod", "stat", "tail", "hostname",
 ];
 
 /// Makes the tree in `dir`, which may exist and be empty.

@@ -56,6 +56,8 @@ pub enum Entry<'a> {
     Lxc(&'a Path, &'a str),
     /// A network namespace of that name.
     Netns(&'a str),
+    /// A loop device.
+    Loop(&'a str),
     /// A cgroup's path in every hierarchy.
     Cgroup(&'a str),
 }
@@ -66,6 +68,7 @@ impl Entry<'_> {
             Self::Process(pid) => format!("process\n{pid}\n{}", start_time(pid).unwrap_or_default()),
             Self::Lxc(path, name) => format!("lxc\n{}\n{name}", path.display()),
             Self::Netns(name) => format!("netns\n{name}\n"),
+            Self::Loop(device) => format!("loop\n{device}\n"),
             Self::Cgroup(path) => format!("cgroup\n{path}\n"),
         }
     }
@@ -128,7 +131,7 @@ pub fn clean(run: &Path) {
         // Containers first, while the namespaces and folders that they use are still there; cgroups last.
         notes.sort_by_key(|path| {
             let text = fs::read_to_string(path).unwrap_or_default();
-            ["lxc", "process", "netns", "cgroup"].iter().position(|kind| text.starts_with(kind))
+            ["lxc", "process", "netns", "loop", "cgroup"].iter().position(|kind| text.starts_with(kind))
         });
         for note in notes {
             undo(&note);
@@ -153,6 +156,9 @@ fn undo(note: &Path) {
         }
         Some("netns") => {
             let _ = shell::run("ip", ["netns", "delete", first]);
+        }
+        Some("loop") => {
+            let _ = shell::run("losetup", ["--detach", first]);
         }
         Some("cgroup") => crate::cgroup::remove(first),
         _ => {}

@@ -5,7 +5,23 @@
     clippy::print_stdout,
     reason = "driving runtimes and showing what they say"
 )]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a failure here is a failed test"
+)]
 
 mod cgroup2_guest;
+mod concurrency;
+mod demo;
+mod filesystems;
 mod harness;
+mod hostile;
+mod lxc_figures;
+mod lxc_lifecycle;
 mod lxd_compare;
+mod nspawn;
+mod prometheus;
+mod rights;
