@@ -10,6 +10,8 @@ mod discovery;
 mod driver;
 mod lxc;
 mod nspawn;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod walk;
 

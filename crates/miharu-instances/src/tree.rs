@@ -99,7 +99,7 @@ impl<'c> Climber<'c> {
             return None;
         }
         let process = ProcDir::open(self.roots, pid).ok()?;
-        let stat = process.stat(buffer).ok().filter(|stat| is_alive(stat))?;
+        let stat = process.stat(buffer).ok().filter(is_alive)?;
         let memberships = process.memberships(buffer).ok()?;
         is_member(&memberships, self.path).then_some(Top { process, stat, memberships })
     }
@@ -108,6 +108,21 @@ impl<'c> Climber<'c> {
         let memberships = ProcDir::open(self.roots, pid).and_then(|parent| parent.memberships(buffer));
         memberships.is_ok_and(|memberships| is_member(&memberships, self.path))
     }
+}
+
+/// Whether `pid` is `ancestor` or comes from it.
+pub(crate) fn descends(roots: &Roots, pid: u32, ancestor: u32, buffer: &mut Buffer) -> bool {
+    let mut pid = pid;
+    for _ in 0..MAX_CLIMB {
+        if pid == ancestor {
+            return true;
+        }
+        match ProcDir::open(roots, pid).and_then(|process| process.stat(buffer)) {
+            Ok(stat) if stat.ppid != 0 => pid = stat.ppid,
+            _ => return false,
+        }
+    }
+    false
 }
 
 /// Whether a process is in the cgroup at `path`, or below it, in any hierarchy.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,11 +91,12 @@ impl Memory {
                 supervisors.push(supervisor);
             }
         }
+        // All of them are looked at anew: a machine that was alone in its cgroup may have company now.
+        self.found.clear();
         for supervisor in supervisors {
             let children = children.get(&supervisor.process.pid()).map(Vec::as_slice).unwrap_or_default();
             let Some(init) = init_among(host.roots, children, host.buffer) else { continue };
-            let pid = init.process.pid();
-            if is_found(pid) || self.found.iter().any(|known| known.init.pid() == pid) {
+            if is_found(init.process.pid()) {
                 continue;
             }
             if let Some(machine) = machine::name(host.roots, &supervisor.process, None, &init, host.buffer) {
@@ -132,25 +133,28 @@ fn own_cgroups(host: &mut Host<'_>, supervisor: &Supervisor, init: &Top) -> Cgro
     let above = supervisor.process.memberships(host.buffer).unwrap_or_default();
     let buffer = std::cell::RefCell::new(&mut *host.buffer);
     tree::cgroup_paths(&init.memberships, |controller, path| {
-        let watched = if controller.is_empty() { &above.unified } else { &above.v1.get(controller).cloned() };
-        if let Some(divided) = watched.as_deref().filter(|place| place.ends_with("supervisor")) {
-            let payload = divided.with_file_name("payload");
-            return path.starts_with(&payload).then_some(payload);
-        }
         let root = if controller.is_empty() { hierarchies.unified() } else { hierarchies.v1(controller) }?;
-        let is_own = is_own(roots, &root.join(path), supervisor.process.pid(), &mut buffer.borrow_mut());
-        is_own.then(|| path.to_owned())
+        let watched = if controller.is_empty() {
+            above.unified.as_deref()
+        } else {
+            above.v1.get(controller).map(PathBuf::as_path)
+        };
+        let payload = watched
+            .filter(|place| place.ends_with("supervisor"))
+            .map(|place| place.with_file_name("payload"));
+        let own = payload.filter(|payload| path.starts_with(payload)).unwrap_or_else(|| path.to_owned());
+        // No machine is the root cgroup, so the host's processes need no look.
+        let is_root = own == Path::new("");
+        let mut buffer = buffer.borrow_mut();
+        let (supervisor, init) = (supervisor.process.pid(), init.process.pid());
+        (!is_root && is_own(roots, &root.join(&own), supervisor, init, &mut buffer)).then_some(own)
     })
 }
 
-/// Whether all processes right in a cgroup are the supervisor's machine.
-fn is_own(roots: &Roots, directory: &Path, supervisor: u32, buffer: &mut Buffer) -> bool {
-    let pids = tree::pids_in(directory, buffer);
-    let is_machines = |pid: u32, buffer: &mut Buffer| {
-        pid == supervisor
-            || ProcDir::open(roots, pid)
-                .and_then(|process| process.pid_namespace_depth(buffer))
-                .is_ok_and(|depth| depth > 1)
-    };
-    !pids.is_empty() && pids.into_iter().all(|pid| is_machines(pid, buffer))
+/// Whether all processes of a cgroup are the machine's, or its supervisor. Two machines that one shell started share
+/// even the `payload` that nspawn made.
+fn is_own(roots: &Roots, directory: &Path, supervisor: u32, init: u32, buffer: &mut Buffer) -> bool {
+    let pids = tree::pids_below(directory, buffer);
+    !pids.is_empty()
+        && pids.into_iter().all(|pid| pid == supervisor || tree::descends(roots, pid, init, buffer))
 }
