@@ -5,7 +5,7 @@
 //! hangs is not asked again while it hangs, and with growing pauses after that.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -396,25 +396,41 @@ impl Worker {
 
 /// Opens, checks and asks, in the calling thread.
 fn answer(roots: &Roots, request: &Request, buffer: &mut Buffer) -> Result<Option<Answer>> {
-    let process = match request.whose {
-        Whose::Host => ProcDir::open(roots, 1)?,
+    let root = match request.whose {
+        Whose::Host => host_root(roots)?,
         Whose::Process { pid, start_ticks } => {
             let process = ProcDir::open(roots, pid)?;
             if process.stat(buffer)?.starttime != start_ticks {
                 return Ok(None);
             }
-            process
+            root_of(&process)?
         }
     };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::openat(process.as_fd(), "root", flags, Mode::empty())
-        .map_err(|e| Error::io(&process.path().join("root"), e.into()))?;
     for (mount, target) in request.targets.iter().enumerate() {
         if let Some(sizes) = sizes_of(root.as_fd(), target)? {
             return Ok(Some(Answer { mount, sizes }));
         }
     }
     Ok(None)
+}
+
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// What a process sees as `/`.
+fn root_of(process: &ProcDir) -> Result<OwnedFd> {
+    rustix::fs::openat(process.as_fd(), "root", DIRECTORY, Mode::empty())
+        .map_err(|e| Error::io(&process.path().join("root"), e.into()))
+}
+
+/// The host's `/`: that of process 1, or, where even root may not look into that, the one that miharu sees. The
+/// comparison of mount numbers shows whether these are the same.
+fn host_root(roots: &Roots) -> Result<OwnedFd> {
+    let denied = match ProcDir::open(roots, 1).and_then(|process| root_of(&process)) {
+        Err(error @ Error::Denied { .. }) => error,
+        other => return other,
+    };
+    let Some(base) = roots.host_path(Path::new("/")) else { return Err(denied) };
+    rustix::fs::open(&base, DIRECTORY, Mode::empty()).map_err(|e| Error::io(&base, e.into()))
 }
 
 /// The sizes at one mount point below `root`; `None` where something else than that mount is seen there, it is no
@@ -497,6 +513,19 @@ mod tests {
             assert_eq!(answer.unwrap().sizes.size, expected.f_blocks * expected.f_frsize);
         }
         assert!(pool.stuck().is_empty());
+    }
+
+    #[test]
+    fn a_mount_of_the_host() {
+        let mut buffer = Buffer::new();
+        let init = ProcDir::open(&Roots::default(), 1).unwrap();
+        let mounts = parse(init.read(&mut buffer, "mountinfo").unwrap(), MAX_MOUNTS);
+        let root = &select(&mounts, RemoteFilesystems::Skip).remove(0).mounts[0];
+        let answers = Pool::new(Roots::default(), 1).ask(vec![Request::host(root)], soon());
+        // Without any right to look at process 1, a mount namespace of its own hides its sizes.
+        if own_mounts().iter().any(|mount| mount.id == root.id) {
+            assert!(answers[0].is_some());
+        }
     }
 
     #[test]
