@@ -16,9 +16,9 @@ use crate::remote;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  miharu info                          The server: version, configuration, certificate
-  miharu info u1                       The instance u1
-  miharu info web --project docker/shop  The web of that project")]
+  miharu info                     The server: version, configuration, certificate
+  miharu info u1                  The instance u1
+  miharu info web --project shop  The one of that project")]
 pub(crate) struct InfoArgs {
     /// The instance; the server without it
     #[arg(value_name = "NAME")]

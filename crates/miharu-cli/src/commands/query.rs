@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::Args;
 use http::Method;
 use miharu_api::{Envelope, Kind};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Context;
@@ -94,21 +95,23 @@ fn print(reply: &Reply, args: &QueryArgs, out: &mut dyn Write) -> Result<(), Fai
         return Ok(out.write_all(&reply.body)?);
     }
     if args.raw {
-        out.write_all(reply.body.trim_ascii_end())?;
-        writeln!(out)?;
+        match serde_json::from_slice::<Envelope<Value>>(&reply.body) {
+            Ok(envelope) => write_pretty(out, &envelope)?,
+            Err(_) => out.write_all(&reply.body)?,
+        }
         return reply.check();
     }
-    let metadata = reply.envelope()?.metadata.unwrap_or_default();
-    if metadata.is_null() {
-        return Ok(());
+    match reply.envelope()?.metadata {
+        None | Some(Value::Null) => Ok(()),
+        Some(metadata) => write_pretty(out, &metadata),
     }
-    // Tabs, as the clients of Incus and LXD indent.
-    let mut serializer = serde_json::Serializer::with_formatter(
-        &mut *out,
-        serde_json::ser::PrettyFormatter::with_indent(b"\t"),
-    );
-    serde::Serialize::serialize(&metadata, &mut serializer)
-        .map_err(|error| Failure::Output(std::io::Error::from(error)))?;
+}
+
+/// JSON indented with tabs, as the clients of Incus and LXD do.
+fn write_pretty<T: Serialize>(out: &mut dyn Write, value: &T) -> Result<(), Failure> {
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut *out, formatter);
+    value.serialize(&mut serializer).map_err(|error| Failure::Output(error.into()))?;
     Ok(writeln!(out)?)
 }
 
@@ -166,7 +169,17 @@ mod tests {
         let body = r#"{"type":"error","error_code":404,"error":"not found","metadata":null}"#;
         let fake = Fake::start(vec![Canned::json(404, body)]);
         let (result, out) = fake.miharu(&["query", "--raw", "/1.0/nothing"]);
-        assert_eq!(out.trim_end(), body);
+        expect![[r#"
+            {
+            	"type": "error",
+            	"status": "",
+            	"status_code": 0,
+            	"operation": "",
+            	"error_code": 404,
+            	"error": "not found",
+            	"metadata": null
+            }
+        "#]].assert_eq(&out);
         assert_eq!(result.unwrap_err().to_string(), "not found");
     }
 
