@@ -179,7 +179,8 @@ mod tests {
             	"error": "not found",
             	"metadata": null
             }
-        "#]].assert_eq(&out);
+        "#]]
+        .assert_eq(&out);
         assert_eq!(result.unwrap_err().to_string(), "not found");
     }
 
