@@ -44,19 +44,27 @@ impl Cgroups {
         self
     }
 
-    /// The folder of a version 1 controller, or of the version 2 tree, where that holds the controllers.
+    /// The path below the hierarchy of a version 1 controller, or in the version 2 tree where that holds the controllers.
     ///
     /// # Errors
     /// When the process is in no such hierarchy.
-    pub fn dir(&self, controller: &str) -> Result<PathBuf> {
-        let base = Path::new("/sys/fs/cgroup");
+    pub fn path(&self, controller: &str) -> Result<&str> {
         let wanted = if is_v2() { "" } else { controller };
         let (_, path) = self
             .lines
             .iter()
             .find(|(names, _)| names.split(',').any(|name| name == wanted))
             .with_context(|| format!("no hierarchy with {controller}"))?;
-        Ok(base.join(wanted).join(path.trim_start_matches('/')))
+        Ok(path)
+    }
+
+    /// The folder of a controller.
+    ///
+    /// # Errors
+    /// As [`Cgroups::path`].
+    pub fn dir(&self, controller: &str) -> Result<PathBuf> {
+        let base = Path::new("/sys/fs/cgroup").join(if is_v2() { "" } else { controller });
+        Ok(base.join(self.path(controller)?.trim_start_matches('/')))
     }
 
     /// The text of the file that this machine's version has.

@@ -16,6 +16,7 @@ pub mod need;
 pub mod netns;
 pub mod nspawn;
 pub mod prometheus;
+pub mod recorder;
 pub mod rootfs;
 pub mod scratch;
 pub mod shell;
