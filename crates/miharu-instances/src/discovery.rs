@@ -104,7 +104,7 @@ impl Discovery {
         };
         for (path, claimed) in claims {
             if let Entry::Vacant(place) = self.known.entry(path)
-                && let Some(instance) = identify(&self.drivers, &mut host, &claimed)
+                && let Some(instance) = identify(&mut self.drivers, &mut host, &claimed)
             {
                 place.insert(Known { inode: claimed.0.inode, instance });
             }
@@ -121,9 +121,14 @@ impl Discovery {
 }
 
 /// Asks the drivers that claim a cgroup, in their order.
-fn identify(drivers: &[Box<dyn Driver>], host: &mut Host<'_>, claimed: &Claimed) -> Option<Arc<Instance>> {
+fn identify(
+    drivers: &mut [Box<dyn Driver>],
+    host: &mut Host<'_>,
+    claimed: &Claimed,
+) -> Option<Arc<Instance>> {
     let (claim, claimants) = claimed;
-    for driver in claimants.iter().filter_map(|place| drivers.get(*place)) {
+    for place in claimants {
+        let Some(driver) = drivers.get_mut(*place) else { continue };
         match driver.identify(host, claim) {
             Ok(instance) => return Some(Arc::new(instance)),
             Err(Unidentified::Nothing) => {}

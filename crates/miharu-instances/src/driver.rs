@@ -15,7 +15,7 @@ use crate::{Instance, lxc, nspawn};
 /// All drivers. A cgroup that two of them claim is given to both, in this order.
 #[must_use]
 pub fn drivers() -> Vec<Box<dyn Driver>> {
-    vec![Box::new(lxc::Lxc), Box::new(nspawn::Nspawn::default())]
+    vec![Box::new(lxc::Lxc::default()), Box::new(nspawn::Nspawn::default())]
 }
 
 /// Finds the instances of one runtime, or of a family of them.
@@ -28,7 +28,7 @@ pub trait Driver: Send {
     ///
     /// # Errors
     /// [`Unidentified`] where the cgroup turns out to be nobody's.
-    fn identify(&self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified>;
+    fn identify(&mut self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified>;
 
     /// Instances that have no cgroup to claim; `found` are those that have. Asked in every scan.
     fn without_cgroup(&mut self, _host: &mut Host<'_>, _found: &[Arc<Instance>]) -> Vec<Arc<Instance>> {

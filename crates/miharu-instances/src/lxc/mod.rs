@@ -5,6 +5,7 @@
 //! from the monitor, the parent of the container's init.
 
 mod monitor;
+mod patience;
 mod state;
 
 use std::ffi::{OsStr, OsString};
@@ -21,23 +22,26 @@ use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
 
 use monitor::Container;
+use patience::Patience;
 
 /// The driver of the LXC family.
-#[derive(Debug)]
-pub(crate) struct Lxc;
+#[derive(Debug, Default)]
+pub(crate) struct Lxc {
+    patience: Patience,
+}
 
 impl Driver for Lxc {
     fn claims(&self, name: &OsStr, parent: &OsStr) -> bool {
         is_payload(name, parent)
     }
 
-    fn identify(&self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
+    fn identify(&mut self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
         let mut climber = Climber::new(host.roots, &claim.path);
         let mut doubt = None;
         for directory in &claim.directories {
             for pid in tree::pids_below(directory, host.buffer) {
                 let Some(top) = climber.climb(pid, host.buffer) else { continue };
-                match from_top(host, claim, top) {
+                match from_top(host, claim, top, &mut self.patience) {
                     Ok(instance) => return Ok(instance),
                     // A process that came in another way, such as by lxc-attach, has no monitor for a parent.
                     Err(Unidentified::Nothing) => {}
@@ -56,7 +60,12 @@ fn is_payload(name: &OsStr, parent: &OsStr) -> bool {
 }
 
 /// The container whose init `top` is, if its parent is a monitor that may be believed.
-fn from_top(host: &mut Host<'_>, claim: &Claim, top: Top) -> Result<Instance, Unidentified> {
+fn from_top(
+    host: &mut Host<'_>,
+    claim: &Claim,
+    top: Top,
+    patience: &mut Patience,
+) -> Result<Instance, Unidentified> {
     let monitor = ProcDir::open(host.roots, top.stat.ppid)?;
     let started = monitor.stat(host.buffer)?.starttime;
     let status = monitor.status(host.buffer)?;
@@ -64,7 +73,12 @@ fn from_top(host: &mut Host<'_>, claim: &Claim, top: Top) -> Result<Instance, Un
     if status.pid_namespace_depth != 1 || started > top.stat.starttime {
         return Err(Unidentified::Nothing);
     }
-    let command_line = monitor.command_line()?;
+    let command_line = if is_trusted(status.uid) {
+        monitor.command_line()?
+    } else {
+        let answer = patience.command_line(host.roots, monitor.pid(), started);
+        answer.ok_or_else(|| doubtful(claim, monitor.pid(), "does not show its command line"))??
+    };
     let Some(container) = monitor::parse(&command_line, is_trusted(status.uid)) else {
         return Err(Unidentified::Nothing);
     };

@@ -36,7 +36,7 @@ impl Driver for Nspawn {
         machine::of_unit(name).is_some()
     }
 
-    fn identify(&self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
+    fn identify(&mut self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
         let supervisor = claim.directories.iter().find_map(|directory| supervisor_in(host, directory));
         let Some(supervisor) = supervisor else {
             return Err(Unidentified::Nothing);
