@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use clap::ValueEnum;
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::presets::NOTHING;
+use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::error::Failure;
@@ -95,36 +96,26 @@ fn cells(rows: &Rows) -> impl Iterator<Item = Vec<String>> + '_ {
 }
 
 fn write_table(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
-    let mut table = Table::new();
-    // Never wrapped to the terminal's width: a line a row can be searched and copied.
-    table.load_preset(LINES).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(
-        rows.headers.iter().map(|h| comfy_table::Cell::new(h).set_alignment(CellAlignment::Center)),
-    );
-    for row in cells(rows) {
-        table.add_row(row);
-    }
-    Ok(writeln!(out, "{table}")?)
+    Ok(writeln!(out, "{}", table(rows, LINES))?)
 }
 
 fn write_compact(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
-    let width = |cell: &str| cell.chars().count();
-    let mut widths: Vec<usize> = rows.headers.iter().map(|h| width(h)).collect();
-    let lines: Vec<Vec<String>> = cells(rows).collect();
-    for line in &lines {
-        for (widest, cell) in widths.iter_mut().zip(line) {
-            *widest = (*widest).max(width(cell));
-        }
+    let mut table = table(rows, NOTHING);
+    for column in table.column_iter_mut() {
+        column.set_padding((2, 0)).set_cell_alignment(CellAlignment::Left);
     }
-    let header = rows.headers.iter().map(|h| (*h).to_owned()).collect();
-    for line in std::iter::once(&header).chain(&lines) {
-        let mut text = String::new();
-        for (cell, widest) in line.iter().zip(&widths) {
-            text.push_str(&format!("  {cell:<widest$}"));
-        }
-        writeln!(out, "{}", text.trim_end())?;
-    }
-    Ok(())
+    Ok(writeln!(out, "{}", table.trim_fmt())?)
+}
+
+/// Wide characters, as in Japanese names, take two columns of a terminal: comfy-table counts them so.
+fn table(rows: &Rows, preset: &str) -> Table {
+    let mut table = Table::new();
+    // Never wrapped to the terminal's width: a line a row can be searched and copied.
+    table.load_preset(preset).set_content_arrangement(ContentArrangement::Disabled);
+    table
+        .set_header(rows.headers.iter().map(|header| Cell::new(header).set_alignment(CellAlignment::Center)));
+    table.add_rows(cells(rows));
+    table
 }
 
 fn write_csv(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
@@ -154,6 +145,7 @@ mod tests {
             rows: vec![
                 vec!["c1".to_owned(), "RUNNING".to_owned()],
                 vec!["a,\"b\"\u{1b}[2J".to_owned(), String::new()],
+                vec!["監視".to_owned(), "RUNNING".to_owned()],
             ],
         };
         let mut out = Vec::new();
@@ -180,6 +172,8 @@ mod tests {
                 +-----------+---------+
                 | a,"b"�[2J |         |
                 +-----------+---------+
+                | 監視      | RUNNING |
+                +-----------+---------+
             "#]],
         );
     }
@@ -189,9 +183,10 @@ mod tests {
         check(
             Format::Compact,
             &expect![[r#"
-                  NAME       STATE
+                     NAME     STATE
                   c1         RUNNING
                   a,"b"�[2J
+                  監視       RUNNING
             "#]],
         );
     }
@@ -201,9 +196,10 @@ mod tests {
         check(
             Format::Csv,
             &expect![[r#"
-            c1,RUNNING
-            "a,""b""�[2J",
-        "#]],
+                c1,RUNNING
+                "a,""b""�[2J",
+                監視,RUNNING
+            "#]],
         );
     }
 

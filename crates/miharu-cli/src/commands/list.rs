@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn compact_and_csv_take_columns() {
         expect![[r#"
-              NAME  PID   IPV4
+              NAME   PID        IPV4
               web
               u1    4242  10.0.0.2 (eth0)
         "#]]
