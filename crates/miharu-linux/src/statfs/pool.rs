@@ -1,20 +1,15 @@
-//! Sizes of an instance's file systems, asked by threads that may hang without harm.
+//! The threads that ask, and what they do when one of them hangs.
 //!
 //! statfs(2) can block for ever, and no signal ends it. So it is done by a few threads that have a descriptor table of
 //! their own; a caller waits until its deadline and then goes on without what has not been answered. A file system that
 //! hangs is not asked again while it hangs, and with growing pauses after that.
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
-
-use crate::error::{Error, Result};
-use crate::mounts::{Device, FileSystem, Mount};
-use crate::process::ProcDir;
+use super::{Answer, Key, Request, Stuck, answer};
 use crate::read::Buffer;
 use crate::roots::Roots;
 use crate::sys;
@@ -33,97 +28,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The longest such pause.
 const LAST_PAUSE: Duration = Duration::from_secs(15 * 60);
-
-/// The sizes of a file system, as `df` shows them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sizes {
-    /// Bytes in all.
-    pub size: u64,
-    /// Bytes not used.
-    pub free: u64,
-    /// Bytes that an ordinary user can still use.
-    pub avail: u64,
-    /// Inodes in all; absent where the file system does not count them.
-    pub files: Option<u64>,
-    /// Inodes not used.
-    pub files_free: Option<u64>,
-}
-
-/// In whose view of the file tree a path is looked up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Whose {
-    /// The host's: that of process 1.
-    Host,
-    /// That of a process, an instance's init. The thread that asks opens it by itself, hence the start time.
-    Process {
-        /// Its number.
-        pid: u32,
-        /// Its start, in clock ticks, so that a reused number is not mistaken for it.
-        start_ticks: u64,
-    },
-}
-
-/// A question for the size of one file system.
-#[derive(Debug, Clone)]
-pub struct Request {
-    whose: Whose,
-    device: Device,
-    targets: Vec<Target>,
-}
-
-#[derive(Debug, Clone)]
-struct Target {
-    mountpoint: PathBuf,
-    mount_id: u64,
-    device: Device,
-}
-
-impl Request {
-    /// Asks for a file system that [`crate::mounts::select`] chose, in the view of an instance's init.
-    #[must_use]
-    pub fn new(whose: Whose, file_system: &FileSystem) -> Self {
-        let targets: Vec<Target> = file_system.mounts.iter().map(Target::new).collect();
-        let device = targets.first().map_or(Device { major: 0, minor: 0 }, |target| target.device);
-        Self { whose, device, targets }
-    }
-
-    /// Asks for a mount of the host.
-    #[must_use]
-    pub fn host(mount: &Mount) -> Self {
-        Self { whose: Whose::Host, device: mount.device, targets: vec![Target::new(mount)] }
-    }
-
-    fn key(&self) -> Key {
-        Key { whose: self.whose, device: self.device }
-    }
-}
-
-impl Target {
-    fn new(mount: &Mount) -> Self {
-        Self { mountpoint: mount.mountpoint.clone(), mount_id: mount.id, device: mount.device }
-    }
-}
-
-/// What came of a [`Request`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
-    /// Which of the file system's mounts answered: the first that is a directory and not hidden.
-    pub mount: usize,
-    /// Its sizes.
-    pub sizes: Sizes,
-}
-
-/// A call that has not come back, for a warning.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stuck {
-    /// In whose view.
-    pub whose: Whose,
-    /// The mount point asked for.
-    pub mountpoint: PathBuf,
-    /// Since when it hangs.
-    pub since: Instant,
-}
-
 /// The threads that ask. Dropping it lets the idle ones end and waits for none.
 #[derive(Debug)]
 pub struct Pool {
@@ -172,7 +76,7 @@ impl Pool {
 
     /// Starts threads where there is work and too few of them are free to do it.
     fn staff(&self, state: &mut State) {
-        let stuck = state.stuck(Instant::now(), None);
+        let stuck = state.stuck(Instant::now());
         let able = state.threads.saturating_sub(stuck);
         let wanted = self.threads.min(state.queue.len()).saturating_sub(able);
         if stuck < MAX_STUCK && !state.apart_is_denied {
@@ -224,13 +128,6 @@ struct State {
     is_closed: bool,
     /// The kernel gives a thread no descriptor table of its own, so nothing is asked.
     apart_is_denied: bool,
-}
-
-/// One file system of one instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    whose: Whose,
-    device: Device,
 }
 
 #[derive(Debug)]
@@ -334,12 +231,9 @@ impl State {
         }
     }
 
-    /// How many calls hang, of everybody or of one.
-    fn stuck(&self, now: Instant, whose: Option<Whose>) -> usize {
-        self.running
-            .values()
-            .filter(|run| run.is_stuck(now) && whose.is_none_or(|w| w == run.key.whose))
-            .count()
+    /// How many calls hang.
+    fn stuck(&self, now: Instant) -> usize {
+        self.running.values().filter(|run| run.is_stuck(now)).count()
     }
 
     fn next_id(&mut self) -> u64 {
@@ -362,7 +256,7 @@ impl Worker {
         let mut state = self.shared.lock();
         loop {
             let now = Instant::now();
-            let able = state.threads.saturating_sub(state.stuck(now, None));
+            let able = state.threads.saturating_sub(state.stuck(now));
             if state.is_closed || able > self.threads {
                 state.threads -= 1;
                 return;
@@ -393,155 +287,11 @@ impl Worker {
         self.shared.done.notify_all();
     }
 }
-
-/// Opens, checks and asks, in the calling thread.
-fn answer(roots: &Roots, request: &Request, buffer: &mut Buffer) -> Result<Option<Answer>> {
-    let root = match request.whose {
-        Whose::Host => host_root(roots)?,
-        Whose::Process { pid, start_ticks } => {
-            let process = ProcDir::open(roots, pid)?;
-            if process.stat(buffer)?.starttime != start_ticks {
-                return Ok(None);
-            }
-            root_of(&process)?
-        }
-    };
-    for (mount, target) in request.targets.iter().enumerate() {
-        if let Some(sizes) = sizes_of(root.as_fd(), target)? {
-            return Ok(Some(Answer { mount, sizes }));
-        }
-    }
-    Ok(None)
-}
-
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-/// What a process sees as `/`.
-fn root_of(process: &ProcDir) -> Result<OwnedFd> {
-    rustix::fs::openat(process.as_fd(), "root", DIRECTORY, Mode::empty())
-        .map_err(|e| Error::io(&process.path().join("root"), e.into()))
-}
-
-/// The host's `/`: that of process 1, or, where even root may not look into that, the one that miharu sees. The
-/// comparison of mount numbers shows whether these are the same.
-fn host_root(roots: &Roots) -> Result<OwnedFd> {
-    let denied = match ProcDir::open(roots, 1).and_then(|process| root_of(&process)) {
-        Err(error @ Error::Denied { .. }) => error,
-        other => return other,
-    };
-    let Some(base) = roots.host_path(Path::new("/")) else { return Err(denied) };
-    rustix::fs::open(&base, DIRECTORY, Mode::empty()).map_err(|e| Error::io(&base, e.into()))
-}
-
-/// The sizes at one mount point below `root`; `None` where something else than that mount is seen there, it is no
-/// directory, or its file system has no size.
-fn sizes_of(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Sizes>> {
-    let error = |e: rustix::io::Errno| Error::io(&target.mountpoint, e.into());
-    let relative = match target.mountpoint.strip_prefix("/") {
-        Ok(rest) if rest != Path::new("") => rest,
-        _ => Path::new("."),
-    };
-    // O_PATH opens nothing yet, so no device or FIFO can do harm, and without O_DIRECTORY no automount is started.
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let Ok(place) = rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve) else {
-        return Ok(None);
-    };
-    let at = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let seen = rustix::fs::statx(&place, "", at, StatxFlags::TYPE | StatxFlags::MNT_ID).map_err(error)?;
-    if FileType::from_raw_mode(seen.stx_mode.into()) != FileType::Directory {
-        return Ok(None);
-    }
-    let is_that_mount = if StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::MNT_ID) {
-        seen.stx_mnt_id == target.mount_id
-    } else {
-        // Before Linux 5.8 only the device tells.
-        Device { major: seen.stx_dev_major, minor: seen.stx_dev_minor } == target.device
-    };
-    if !is_that_mount {
-        return Ok(None);
-    }
-    let figures = rustix::fs::fstatfs(&place).map_err(error)?;
-    let unit = match u64::try_from(figures.f_frsize) {
-        Ok(0) | Err(_) => u64::try_from(figures.f_bsize).unwrap_or(0),
-        Ok(unit) => unit,
-    };
-    if figures.f_blocks == 0 || unit == 0 {
-        return Ok(None);
-    }
-    let bytes = |blocks: u64| blocks.saturating_mul(unit);
-    let counts_files = figures.f_files > 0;
-    Ok(Some(Sizes {
-        size: bytes(figures.f_blocks),
-        free: bytes(figures.f_bfree),
-        avail: bytes(figures.f_bavail),
-        files: counts_files.then_some(figures.f_files),
-        files_free: counts_files.then_some(figures.f_ffree),
-    }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mounts::{MAX_MOUNTS, RemoteFilesystems, parse, select};
-
-    fn own() -> Whose {
-        let pid = std::process::id();
-        let stat = ProcDir::open(&Roots::default(), pid).unwrap().stat(&mut Buffer::new()).unwrap();
-        Whose::Process { pid, start_ticks: stat.starttime }
-    }
-
-    fn own_mounts() -> Vec<Mount> {
-        let mut buffer = Buffer::new();
-        let own = ProcDir::open(&Roots::default(), std::process::id()).unwrap();
-        parse(own.read(&mut buffer, "mountinfo").unwrap(), MAX_MOUNTS)
-    }
-
-    fn soon() -> Instant {
-        Instant::now() + Duration::from_secs(5)
-    }
-
-    #[test]
-    fn the_root_of_this_process_as_statvfs_shows_it() {
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
-        let pool = Pool::new(Roots::default(), 2);
-        let requests = vec![Request::new(own(), chosen.first().unwrap()); 40];
-        let answers = pool.ask(requests, soon());
-        let expected = rustix::fs::statvfs("/").unwrap();
-        assert_eq!(answers.len(), 40);
-        for answer in answers {
-            assert_eq!(answer.unwrap().sizes.size, expected.f_blocks * expected.f_frsize);
-        }
-        assert!(pool.stuck().is_empty());
-    }
-
-    #[test]
-    fn a_mount_of_the_host() {
-        let mut buffer = Buffer::new();
-        let init = ProcDir::open(&Roots::default(), 1).unwrap();
-        let mounts = parse(init.read(&mut buffer, "mountinfo").unwrap(), MAX_MOUNTS);
-        let root = &select(&mounts, RemoteFilesystems::Skip).remove(0).mounts[0];
-        let answers = Pool::new(Roots::default(), 1).ask(vec![Request::host(root)], soon());
-        // Without any right to look at process 1, a mount namespace of its own hides its sizes.
-        if own_mounts().iter().any(|mount| mount.id == root.id) {
-            assert!(answers[0].is_some());
-        }
-    }
-
-    #[test]
-    fn a_reused_pid_and_another_mount_are_not_asked() {
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
-        let pool = Pool::new(Roots::default(), 1);
-        let Whose::Process { pid, start_ticks } = own() else { panic!("a process") };
-        let reused = Whose::Process { pid, start_ticks: start_ticks + 1 };
-        let mut hidden = chosen[0].clone();
-        hidden.mounts[0].id += 1_000_000;
-        let mut file = chosen[0].clone();
-        file.mounts[0].mountpoint = "/etc/passwd".into();
-        let requests =
-            vec![Request::new(reused, &chosen[0]), Request::new(own(), &hidden), Request::new(own(), &file)];
-        assert_eq!(pool.ask(requests, soon()), [None, None, None]);
-    }
+    use crate::mounts::Device;
+    use crate::statfs::Whose;
 
     fn request(pid: u32, minor: u32) -> Request {
         let device = Device { major: 1, minor };
@@ -573,18 +323,5 @@ mod tests {
         state.batches.remove(&fourth);
         state.finish(again, &job, None, late + FIRST_PAUSE * 2);
         assert_eq!(state.pauses.values().next().unwrap().length, FIRST_PAUSE * 2);
-    }
-
-    #[test]
-    fn threads_hold_no_file_of_the_process() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let pool = Pool::new(Roots::default(), 1);
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
-        assert!(pool.ask(vec![Request::new(own(), &chosen[0])], soon())[0].is_some());
-        drop(listener);
-        // The thread lives on; were the socket in its table, the port would still answer.
-        assert!(std::net::TcpStream::connect(address).is_err());
-        drop(pool);
     }
 }
