@@ -115,6 +115,7 @@ pub struct Stuck {
     /// Since when it hangs.
     pub since: Instant,
 }
+
 /// Opens, checks and asks, in the calling thread.
 fn answer(roots: &Roots, request: &Request, buffer: &mut Buffer) -> Result<Option<Answer>> {
     let root = match request.whose {
