@@ -3,27 +3,31 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use miharu_e2e::miharud::program;
 use miharu_e2e::{guest, need};
 
 /// The test files that the guest runs.
-const SUBJECTS: &str = "harness::";
+const SUBJECTS: [&str; 7] =
+    ["harness::", "lxc_figures::", "lxc_lifecycle::", "nspawn::", "hostile::", "filesystems::", "rights::"];
 
 #[test]
 fn the_same_tests_hold_on_a_cgroup2_host() -> Result<()> {
     need!(Qemu);
     let me = std::env::current_exe()?;
-    let live = std::env::temp_dir().join("live");
-    let _ = live;
-    let programs: Vec<&Path> = vec![&me];
-    let name = me.file_name().unwrap().to_string_lossy();
+    let (miharud, miharu) = (program("miharud")?, program("miharu")?);
+    let programs: Vec<&Path> = vec![&me, &miharud, &miharu];
+    let name = me.file_name().context("a program without a name")?.to_string_lossy();
     let script = format!(
         "export MIHARU_E2E=require MIHARU_E2E_SLOWNESS=10 MIHARU_BIN_DIR=/usr/bin RUST_BACKTRACE=0\n\
-         exec {name} --test-threads=1 {SUBJECTS}\n"
+         exec {name} --test-threads=2 {}\n",
+        SUBJECTS.join(" ")
     );
-    let results = guest::run(&programs, &script, Duration::from_secs(300))?;
-    println!("{}", results.console);
+    let results = guest::run(&programs, &script, Duration::from_secs(600))?;
+    println!("{}", results.log);
     assert_eq!(results.status, 0, "{}\n{}", results.log, results.console);
-    assert!(results.log.contains("test result: ok."), "{}", results.log);
+    for subject in SUBJECTS {
+        assert!(results.log.contains(&format!("test {subject}")), "{subject} did not run:\n{}", results.log);
+    }
     Ok(())
 }
