@@ -1,16 +1,24 @@
 //! A scan of the host: cgroup names, drivers, and what was known before.
 
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use miharu_linux::cgroup::Hierarchies;
 use miharu_linux::read::Buffer;
 use miharu_linux::{Result, Roots};
 
 use crate::driver::{Claim, Driver, Host, Unidentified};
+use crate::failures::Failures;
 use crate::walk::{self, Claimed};
 use crate::{Instance, tree};
+
+/// The most warnings of one scan; nobody reads more, and users can cause any number.
+const MAX_WARNINGS: usize = 100;
+
+/// How long one scan spends on cgroups that were nobody's several times before.
+const SECOND_LOOKS: Duration = Duration::from_millis(50);
 
 /// Finds the instances of a host, again and again.
 pub struct Discovery {
@@ -18,6 +26,9 @@ pub struct Discovery {
     drivers: Vec<Box<dyn Driver>>,
     /// What each claimed cgroup turned out to be.
     known: BTreeMap<PathBuf, Known>,
+    failed: Failures,
+    /// Counts scans.
+    number: u64,
     buffer: Buffer,
 }
 
@@ -72,7 +83,7 @@ pub enum Warning {
 }
 
 /// The instance of a claimed cgroup, as long as neither the directory nor its first process changes.
-struct Known {
+pub(crate) struct Known {
     inode: u64,
     instance: Arc<Instance>,
 }
@@ -81,7 +92,14 @@ impl Discovery {
     /// A discovery by these drivers on the host behind `roots`.
     #[must_use]
     pub fn new(roots: Roots, drivers: Vec<Box<dyn Driver>>) -> Self {
-        Self { roots, drivers, known: BTreeMap::new(), buffer: Buffer::new() }
+        Self {
+            roots,
+            drivers,
+            known: BTreeMap::new(),
+            failed: Failures::default(),
+            number: 0,
+            buffer: Buffer::new(),
+        }
     }
 
     /// Finds who runs now. On a host where nothing has changed this lists cgroups and reads one file of each instance.
@@ -102,13 +120,22 @@ impl Discovery {
             buffer: &mut self.buffer,
             warnings: &mut warnings,
         };
-        for (path, claimed) in claims {
-            if let Entry::Vacant(place) = self.known.entry(path)
-                && let Some(instance) = identify(&mut self.drivers, &mut host, &claimed)
-            {
-                place.insert(Known { inode: claimed.0.inode, instance });
+        self.number += 1;
+        let end = Instant::now() + SECOND_LOOKS;
+        for (path, claimed) in self.failed.in_order(claims, &self.known) {
+            if self.failed.is_old(&path) && Instant::now() >= end {
+                continue;
+            }
+            let warned = host.warnings.len();
+            match identify(&mut self.drivers, &mut host, &claimed) {
+                Some(instance) => {
+                    self.failed.forget(&path);
+                    self.known.insert(path, Known { inode: claimed.0.inode, instance });
+                }
+                None => self.failed.note(path, claimed.0.inode, self.number, host.warnings.split_off(warned)),
             }
         }
+        host.warnings.extend(self.failed.warnings());
         let mut instances: Vec<Arc<Instance>> =
             self.known.values().map(|known| Arc::clone(&known.instance)).collect();
         for driver in &mut self.drivers {
@@ -116,6 +143,7 @@ impl Discovery {
             instances.extend(more);
         }
         leave_out_duplicates(&mut instances, &mut warnings);
+        warnings.truncate(MAX_WARNINGS);
         Ok(Scan { instances, warnings })
     }
 }

@@ -8,6 +8,7 @@
 
 mod discovery;
 mod driver;
+mod failures;
 mod lxc;
 mod nspawn;
 #[cfg(test)]
