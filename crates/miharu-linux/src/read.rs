@@ -37,7 +37,12 @@ impl Buffer {
     ///
     /// # Errors
     /// As [`Buffer::read`].
-    pub fn read_at(&mut self, dir: BorrowedFd<'_>, name: &Path, place: impl Fn() -> PathBuf) -> Result<&[u8]> {
+    pub fn read_at(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &Path,
+        place: impl Fn() -> PathBuf,
+    ) -> Result<&[u8]> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file =
             rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| Error::io(&place(), e.into()))?;
