@@ -14,6 +14,7 @@ mod nspawn;
 #[cfg(test)]
 mod testing;
 mod tree;
+pub mod vm;
 mod walk;
 
 use std::ffi::OsString;
@@ -24,6 +25,7 @@ use miharu_linux::process::ProcDir;
 
 pub use discovery::{Discovery, Scan, Warning};
 pub use driver::{Claim, Driver, Host, Unidentified, drivers};
+pub use vm::{Channel, Owner, Vm, Vsock};
 
 /// A running container or virtual machine.
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ pub struct Instance {
     pub name: String,
     /// What it is.
     pub kind: Kind,
-    /// What runs it: `lxc`, `lxd`, `incus`, `nspawn`.
+    /// What runs it: `lxc`, `lxd`, `incus`, `nspawn`, `libvirt`, `qemu`.
     pub runtime: &'static str,
     /// What the runtime itself calls it, once on the host for that runtime and state directory.
     pub id: String,
@@ -46,6 +48,8 @@ pub struct Instance {
     pub incarnation: Incarnation,
     /// The last component of its directory on the host (`project_c1`), which a volume of its own would be mounted at.
     pub directory: OsString,
+    /// What is known of it as a virtual machine; `None` of a container.
+    pub vm: Option<vm::Vm>,
 }
 
 /// What kind of instance it is.

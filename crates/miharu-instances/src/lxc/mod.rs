@@ -100,6 +100,7 @@ fn from_top(
         cgroup,
         incarnation,
         directory: container.name,
+        vm: None,
     })
 }
 

@@ -142,6 +142,7 @@ fn instance(machine: Machine, init: Top, cgroup: CgroupPaths, cgroup_inode: u64)
         cgroup,
         incarnation,
         directory: machine.directory,
+        vm: None,
     }
 }
 
