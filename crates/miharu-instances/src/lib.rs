@@ -49,7 +49,7 @@ pub struct Instance {
     /// The last component of its directory on the host (`project_c1`), which a volume of its own would be mounted at.
     pub directory: OsString,
     /// What is known of it as a virtual machine; `None` of a container.
-    pub vm: Option<vm::Vm>,
+    pub vm: Option<Vm>,
 }
 
 /// What kind of instance it is.
