@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod envelope;
 pub mod instances;
 pub mod projects;
+pub mod report;
 pub mod server;
 
 pub use certificates::{Certificate, CertificatePatch, CertificatePut, CertificatesPost};
@@ -17,4 +18,5 @@ pub use instances::{
     StateNetworkAddress, StateNetworkCounters,
 };
 pub use projects::{Project, ProjectsPost};
+pub use report::{Answer, Report, Request};
 pub use server::{Environment, Server, ServerPut};
