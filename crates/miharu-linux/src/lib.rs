@@ -11,6 +11,8 @@ pub mod capability;
 pub mod cgroup;
 pub mod error;
 pub mod host;
+pub mod hypervisor;
+pub mod links;
 pub mod mounts;
 pub mod process;
 pub mod read;
