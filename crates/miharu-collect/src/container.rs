@@ -116,7 +116,7 @@ impl Raw {
     }
 }
 
-fn interface(read: process::Interface) -> Interface {
+pub(crate) fn interface(read: process::Interface) -> Interface {
     Interface { device: read.name, receive: traffic(read.receive), transmit: traffic(read.transmit) }
 }
 
