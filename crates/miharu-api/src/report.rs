@@ -83,6 +83,10 @@ pub struct Report {
     /// When the guest was booted, seconds since 1970 by the guest's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub boot_time_seconds: Option<f64>,
+    /// The kernel's own name for this boot, another one after each: `/proc/sys/kernel/random/boot_id`. Unlike the boot time it
+    /// does not move when somebody sets the guest's clock. Of our own agent only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
     /// The guest's clock, seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_seconds: Option<f64>,
@@ -186,7 +190,7 @@ pub struct Filesystem {
     pub filesystem_files_free: Option<u64>,
 }
 
-/// Memory in bytes, but for the last two. The names follow `/proc/meminfo`.
+/// Memory in bytes, but for the last two, which are counts since boot. The names follow `/proc/meminfo`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "the names are those of /proc/meminfo")]
@@ -265,7 +269,11 @@ pub struct Network {
     pub network_transmit_errs: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_transmit_packets: Option<u64>,
-    /// Its addresses with their prefix lengths, `192.0.2.7/24`; of our own agent only.
+    /// Its number in the guest. An interface that was deleted and made again has another one, and counters that begin at 0; of our
+    /// own agent only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<u32>,
+    /// Its addresses; of our own agent only.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "rows")]
     pub addresses: Vec<Address>,
 }

@@ -20,6 +20,7 @@ pub mod roots;
 pub mod socket;
 pub mod statfs;
 mod sys;
+pub mod vsock;
 
 pub use error::{Error, Result};
 pub use roots::Roots;

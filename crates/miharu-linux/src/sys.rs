@@ -4,7 +4,11 @@
 
 use std::io;
 
+use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
+use rustix::net::{AddressFamily, SocketAddrAny};
+
 use crate::statfs::Worker;
+use crate::vsock::Address;
 
 /// Starts a thread that has a descriptor table of its own, with nothing in it but standard input, output and error.
 ///
@@ -35,4 +39,29 @@ fn leave_descriptor_table() -> io::Result<()> {
     // paths) hold numbers, paths and channels, no descriptor. What it opens later it closes itself, in its own table.
     let code = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) };
     if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+// SAFETY: the pointer that the closure gets is that of a whole, initialised `sockaddr_vm` of this function, together with
+// that structure's size; it is valid while the closure runs, and the trait asks for no more.
+unsafe impl SocketAddrArg for Address {
+    unsafe fn with_sockaddr<R>(&self, f: impl FnOnce(*const SocketAddrOpaque, SocketAddrLen) -> R) -> R {
+        // SAFETY: all fields of the structure are integers, for which all bits zero is a value.
+        let mut address: libc::sockaddr_vm = unsafe { std::mem::zeroed() };
+        address.svm_family = AddressFamily::VSOCK.as_raw();
+        address.svm_cid = self.cid;
+        address.svm_port = self.port;
+        f((&raw const address).cast(), size_of::<libc::sockaddr_vm>() as SocketAddrLen)
+    }
+}
+
+/// The vsock address in an address of any family; `None` for another family's.
+pub(crate) fn vsock_address(any: &SocketAddrAny) -> Option<Address> {
+    let is_whole = any.addr_len() as usize >= size_of::<libc::sockaddr_vm>();
+    if any.address_family() != AddressFamily::VSOCK || !is_whole {
+        return None;
+    }
+    // SAFETY: `SocketAddrAny` promises that `addr_len` bytes behind its pointer are initialised, and these are enough for the
+    // structure, whose fields are integers; the read asks for no alignment.
+    let address = unsafe { any.as_ptr().cast::<libc::sockaddr_vm>().read_unaligned() };
+    Some(Address { cid: address.svm_cid, port: address.svm_port })
 }
