@@ -68,7 +68,8 @@ impl Reporter {
             boot_time_seconds: stat.boot_time.map(|seconds| seconds as f64),
             boot_id: line(buffer, roots, "sys/kernel/random/boot_id"),
             pressure: pressure::read(roots, buffer),
-            hostname: line(buffer, roots, "sys/kernel/hostname"),
+            // The kernel's word for a name that nobody has set.
+            hostname: line(buffer, roots, "sys/kernel/hostname").filter(|name| name != "(none)"),
             // Last, as it may wait for something that hangs.
             filesystem: self.filesystems.read(roots, buffer).unwrap_or_default(),
             time_seconds: SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|now| now.as_secs_f64()),
