@@ -10,12 +10,12 @@ use miharu_linux::cgroup::Hierarchies;
 use miharu_linux::read::Buffer;
 
 use crate::discovery::Warning;
-use crate::{Instance, lxc, nspawn};
+use crate::{Instance, lxc, nspawn, qemu};
 
 /// All drivers. A cgroup that two of them claim is given to both, in this order.
 #[must_use]
 pub fn drivers() -> Vec<Box<dyn Driver>> {
-    vec![Box::new(lxc::Lxc::default()), Box::new(nspawn::Nspawn::default())]
+    vec![Box::new(lxc::Lxc::default()), Box::new(nspawn::Nspawn::default()), Box::new(qemu::Qemu::default())]
 }
 
 /// Finds the instances of one runtime, or of a family of them.

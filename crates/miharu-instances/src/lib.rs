@@ -11,6 +11,8 @@ mod driver;
 mod failures;
 mod lxc;
 mod nspawn;
+mod patience;
+mod qemu;
 #[cfg(test)]
 mod testing;
 mod tree;

@@ -5,7 +5,6 @@
 //! from the monitor, the parent of the container's init.
 
 mod monitor;
-mod patience;
 mod state;
 
 use std::ffi::{OsStr, OsString};
@@ -18,11 +17,12 @@ use miharu_linux::process::ProcDir;
 
 use crate::discovery::doubtful;
 use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted, owner};
+use crate::patience::Patience;
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
 
 use monitor::Container;
-use patience::Patience;
+pub(crate) use state::daemon_of;
 
 /// The driver of the LXC family.
 #[derive(Debug, Default)]

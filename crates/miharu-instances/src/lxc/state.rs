@@ -38,20 +38,26 @@ pub(super) fn identity(roots: &Roots, monitor: &ProcDir, uid: u32, container: &C
     Identity { project, name: name.into_owned(), runtime: "lxc" }
 }
 
-/// Whose state directory `DIR/containers` is in, `lxd` or `incus`. A daemon's socket or database has to stand there, and
-/// all of it has to be root's: a user who makes such a directory does not get into a project of theirs.
+/// Whose state directory `DIR/containers` is in, `lxd` or `incus`.
 fn daemon(roots: &Roots, monitor: &ProcDir, uid: u32, path: &Path) -> Option<&'static str> {
     let directory = path.parent().filter(|_| path.file_name().is_some_and(|name| name == "containers"))?;
+    if is_trusted(uid) { daemon_of(roots, directory, Some(monitor)) } else { None }
+}
+
+/// Whose state directory this is, `lxd` or `incus`; `monitor` is a process that the daemon became. A daemon's socket or
+/// database has to stand there, and all of it has to be root's: a user who makes such a directory does not get into a
+/// project of theirs.
+pub(crate) fn daemon_of(roots: &Roots, directory: &Path, monitor: Option<&ProcDir>) -> Option<&'static str> {
     let is_roots = |path: &Path| owner(roots, path).is_ok_and(is_trusted);
     let has = |name: &str| is_roots(&directory.join(name));
-    if !is_trusted(uid) || !is_roots(directory) || !(has("unix.socket") || has("database")) {
+    if !is_roots(directory) || !(has("unix.socket") || has("database")) {
         return None;
     }
     // The directory of the socket that a guest gets at /dev/incus or /dev/lxd.
     match (has("guestapi"), has("devlxd")) {
         (true, false) => Some("incus"),
         (false, true) => Some("lxd"),
-        _ => Some(by_program(monitor).unwrap_or_else(|| by_name(directory))),
+        _ => Some(monitor.and_then(by_program).unwrap_or_else(|| by_name(directory))),
     }
 }
 

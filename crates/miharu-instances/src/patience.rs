@@ -20,13 +20,13 @@ const MAX_WAITING: usize = 4;
 
 /// The threads that still wait, by pid and start time of the process.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(crate) struct Patience {
     waiting: HashMap<(u32, u64), Receiver<Result<Vec<u8>>>>,
 }
 
 impl Patience {
     /// The command line of process `pid` that began at `start`; `None` where it is not there in time.
-    pub(super) fn command_line(&mut self, roots: &Roots, pid: u32, start: u64) -> Option<Result<Vec<u8>>> {
+    pub(crate) fn command_line(&mut self, roots: &Roots, pid: u32, start: u64) -> Option<Result<Vec<u8>>> {
         let key = (pid, start);
         // What has come, or failed, since the last scan frees its place; for this process it is the answer.
         if let Some(receiver) = self.waiting.get(&key) {

@@ -1,0 +1,195 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::Discovery;
+use crate::testing::{Process, Tree, listed, warned};
+
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+
+fn qemu(tree: &Tree, pid: u32, uid: u32, command_line: &str) {
+    let comm = "qemu-vm) S 1 (";
+    tree.process(&Process { pid, ppid: 1, comm, command_line, uid, depth: 1, cgroup: "user" });
+    symlink(QEMU, tree.path(&format!("proc/{pid}/exe"))).unwrap();
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn vm(discovery: &mut Discovery, name: &str) -> Vm {
+    let scan = discovery.scan().unwrap();
+    scan.instances.iter().find(|instance| instance.name == name).unwrap().vm.clone().unwrap()
+}
+
+#[test]
+fn machines_started_by_hand() {
+    let tree = Tree::v2();
+    qemu(&tree, 70, own_uid(), "qemu|-name|a,,\"b,debug-threads=on|-m|64|-qmp|unix:/w/q,server=on");
+    qemu(&tree, 71, own_uid(), "qemu|-uuid|0a-0b");
+    qemu(&tree, 72, own_uid(), "qemu");
+    let mut discovery = tree.discovery();
+    assert_eq!(
+        listed(&discovery.scan().unwrap()),
+        ["qemu qemu 0a-0b 71", "qemu qemu 72 72", "qemu qemu a,\"b 70"]
+    );
+    let found = vm(&mut discovery, "a,\"b");
+    assert_eq!((found.monitors, found.configured_memory), (vec!["/w/q".into()], Some(64 << 20)));
+    tree.end(70);
+    assert_eq!(discovery.scan().unwrap().instances.len(), 2);
+    // The number is used again, by another machine.
+    qemu(&tree, 70, own_uid(), "qemu|-name|new");
+    assert_eq!(vm(&mut discovery, "new").configured_memory, None);
+}
+
+#[test]
+fn a_users_machine_gets_into_no_project_but_the_users() {
+    let tree = Tree::v2();
+    tree.file("etc/passwd", "ann:x:4000:4000::/:/bin/sh\n");
+    tree.directory("var/lib/incus/guestapi");
+    tree.file("var/lib/incus/unix.socket", "");
+    tree.file("run/incus/v1/qemu.pid", "71\n");
+    qemu(&tree, 70, 4000, "qemu|-name|web|-qmp|unix:/run/docker.sock,server=on|-netdev|tap,ifname=eth0");
+    qemu(&tree, 71, 4000, "qemu|-name|v1|-pidfile|/run/incus/v1/qemu.pid");
+    qemu(&tree, 72, 4001, "qemu|-name|masterKey0|-uuid|2f7e");
+    tree.process(&Process {
+        pid: 73,
+        ppid: 1,
+        comm: "qemu-system-x86",
+        command_line: QEMU,
+        uid: 4000,
+        depth: 1,
+        cgroup: "user",
+    });
+    symlink("/bin/sh", tree.path("proc/73/exe")).unwrap();
+    let mut discovery = tree.discovery();
+    let scan = discovery.scan().unwrap();
+    assert_eq!(
+        listed(&scan),
+        ["qemu qemu@4001 masterKey0 72", "qemu qemu@ann v1 71", "qemu qemu@ann web 70"]
+    );
+    let found = vm(&mut discovery, "web");
+    assert!(found.monitors.is_empty() && found.taps.is_empty());
+}
+
+#[test]
+fn a_machine_in_a_container_is_the_containers() {
+    let tree = Tree::v2();
+    let inside = Process {
+        pid: 70,
+        ppid: 1,
+        comm: "q",
+        command_line: "qemu|-name|x",
+        uid: own_uid(),
+        depth: 2,
+        cgroup: "c",
+    };
+    tree.process(&inside);
+    symlink(QEMU, tree.path("proc/70/exe")).unwrap();
+    assert!(tree.scan().instances.is_empty());
+}
+
+#[test]
+fn machines_of_incus_and_lxd() {
+    let tree = Tree::v2();
+    tree.file("etc/passwd", "root:x:0:0::/:\nincus:x:990:990::/:\nann:x:1000:1000::/:\n");
+    for state in ["incus", "lxd"] {
+        tree.file(&format!("var/lib/{state}/unix.socket"), "");
+    }
+    tree.file("w/unix.socket", "");
+    tree.file("run/incus/foo_v1/qemu.pid", "70\n");
+    let conf = "[memory]\nsize = \"1024M\"\n[smp-opts]\ncpus = \"3\"\n[device \"qemu_vsock\"]\ndriver = \"vhost-vsock-pci\"\n\
+                guest-cid = \"42\"\n[chardev \"monitor\"]\nbackend = \"socket\"\npath = \"/run/incus/foo_v1/qemu.monitor\"\n\
+                server = \"on\"\n[mon]\nchardev = \"monitor\"\nmode = \"control\"\n";
+    tree.file("run/incus/foo_v1/qemu.conf", conf);
+    tree.file("var/log/lxd/v2/qemu.pid", "71\n");
+    tree.file("w/run/v3/qemu.pid", "72\n");
+    tree.file("run/incus/v4/qemu.pid", "999\n");
+    let line = |name: &str, dir: &str| {
+        format!("qemu|-S|-name|{name}|-uuid|U|-daemonize|-readconfig|{dir}/qemu.conf|-pidfile|{dir}/qemu.pid")
+    };
+    qemu(&tree, 70, 990, &line("v1", "/run/incus/foo_v1"));
+    qemu(&tree, 71, own_uid(), &line("v2", "/var/log/lxd/v2"));
+    qemu(&tree, 72, own_uid(), &line("v3", "/w/run/v3"));
+    qemu(&tree, 73, own_uid(), &line("v4", "/run/incus/v4"));
+    let mut discovery = tree.discovery();
+    let scan = discovery.scan().unwrap();
+    let expected = ["lxd default v2 71", "incus default v3 72", "incus foo v1 70", "qemu qemu v4 73"];
+    assert_eq!(listed(&scan), expected, "{:?}", warned(&scan));
+    let found = vm(&mut discovery, "v1");
+    assert_eq!((found.configured_vcpus, found.configured_memory), (Some(3), Some(1 << 30)));
+    assert_eq!(found.vsock, Some(Vsock::Cid(42)));
+    assert_eq!(found.owner, Owner::Incus);
+    assert!(found.monitors.is_empty(), "incusd holds it");
+    assert_eq!(found.certificates.as_deref(), Some(Path::new("/var/lib/incus/virtual-machines/foo_v1")));
+}
+
+#[test]
+fn domains_of_libvirt() {
+    let tree = Tree::v1();
+    let status = |pid: u32, name: &str, uuid: &str, tap: &str| {
+        let text = format!(
+            "<domstatus state='running' pid='{pid}'><domain type='kvm' id='1'><name>{name}</name><uuid>{uuid}</uuid>\
+             <memory unit='KiB'>1024</memory><vcpu>2</vcpu><devices><interface type='network'><target dev='{tap}'/></interface>\
+             </devices></domain></domstatus>"
+        );
+        tree.file(&format!("run/libvirt/qemu/{name}.xml"), &text);
+    };
+    status(70, "web", "u-1", "vnet0");
+    status(71, "stale", "u-2", "vnet1");
+    let uid = 64_055;
+    let line = "qemu|-name|guest=web,debug-threads=on|-object|{\"id\":\"masterKey0\"}|-uuid|u-1";
+    let cgroup = "machine/qemu-1-web.libvirt-qemu";
+    tree.process(&Process { pid: 70, ppid: 1, comm: "q", command_line: line, uid, depth: 1, cgroup });
+    symlink(QEMU, tree.path("proc/70/exe")).unwrap();
+    // The number of a domain that is no more, used again.
+    qemu(&tree, 71, own_uid(), "qemu|-name|mine");
+    let mut discovery = tree.discovery();
+    let scan = discovery.scan().unwrap();
+    assert_eq!(listed(&scan), ["libvirt libvirt web 70", "qemu qemu mine 71"]);
+    assert_eq!(scan.instances[0].cgroup.v1.get("memory").unwrap(), Path::new(cgroup));
+    assert_eq!(scan.instances[0].id, "u-1");
+    let found = vm(&mut discovery, "web");
+    assert_eq!((found.taps, found.configured_memory), (vec!["vnet0".to_owned()], Some(1 << 20)));
+    status(70, "web", "u-1", "vnet-changed");
+    assert_eq!(vm(&mut discovery, "web").taps, ["vnet-changed"]);
+}
+
+#[test]
+fn taps_that_the_process_holds() {
+    let tree = Tree::v2();
+    qemu(&tree, 70, own_uid(), "qemu|-name|x|-netdev|tap,ifname=renamed");
+    tree.directory("proc/70/fd");
+    symlink("/dev/net/tun", tree.path("proc/70/fd/9")).unwrap();
+    symlink("/dev/kvm", tree.path("proc/70/fd/10")).unwrap();
+    tree.file("proc/70/fdinfo/9", "pos:\t0\nflags:\t0\niff:\ttap7\n");
+    let mut discovery = tree.discovery();
+    assert_eq!(vm(&mut discovery, "x").taps, ["tap7"]);
+    symlink("/dev/net/tun", tree.path("proc/70/fd/11")).unwrap();
+    tree.file("proc/70/fdinfo/11", "iff:\ttap8\n");
+    assert_eq!(vm(&mut discovery, "x").taps, ["tap7", "tap8"], "plugged in later");
+}
+
+#[test]
+fn the_host_end_of_a_vhost_user_vsock() {
+    let tree = Tree::v2();
+    qemu(
+        &tree,
+        70,
+        own_uid(),
+        "qemu|-name|x|-chardev|socket,id=v,path=/w/c|-device|vhost-user-vsock-pci,chardev=v",
+    );
+    let mut discovery = tree.discovery();
+    assert_eq!(vm(&mut discovery, "x").vsock, None);
+    let command_line = "vhost-device-vsock|--vm|guest-cid=3,socket=/w/c,uds-path=/w/u";
+    tree.process(&Process {
+        pid: 69,
+        ppid: 1,
+        comm: "v",
+        command_line,
+        uid: own_uid(),
+        depth: 1,
+        cgroup: "user",
+    });
+    symlink("/usr/bin/vhost-device-vsock", tree.path("proc/69/exe")).unwrap();
+    assert_eq!(vm(&mut tree.discovery(), "x").vsock, Some(Vsock::Unix("/w/u".into())));
+}
