@@ -1,5 +1,7 @@
 //! One container, read through the kernel.
 
+use std::time::Duration;
+
 use miharu_instances::Instance;
 use miharu_linux::block::{BlockDevices, Layers};
 use miharu_linux::cgroup::{self, Ancestors, Hierarchies};
@@ -10,9 +12,9 @@ use miharu_linux::read::Buffer;
 use miharu_linux::{Error, Roots};
 use miharu_metrics::figures::{Figures, Interface, Traffic};
 
-use crate::Options;
 use crate::filesystems::{self, Found};
 use crate::own_process::start_time;
+use crate::{Options, vm};
 
 /// The process whose mounts and network namespace are the host's.
 const HOST_INIT: u32 = 1;
@@ -26,7 +28,7 @@ pub(crate) struct Host {
     roots: Roots,
     layers: Layers,
     /// The host's own network namespace; unknown where it may not be looked at.
-    network: Option<u64>,
+    pub(crate) network: Option<u64>,
     remote: RemoteFilesystems,
 }
 
@@ -56,7 +58,7 @@ impl Host {
 /// What a reader thread keeps from one instance to the next of a collection.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    buffer: Buffer,
+    pub(crate) buffer: Buffer,
     ancestors: Ancestors,
     blocks: Option<BlockDevices>,
 }
@@ -70,6 +72,14 @@ pub(crate) struct Raw {
     pub(crate) network: Option<u64>,
     /// What should have been readable and was not.
     pub(crate) problems: Vec<Error>,
+    /// What else makes its collection a failure, in words.
+    pub(crate) complaints: Vec<String>,
+    /// What was spent on it before its turn came.
+    pub(crate) waited: Duration,
+    /// The label `source`, where it is not the cgroups'.
+    pub(crate) source: Option<&'static str>,
+    /// What its guest told that is no figure.
+    pub(crate) facts: vm::Facts,
 }
 
 /// Reads a container.

@@ -11,6 +11,7 @@ mod hung;
 mod jobs;
 mod own_process;
 mod round;
+mod vm;
 mod warning;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub use miharu_linux::Roots;
 pub use miharu_linux::block::Layers;
 pub use miharu_linux::mounts::RemoteFilesystems;
 pub use own_process::own_process;
+pub use vm::Addresses;
 pub use warning::Warning;
 
 /// What the daemon asks of its host outside of a collection.
@@ -37,6 +39,7 @@ pub mod host {
 use hung::Hung;
 use jobs::Runner;
 use miharu_linux::statfs::Pool;
+use vm::Guests;
 
 /// Threads that ask for the sizes of file systems.
 const STATFS_THREADS: usize = 2;
@@ -54,6 +57,8 @@ pub struct Options {
     pub instance_timeout: Duration,
     /// The time that all are given together.
     pub collect_timeout: Duration,
+    /// How long after the start of a virtual machine its guest is waited for before host figures are served.
+    pub agent_grace: Duration,
 }
 
 impl Default for Options {
@@ -64,6 +69,7 @@ impl Default for Options {
             disk_layers: Layers::default(),
             instance_timeout: Duration::from_secs(2),
             collect_timeout: Duration::from_secs(4),
+            agent_grace: Duration::from_secs(120),
         }
     }
 }
@@ -73,6 +79,8 @@ impl Default for Options {
 pub struct Collection {
     /// The instances with their figures, in no particular order.
     pub instances: Vec<InstanceFigures>,
+    /// What guests told of themselves that is no figure.
+    pub guests: Vec<Guest>,
     /// What went wrong, sorted, nothing twice.
     pub warnings: Vec<Warning>,
     /// When it began.
@@ -83,6 +91,19 @@ pub struct Collection {
     pub process: Process,
 }
 
+/// What a guest told of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guest {
+    /// The project of its instance.
+    pub project: String,
+    /// The name of its instance.
+    pub name: String,
+    /// The addresses of its interfaces.
+    pub addresses: Vec<Addresses>,
+    /// What it calls itself.
+    pub hostname: Option<String>,
+}
+
 /// Reads the figures of instances. It keeps what lasts from one collection to the next: the threads that may hang, and
 /// which instances they hang on.
 #[derive(Debug)]
@@ -91,6 +112,7 @@ pub struct Collector {
     runner: Runner,
     statfs: Pool,
     hung: Hung<Incarnation>,
+    guests: Guests,
     clock: fn() -> SystemTime,
 }
 
@@ -105,7 +127,8 @@ impl Collector {
     #[must_use]
     pub fn with_clock(roots: Roots, clock: fn() -> SystemTime) -> Self {
         let statfs = Pool::new(roots.clone(), STATFS_THREADS);
-        Self { roots, runner: Runner::default(), statfs, hung: Hung::default(), clock }
+        let guests = Guests::new(roots.clone());
+        Self { roots, runner: Runner::default(), statfs, hung: Hung::default(), guests, clock }
     }
 
     /// Collects the figures of `instances`. It comes back after `options.collect_timeout` at the latest; an instance that

@@ -1,12 +1,13 @@
 //! One collection: the host once, each instance by itself, then what needs them all.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use miharu_instances::{Incarnation, Instance, Kind};
 use miharu_linux::cgroup::{Hierarchies, Version};
 use miharu_linux::host::HostFacts;
+use miharu_linux::process::Interface;
 use miharu_linux::read::Buffer;
 use miharu_linux::statfs::Whose;
 use miharu_metrics::figures::{Info, Scrape};
@@ -15,7 +16,9 @@ use miharu_metrics::{InstanceFigures, InstanceType};
 use crate::container::{self, Host, Raw, Reader};
 use crate::hung::Reading;
 use crate::jobs::{Limits, Outcome};
-use crate::{Collection, Collector, Options, Warning, filesystems, own_process};
+use crate::own_process::start_time;
+use crate::vm::{self, Age};
+use crate::{Collection, Collector, Guest, Options, Warning, filesystems, own_process};
 
 /// An instance and what was read of it.
 type Row = (Arc<Instance>, Raw);
@@ -27,7 +30,17 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
     let (started, start) = ((collector.clock)(), Instant::now());
     let mut round = Round { collector, options, start, warnings: Vec::new() };
     let host = Arc::new(round.read_host());
-    let mut rows = round.read_instances(instances, &host);
+    let (machines, containers): (Vec<_>, Vec<_>) =
+        instances.iter().cloned().partition(|instance| instance.vm.is_some());
+    let there: HashSet<&Incarnation> = instances.iter().map(|instance| &instance.incarnation).collect();
+    collector.hung.retain(|incarnation| there.contains(incarnation));
+    // Guests think while the host's own files are read.
+    let asking = round.ask_guests(&machines, &host, started);
+    let of_containers = Arc::clone(&host);
+    let mut rows = round.read_instances(&containers, move |instance, reader| {
+        container::read(instance, &of_containers, reader)
+    });
+    rows.append(&mut round.read_machines(asking, &host));
     report_each_network_once(&mut rows);
     round.add_filesystems(&mut rows);
     let now = started.duration_since(UNIX_EPOCH).map(|time| time.as_secs_f64()).ok();
@@ -35,12 +48,13 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
         Some(Version::V2) => "cgroup2",
         Some(Version::V1) | None => "cgroup1",
     };
+    let guests = rows.iter().filter_map(|(instance, raw)| guest(instance, raw)).collect();
     let instances = rows.into_iter().map(|(instance, raw)| to_metrics(&instance, raw, source, now)).collect();
     let mut warnings = round.warnings;
     warnings.sort();
     warnings.dedup();
     let process = own_process(&collector.roots, &host.facts);
-    Collection { instances, warnings, started, duration: start.elapsed(), process }
+    Collection { instances, guests, warnings, started, duration: start.elapsed(), process }
 }
 
 /// A collection under way.
@@ -69,10 +83,12 @@ impl Round<'_> {
 
     /// Reads the instances side by side. One that is gone is left out; one that could not be read has no figures but its
     /// failure.
-    fn read_instances(&mut self, instances: &[Arc<Instance>], host: &Arc<Host>) -> Vec<Row> {
+    fn read_instances(
+        &mut self,
+        instances: &[Arc<Instance>],
+        read: impl Fn(&Instance, &mut Reader) -> miharu_linux::Result<Raw> + Send + Sync + 'static,
+    ) -> Vec<Row> {
         let hung = &self.collector.hung;
-        let there: HashSet<&Incarnation> = instances.iter().map(|instance| &instance.incarnation).collect();
-        hung.retain(|incarnation| there.contains(incarnation));
         let mut rows = Vec::with_capacity(instances.len());
         let mut jobs: Vec<Job> = Vec::with_capacity(instances.len());
         for instance in instances {
@@ -88,14 +104,59 @@ impl Round<'_> {
         }
         let asked: Vec<_> = jobs.iter().map(|(instance, _)| Arc::clone(instance)).collect();
         let limits = Limits { each: self.options.instance_timeout, all: self.deadline() };
-        let host = Arc::clone(host);
-        let work =
-            move |(instance, _reading): Job, reader: &mut Reader| container::read(&instance, &host, reader);
+        let work = move |(instance, _reading): Job, reader: &mut Reader| read(&instance, reader);
         let outcomes = self.collector.runner.run(jobs, limits, work);
         rows.extend(
             asked.iter().zip(outcomes).filter_map(|(instance, outcome)| self.judge(instance, outcome)),
         );
         rows
+    }
+
+    /// Begins to ask all guests and monitors at once.
+    fn ask_guests(&self, machines: &[Arc<Instance>], host: &Host, now: SystemTime) -> Machines {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
+        let age = |instance: &Instance| {
+            let start = start_time(instance.incarnation.init_start, &host.facts);
+            let is_young = start.is_some_and(|start| now - start < self.options.agent_grace.as_secs_f64());
+            if is_young { Age::Young } else { Age::Grown }
+        };
+        let machines: Vec<_> =
+            machines.iter().map(|instance| (Arc::clone(instance), age(instance))).collect();
+        // The host's part is read when the guests' is known, and needs a moment, too.
+        let longest = self.options.instance_timeout.min(self.options.collect_timeout * 3 / 4);
+        let until = self.start + longest;
+        let guests = &self.collector.guests;
+        let asking = guests.ask(&machines, self.options.disk_layers, until, self.options.agent_grace);
+        Machines { machines, asking }
+    }
+
+    /// Waits for the guests, and reads what the host tells of their machines.
+    fn read_machines(&mut self, asked: Machines, host: &Arc<Host>) -> Vec<Row> {
+        let Machines { machines, asking } = asked;
+        let answers = Mutex::new(asking.finish());
+        if machines.is_empty() {
+            return Vec::new();
+        }
+        let has_taps =
+            |(instance, _): &(Arc<Instance>, Age)| instance.vm.as_ref().is_some_and(|vm| !vm.taps.is_empty());
+        let mut links = Vec::new();
+        if machines.iter().any(has_taps) {
+            match miharu_linux::links::read(&self.collector.roots, &mut Buffer::new()) {
+                Ok(read) => links = read,
+                Err(problem) => {
+                    self.warnings.push(Warning { instance: None, message: problem.to_string() });
+                }
+            }
+        }
+        let instances: Vec<_> = machines.iter().map(|(instance, _)| Arc::clone(instance)).collect();
+        let ages: HashMap<Incarnation, Age> =
+            machines.iter().map(|(instance, age)| (instance.incarnation, *age)).collect();
+        let host = Arc::clone(host);
+        self.read_instances(&instances, move |instance, reader| {
+            let answer = lock(&answers).remove(&instance.incarnation);
+            let age = ages.get(&instance.incarnation).copied().unwrap_or(Age::Grown);
+            machine(instance, answer, age, &host, &links, reader)
+        })
     }
 
     /// What an outcome means; nothing where the instance is gone.
@@ -111,7 +172,12 @@ impl Round<'_> {
                 hung.came_back(&instance.incarnation);
                 match result {
                     Ok(mut raw) => {
-                        raw.figures.scrape = Some(Scrape { success: raw.problems.is_empty(), duration });
+                        let success = raw.problems.is_empty() && raw.complaints.is_empty();
+                        let duration = raw.waited.saturating_add(duration);
+                        raw.figures.scrape = Some(Scrape { success, duration });
+                        for complaint in std::mem::take(&mut raw.complaints) {
+                            self.warn(instance, complaint);
+                        }
                         for problem in &raw.problems {
                             self.warn(instance, problem.to_string());
                         }
@@ -158,8 +224,11 @@ impl Round<'_> {
             .collect();
         let pool = &self.collector.statfs;
         let measured = filesystems::measure(found, pool, self.options.shared_filesystems, deadline);
-        for ((_, raw), filesystems) in rows.iter_mut().zip(measured) {
-            raw.figures.filesystems = filesystems;
+        for ((instance, raw), filesystems) in rows.iter_mut().zip(measured) {
+            // A guest tells its own.
+            if instance.vm.is_none() {
+                raw.figures.filesystems = filesystems;
+            }
         }
         for stuck in pool.stuck() {
             let mountpoint = stuck.mountpoint.display();
@@ -177,6 +246,50 @@ impl Round<'_> {
             }
         }
     }
+}
+
+/// Virtual machines whose guests are being asked.
+struct Machines {
+    machines: Vec<(Arc<Instance>, Age)>,
+    asking: vm::Asking,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads a virtual machine from the host, and takes what its guest told where it did.
+fn machine(
+    instance: &Instance,
+    answer: Option<vm::Answer>,
+    age: Age,
+    host: &Host,
+    links: &[Interface],
+    reader: &mut Reader,
+) -> miharu_linux::Result<Raw> {
+    let Some(machine) = &instance.vm else { return Ok(Raw::default()) };
+    let is_late = answer.is_none();
+    let vm::Answer { mut told, took } = answer.unwrap_or_default();
+    let reading = vm::host::read(instance, &told.monitor.monitor.vcpus, host.network, &mut reader.buffer)?;
+    let on_host = vm::host::figures(machine, &reading, &told.monitor.monitor, links, &host.facts);
+    let mut complaints = std::mem::take(&mut told.problems);
+    if is_late {
+        complaints.push("its guest could not be asked in time (metrics.instance_timeout)".to_owned());
+    }
+    let vm::Served { figures, source, facts } = vm::serve(told, on_host, age);
+    Ok(Raw { figures, source: Some(source), facts, complaints, waited: took, ..Raw::default() })
+}
+
+/// What a guest told, where it did.
+fn guest(instance: &Instance, raw: &Raw) -> Option<Guest> {
+    let vm::Facts { addresses, hostname } = &raw.facts;
+    let has_told = !addresses.is_empty() || hostname.is_some();
+    has_told.then(|| Guest {
+        project: instance.project.clone(),
+        name: instance.name.clone(),
+        addresses: addresses.clone(),
+        hostname: hostname.clone(),
+    })
 }
 
 fn whose(instance: &Instance) -> Whose {
@@ -203,7 +316,9 @@ fn report_each_network_once(rows: &mut [Row]) {
 
 fn to_metrics(instance: &Instance, raw: Raw, source: &'static str, now: Option<f64>) -> InstanceFigures {
     let mut figures = raw.figures;
-    figures.time_seconds = now;
+    // A guest has a clock of its own.
+    figures.time_seconds = figures.time_seconds.or(now);
+    let source = raw.source.unwrap_or(source);
     figures.info = Some(Info { runtime: instance.runtime.to_owned(), source, id: instance.id.clone() });
     InstanceFigures {
         project: instance.project.clone(),

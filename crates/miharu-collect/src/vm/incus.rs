@@ -1,0 +1,169 @@
+//! The agent that Incus and LXD put into their guests: HTTPS over vsock, with the certificates that they keep beside the machine.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use miharu_api::report::Report;
+use miharu_instances::Vsock;
+use miharu_linux::Roots;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde::Deserialize;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+
+use super::bounds::MAX_ANSWER;
+use super::session::Source;
+use super::stream;
+
+/// The agent's vsock port.
+const PORT: u32 = 8443;
+
+/// The certificate that the agent shows, and those with which it is asked.
+const SERVER: &str = "agent.crt";
+const CLIENT: &str = "agent-client.crt";
+const CLIENT_KEY: &str = "agent-client.key";
+
+/// The agent of one guest.
+#[derive(Debug)]
+pub(crate) struct IncusAgent {
+    roots: Roots,
+    how: Vsock,
+    certificates: PathBuf,
+    connection: Option<SendRequest<Empty<Bytes>>>,
+}
+
+impl IncusAgent {
+    pub(crate) fn new(roots: &Roots, how: Vsock, certificates: PathBuf) -> Self {
+        Self { roots: roots.clone(), how, certificates, connection: None }
+    }
+
+    async fn connect(&self) -> io::Result<SendRequest<Empty<Bytes>>> {
+        let place = self.roots.host_path(&self.certificates).ok_or(io::ErrorKind::NotFound)?;
+        let (server, client, key) = tokio::try_join!(
+            tokio::fs::read(place.join(SERVER)),
+            tokio::fs::read(place.join(CLIENT)),
+            tokio::fs::read(place.join(CLIENT_KEY)),
+        )?;
+        let config = client_config(&server, &client, &key).map_err(io::Error::other)?;
+        let stream = stream::guest_port(&self.roots, &self.how, PORT).await?;
+        // The name does not matter: the certificate itself is known.
+        let name = ServerName::try_from("agent").map_err(io::Error::other)?;
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        // It ends with the stream, or once the sender is dropped.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+impl Source for IncusAgent {
+    /// Nothing where the machine's owner has switched its metrics off.
+    type Told = Option<Report>;
+
+    async fn ask(&mut self, _until: Instant) -> io::Result<Option<Report>> {
+        let mut connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let request = Request::get("/1.0/metrics")
+            .header(header::HOST, "agent")
+            .body(Empty::new())
+            .map_err(io::Error::other)?;
+        connection.ready().await.map_err(io::Error::other)?;
+        let response = connection.send_request(request).await.map_err(io::Error::other)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        let body = body.map_err(io::Error::other)?.to_bytes();
+        self.connection = Some(connection);
+        match status {
+            StatusCode::OK => Ok(Some(parse(&body)?)),
+            StatusCode::FORBIDDEN => Ok(None),
+            status => Err(io::Error::other(format!("the agent answered {status}"))),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.connection = None;
+    }
+}
+
+fn parse(body: &[u8]) -> io::Result<Report> {
+    #[derive(Deserialize)]
+    struct Envelope {
+        metadata: Report,
+    }
+    Ok(serde_json::from_slice::<Envelope>(body)?.metadata)
+}
+
+fn client_config(
+    server: &[u8],
+    client: &[u8],
+    key: &[u8],
+) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
+    let provider = Arc::new(ring::default_provider());
+    let pinned = CertificateDer::from_pem_slice(server)?;
+    let chain = CertificateDer::pem_slice_iter(client).collect::<Result<Vec<_>, _>>()?;
+    let verifier = Arc::new(Pinned { certificate: pinned, provider: Arc::clone(&provider) });
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key)?)?;
+    Ok(config)
+}
+
+/// Takes the one certificate that is kept beside the machine, and no other; whether the other end has its key is seen by its
+/// signature over the handshake.
+#[derive(Debug)]
+struct Pinned {
+    certificate: CertificateDer<'static>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if shown.as_ref() == self.certificate.as_ref() {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::Error::General("not the certificate that is kept beside the machine".to_owned()))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,146 @@
+//! Which source's figures are served, and what the host adds to them.
+
+use miharu_metrics::figures::{Figures, Memory};
+
+use super::qmp::GuestMemory;
+use super::report::{Addresses, Guest};
+use super::session::{Age, Teller, Told};
+
+/// What is known of a machine beside its figures.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) addresses: Vec<Addresses>,
+    pub(crate) hostname: Option<String>,
+}
+
+/// What is served of a machine.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Served {
+    pub(crate) figures: Figures,
+    /// The label `source`.
+    pub(crate) source: &'static str,
+    pub(crate) facts: Facts,
+}
+
+/// Puts together what is served of a machine of which the host tells `host`. While it is young, a guest that can be asked is
+/// waited for, as host figures that end after two minutes help nobody.
+pub(crate) fn serve(told: Told, host: Figures, age: Age) -> Served {
+    let memory = told.monitor.memory;
+    let Some((teller, Guest { figures, addresses, hostname })) = told.guest else {
+        if age == Age::Young && told.is_awaited {
+            let figures = Figures { hypervisor: host.hypervisor, ..Figures::default() };
+            return Served { figures, source: "host", facts: Facts::default() };
+        }
+        let memory = with_balloon(host.memory, memory);
+        return Served { figures: Figures { memory, ..host }, source: "host", facts: Facts::default() };
+    };
+    let facts = Facts { addresses, hostname };
+    match teller {
+        Teller::Agent => Served { figures: of_agent(figures, &host), source: "agent", facts },
+        Teller::GuestAgent => Served { figures: of_guest_agent(figures, host, memory), source: "qga", facts },
+    }
+}
+
+/// An agent that does not tell the boot time leaves it to the host, which knows when the machine was started.
+fn of_agent(figures: Figures, host: &Figures) -> Figures {
+    Figures {
+        boot_time_seconds: figures.boot_time_seconds.or(host.boot_time_seconds),
+        hypervisor: host.hypervisor,
+        ..figures
+    }
+}
+
+/// qemu-guest-agent tells no memory, and older ones neither CPU time nor disks. What it tells is the guest's own; the host's
+/// counters in the place of the rest have other modes and devices, so nothing is continued by them.
+fn of_guest_agent(guest: Figures, host: Figures, memory: Option<GuestMemory>) -> Figures {
+    let or_host = |own: Option<u64>, host: Option<u64>| own.or(host);
+    Figures {
+        cpu_effective: or_host(guest.cpu_effective, host.cpu_effective),
+        cpus: if guest.cpus.is_empty() { host.cpus } else { guest.cpus },
+        disks: if guest.disks.is_empty() { host.disks } else { guest.disks },
+        interfaces: if guest.interfaces.is_empty() { host.interfaces } else { guest.interfaces },
+        filesystems: guest.filesystems,
+        memory: with_balloon(host.memory, memory),
+        ..host
+    }
+}
+
+/// The balloon's figures are the guest's own, so they replace the host's as far as they go.
+fn with_balloon(host: Memory, balloon: Option<GuestMemory>) -> Memory {
+    let Some(balloon) = balloon else { return host };
+    // Without what is free the rest would be mixed of two views.
+    if balloon.total.is_none() || balloon.free.is_none() {
+        return host;
+    }
+    Memory {
+        mem_total: balloon.total,
+        mem_free: balloon.free,
+        mem_available: balloon.available,
+        cached: balloon.caches,
+        ..host
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use miharu_metrics::figures::{CpuMode, CpuTimes, Hypervisor};
+    use std::time::Duration;
+
+    fn host() -> Figures {
+        Figures {
+            boot_time_seconds: Some(5.0),
+            cpus: vec![CpuTimes::new(0).with(CpuMode::VcpuUser, Duration::from_secs(1))],
+            procs: Some(7),
+            memory: Memory { mem_total: Some(100), mem_free: Some(50), cached: Some(0), ..Memory::default() },
+            hypervisor: Hypervisor { rss: Some(50), swap: None },
+            ..Figures::default()
+        }
+    }
+
+    fn guest(teller: Teller) -> Told {
+        let figures = Figures {
+            cpus: vec![CpuTimes::new(0).with(CpuMode::User, Duration::from_secs(9))],
+            memory: Memory { mem_total: Some(90), ..Memory::default() },
+            ..Figures::default()
+        };
+        Told { guest: Some((teller, Guest { figures, ..Guest::default() })), ..Told::default() }
+    }
+
+    #[test]
+    fn an_agents_figures_are_not_mixed_with_the_hosts() {
+        let served = serve(guest(Teller::Agent), host(), Age::Grown);
+        assert_eq!((served.source, served.figures.memory.mem_total), ("agent", Some(90)));
+        assert_eq!((served.figures.procs, served.figures.hypervisor.rss), (None, Some(50)));
+        assert_eq!(served.figures.boot_time_seconds, Some(5.0));
+        assert_eq!(served.figures.cpus.len(), 1);
+    }
+
+    #[test]
+    fn qemu_guest_agent_is_completed_by_balloon_and_host() {
+        let mut told = guest(Teller::GuestAgent);
+        let served = serve(told, host(), Age::Grown);
+        assert_eq!((served.source, served.figures.memory.mem_total), ("qga", Some(100)));
+        assert_eq!((served.figures.procs, served.figures.memory.cached), (Some(7), Some(0)));
+        told = guest(Teller::GuestAgent);
+        told.monitor.memory = Some(GuestMemory {
+            last_update: 1,
+            total: Some(80),
+            free: Some(40),
+            available: Some(60),
+            caches: Some(3),
+        });
+        let memory = serve(told, host(), Age::Grown).figures.memory;
+        assert_eq!((memory.mem_total, memory.mem_free, memory.cached), (Some(80), Some(40), Some(3)));
+    }
+
+    #[test]
+    fn a_guest_that_boots_is_waited_for() {
+        let awaited = || Told { is_awaited: true, ..Told::default() };
+        let served = serve(awaited(), host(), Age::Young);
+        assert_eq!((served.figures.memory.mem_total, served.figures.hypervisor.rss), (None, Some(50)));
+        assert!(served.figures.cpus.is_empty());
+        assert_eq!(serve(awaited(), host(), Age::Grown).figures.memory.mem_total, Some(100));
+        assert_eq!(serve(Told::default(), host(), Age::Young).figures.memory.mem_total, Some(100));
+    }
+}

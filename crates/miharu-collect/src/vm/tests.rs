@@ -1,0 +1,259 @@
+//! The sources against agents and monitors that answer wrongly, late, too much or not at all, on real unix sockets.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use miharu_api::report::PORT;
+use miharu_instances::{Channel, Incarnation, Instance, Kind, Vm, Vsock};
+use miharu_linux::Roots;
+use miharu_linux::block::Layers;
+use miharu_linux::cgroup::CgroupPaths;
+use miharu_linux::process::ProcDir;
+
+use super::session::{GUEST_AGENT_PORT, Teller};
+use super::{Age, Answer, Guests};
+
+const REPORT: &str = r#"{"agent":"miharu","cpu_seconds_total":[{"cpu":"cpu0","cpu_seconds_user":1.5,"cpu_seconds_idle":8}],
+    "memory":{"memory_mem_total_bytes":1000},"disk":[{"device":"vda","disk_read_bytes":512}],"boot_time_seconds":1000}"#;
+
+/// Serves each connection of a unix socket in a thread of its own, which end with this process.
+fn stub(path: &Path, serve: impl Fn(UnixStream) + Send + Sync + Copy + 'static) {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(stream) = stream else { return };
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+}
+
+fn id_of(line: &str) -> u64 {
+    serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_u64().unwrap()
+}
+
+/// Answers every request with what `answer` makes of its number.
+fn answer_lines(stream: UnixStream, answer: impl Fn(u64) -> String) {
+    let mut writer = stream.try_clone().unwrap();
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        if writer.write_all(answer(id_of(&line)).as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+fn good_agent(stream: UnixStream) {
+    answer_lines(stream, |id| format!("{{\"id\":{id},\"metrics\":{}}}\n", REPORT.replace('\n', " ")));
+}
+
+fn silent(mut stream: UnixStream) {
+    let mut buffer = [0; 1024];
+    while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+}
+
+fn machine(number: u32, vm: Vm) -> Arc<Instance> {
+    let own = std::process::id();
+    Arc::new(Instance {
+        project: "qemu".to_owned(),
+        name: format!("vm{number}"),
+        kind: Kind::VirtualMachine,
+        runtime: "qemu",
+        id: number.to_string(),
+        init: Arc::new(ProcDir::open(&Roots::default(), own).unwrap()),
+        cgroup: CgroupPaths::default(),
+        incarnation: Incarnation { cgroup_inode: u64::from(number), init_pid: own, init_start: 1 },
+        directory: "vm".into(),
+        vm: Some(vm),
+    })
+}
+
+fn port(name: &str, socket: PathBuf) -> Vm {
+    Vm { channels: vec![Channel { port: name.to_owned(), socket }], ..Vm::default() }
+}
+
+fn ask(guests: &Guests, machines: &[Arc<Instance>], time: Duration) -> Vec<Option<Answer>> {
+    let asked: Vec<_> = machines.iter().map(|machine| (Arc::clone(machine), Age::Grown)).collect();
+    let memory = Duration::from_secs(60);
+    let mut answers = guests.ask(&asked, Layers::One, Instant::now() + time, memory).finish();
+    machines.iter().map(|machine| answers.remove(&machine.incarnation)).collect()
+}
+
+/// Asks one machine with an agent that is served so.
+fn ask_one(serve: fn(UnixStream)) -> (Guests, Arc<Instance>, Answer) {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    stub(&socket, serve);
+    let machine = machine(1, port(PORT, socket));
+    let guests = Guests::new(Roots::default());
+    let answer = ask(&guests, std::slice::from_ref(&machine), Duration::from_millis(800)).remove(0).unwrap();
+    (guests, machine, answer)
+}
+
+#[test]
+fn an_agent_answers_again_and_again_on_one_connection() {
+    let (guests, machine, answer) = ask_one(good_agent);
+    let (teller, guest) = answer.told.guest.unwrap();
+    assert_eq!((teller, guest.figures.memory.mem_total), (Teller::Agent, Some(1000)));
+    // The socket's file is gone with its directory: only the connection that stands can answer.
+    let again = ask(&guests, &[machine], Duration::from_millis(800)).remove(0).unwrap();
+    assert!(again.told.guest.is_some() && again.told.problems.is_empty());
+}
+
+#[test]
+fn what_answers_wrongly_is_no_guest() {
+    let hostile: [fn(UnixStream); 5] = [
+        silent,
+        |mut stream| {
+            let noise = vec![b'x'; 1 << 20];
+            for _ in 0..100 {
+                if stream.write_all(&noise).is_err() {
+                    return;
+                }
+            }
+        },
+        |mut stream| while stream.write_all(b"garbage\n{}\n").is_ok() {},
+        |stream| answer_lines(stream, |id| format!("{{\"id\":{},\"metrics\":{{}}}}\n", id + 1)),
+        |stream| answer_lines(stream, |id| format!("{{\"id\":{id},\"metrics\":{{}}}}\n")),
+    ];
+    for serve in hostile {
+        let start = Instant::now();
+        let (guests, machine, answer) = ask_one(serve);
+        assert!(answer.told.guest.is_none());
+        assert!(answer.told.is_awaited || answer.took < Duration::from_millis(700));
+        assert!(start.elapsed() < Duration::from_secs(3));
+        let start = Instant::now();
+        assert!(ask(&guests, &[machine], Duration::from_secs(2)).remove(0).unwrap().told.guest.is_none());
+        assert!(start.elapsed() < Duration::from_secs(1), "it is left alone for a while");
+    }
+}
+
+#[test]
+fn late_answers_and_halves_of_them_are_read_over() {
+    let (_, _, answer) = ask_one(|stream| {
+        answer_lines(stream, |id| {
+            let report = REPORT.replace('\n', " ");
+            format!(
+                "cpu_seconds_total\":[]}}}}\n{{\"id\":7,\"metrics\":{{}}}}\n{{\"id\":{id},\"metrics\":{report}}}\n"
+            )
+        });
+    });
+    assert!(answer.told.guest.is_some());
+}
+
+#[test]
+fn ten_thousand_devices_are_cut() {
+    let (_, _, answer) = ask_one(|stream| {
+        answer_lines(stream, |id| {
+            let disks: Vec<_> = (0..10_000).map(|n| format!(r#"{{"device":"d{n}x\"}}\n"}}"#)).collect();
+            let report = REPORT
+                .replace('\n', " ")
+                .replace(r#"{"device":"vda","disk_read_bytes":512}"#, &disks.join(","));
+            format!("{{\"id\":{id},\"metrics\":{report}}}\n")
+        });
+    });
+    assert_eq!(answer.told.guest.unwrap().1.figures.disks.len(), super::bounds::MAX_ROWS);
+}
+
+/// A guest agent that hangs over file systems.
+fn guest_agent(stream: UnixStream) {
+    let mut writer = stream.try_clone().unwrap();
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+        let text = String::from_utf8_lossy(&line).replace('\u{fffd}', "");
+        let request: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let answer = match request["execute"].as_str().unwrap() {
+            "guest-sync-delimited" => format!("old}}\n\u{0}{{\"return\":{}}}\n", request["arguments"]["id"]),
+            "guest-get-cpustats" => {
+                "{\"return\":[{\"type\":\"linux\",\"cpu\":0,\"user\":1000,\"idle\":5}]}\n".to_owned()
+            }
+            "guest-get-fsinfo" => String::new(),
+            _ => "{\"error\":{\"class\":\"CommandNotFound\",\"desc\":\"none\"}}\n".to_owned(),
+        };
+        let bytes: Vec<u8> = answer.bytes().map(|byte| if byte == 0 { 0xff } else { byte }).collect();
+        writer.write_all(&bytes).unwrap();
+        line.clear();
+    }
+}
+
+#[test]
+fn a_command_that_hangs_costs_only_its_own_families() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    stub(&socket, guest_agent);
+    let machine = [machine(1, port(GUEST_AGENT_PORT, socket))];
+    let guests = Guests::new(Roots::default());
+    let answer = ask(&guests, &machine, Duration::from_millis(600)).remove(0).unwrap();
+    let (teller, guest) = answer.told.guest.unwrap();
+    assert_eq!((teller, guest.figures.cpu_effective), (Teller::GuestAgent, Some(1)));
+    assert!(guest.figures.filesystems.is_empty());
+    assert_eq!(answer.told.problems.len(), 1, "{:?}", answer.told.problems);
+    let start = Instant::now();
+    let answer = ask(&guests, &machine, Duration::from_millis(600)).remove(0).unwrap();
+    assert!(answer.told.guest.is_some() && answer.told.problems.is_empty());
+    assert!(start.elapsed() < Duration::from_millis(400), "file systems are not asked for again at once");
+}
+
+fn monitor(stream: UnixStream) {
+    let mut writer = stream.try_clone().unwrap();
+    writer.write_all(b"{\"QMP\": {\"version\": {}, \"capabilities\": []}}\n").unwrap();
+    answer_lines(stream, |id| {
+        format!(
+            "{{\"event\": \"RTC_CHANGE\", \"data\": {{}}}}\n{{\"return\": [{{\"thread-id\": 5, \"cpu-index\": 0}}], \"id\": {id}}}\n"
+        )
+    });
+}
+
+#[test]
+fn a_monitor_that_somebody_holds_is_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let (held, free) = (directory.path().join("held"), directory.path().join("free"));
+    stub(&held, silent);
+    stub(&free, monitor);
+    let vm = Vm { monitors: vec![held, free], ..Vm::default() };
+    let guests = Guests::new(Roots::default());
+    let answer = ask(&guests, &[machine(1, vm)], Duration::from_millis(800)).remove(0).unwrap();
+    assert_eq!(answer.told.monitor.monitor.vcpus, [(0, 5)]);
+}
+
+#[test]
+fn vhost_user_vsock_is_spoken_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s");
+    stub(&socket, |mut stream| {
+        let mut line = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+        if line == "CONNECT 8444\n" {
+            stream.write_all(b"OK 1073741824\n").unwrap();
+            good_agent(stream);
+        }
+    });
+    let vm = Vm { vsock: Some(Vsock::Unix(socket)), ..Vm::default() };
+    let guests = Guests::new(Roots::default());
+    let answer = ask(&guests, &[machine(1, vm)], Duration::from_millis(800)).remove(0).unwrap();
+    assert!(answer.told.guest.is_some());
+}
+
+#[test]
+fn sixty_that_hang_cost_four_others_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let machines: Vec<_> = (0..64)
+        .map(|number| {
+            let socket = directory.path().join(number.to_string());
+            stub(&socket, if number < 60 { silent } else { good_agent });
+            machine(number, port(PORT, socket))
+        })
+        .collect();
+    let guests = Guests::new(Roots::default());
+    let start = Instant::now();
+    let answers = ask(&guests, &machines, Duration::from_secs(2));
+    assert!(start.elapsed() < Duration::from_millis(2500));
+    let told = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.told.guest.is_some());
+    assert!(answers[..60].iter().all(|answer| !told(answer)));
+    assert!(answers[60..].iter().all(told));
+    let start = Instant::now();
+    let answers = ask(&guests, &machines, Duration::from_secs(2));
+    assert!(answers[60..].iter().all(told) && start.elapsed() < Duration::from_millis(500));
+}
