@@ -167,3 +167,156 @@ impl ServerCertVerifier for Pinned {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use http_body_util::Full;
+    use hyper::Response;
+    use hyper::server::conn::http1 as server;
+    use hyper::service::service_fn;
+    use rustls::ServerConfig;
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+    use tokio_rustls::TlsAcceptor;
+
+    /// Asks for a certificate and takes the one that it was given.
+    #[derive(Debug)]
+    struct OnlyThis(Pinned);
+
+    impl ClientCertVerifier for OnlyThis {
+        fn root_hint_subjects(&self) -> &[rustls::DistinguishedName] {
+            &[]
+        }
+
+        fn verify_client_cert(
+            &self,
+            shown: &CertificateDer<'_>,
+            _intermediates: &[CertificateDer<'_>],
+            _now: UnixTime,
+        ) -> Result<ClientCertVerified, rustls::Error> {
+            assert_eq!(shown, &self.0.certificate);
+            Ok(ClientCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            self.0.verify_tls12_signature(message, certificate, signed)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            self.0.verify_tls13_signature(message, certificate, signed)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.supported_verify_schemes()
+        }
+    }
+
+    /// Keeps certificates in `directory` as Incus does, and serves an agent behind a vhost-user vsock device there.
+    fn serve(directory: &Path, shown: Shown, status: StatusCode, body: &'static str) {
+        let make = || rcgen::generate_simple_self_signed(vec!["agent".to_owned()]).unwrap();
+        let (kept, client, other) = (make(), make(), make());
+        let write = |name: &str, text: String| std::fs::write(directory.join(name), text).unwrap();
+        write(SERVER, kept.cert.pem());
+        write(CLIENT, client.cert.pem());
+        write(CLIENT_KEY, client.signing_key.serialize_pem());
+        let own = match shown {
+            Shown::Kept => kept,
+            Shown::Other => other,
+        };
+        let provider = Arc::new(ring::default_provider());
+        let pinned = Pinned { certificate: client.cert.der().clone(), provider: Arc::clone(&provider) };
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(Arc::new(OnlyThis(pinned)))
+            .with_single_cert(
+                vec![own.cert.der().clone()],
+                PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()).into(),
+            )
+            .unwrap();
+        let listener = UnixListener::bind(directory.join("vsock")).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut line = [0; 13];
+                stream.read_exact(&mut line).await.unwrap();
+                assert_eq!(&line, b"CONNECT 8443\n");
+                stream.write_all(b"OK 7\n").await.unwrap();
+                let Ok(stream) = TlsAcceptor::from(Arc::new(config.clone())).accept(stream).await else {
+                    continue;
+                };
+                let answer = service_fn(move |request: Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/1.0/metrics");
+                    let mut response = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+                    *response.status_mut() = status;
+                    Ok::<_, Infallible>(response)
+                });
+                let connection = server::Builder::new().serve_connection(TokioIo::new(stream), answer);
+                tokio::spawn(connection);
+            }
+        });
+    }
+
+    #[derive(Clone, Copy)]
+    enum Shown {
+        Kept,
+        Other,
+    }
+
+    async fn ask(
+        shown: Shown,
+        status: StatusCode,
+        body: &'static str,
+    ) -> (IncusAgent, io::Result<Option<Report>>) {
+        let directory = tempfile::tempdir().unwrap();
+        serve(directory.path(), shown, status, body);
+        let how = Vsock::Unix(directory.path().join("vsock"));
+        let mut agent = IncusAgent::new(&Roots::default(), how, directory.path().to_owned());
+        let answer = agent.ask(Instant::now() + Duration::from_secs(5)).await;
+        (agent, answer)
+    }
+
+    const NEWER: &str = r#"{"type":"sync","status":"Success","status_code":200,"operation":"","error_code":0,"error":"","metadata":
+        {"cpu_seconds_total":[{"cpu":"cpu0","cpu_seconds_user":1.5}],"cpus":0,"memory":{"memory_mem_total_bytes":7}}}"#;
+    const OLDER: &str = r#"{"type":"sync","metadata":{"cpu_seconds_total":{"cpu0":{"cpu_seconds_user":1.5}},"cpus":0,
+        "memory":{"memory_mem_total_bytes":7}}}"#;
+
+    #[tokio::test]
+    async fn both_forms_are_read_over_one_connection() {
+        for form in [NEWER, OLDER] {
+            let (mut agent, answer) = ask(Shown::Kept, StatusCode::OK, form).await;
+            let report = answer.unwrap().unwrap();
+            assert_eq!((report.cpu[0].cpu.as_str(), report.memory.memory_mem_total_bytes), ("cpu0", Some(7)));
+            // The certificates and the socket are gone by now.
+            assert!(agent.ask(Instant::now()).await.unwrap().is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn switched_off_metrics_are_no_failure() {
+        assert!(ask(Shown::Kept, StatusCode::FORBIDDEN, "{}").await.1.unwrap().is_none());
+        assert!(ask(Shown::Kept, StatusCode::INTERNAL_SERVER_ERROR, "{}").await.1.is_err());
+        assert!(ask(Shown::Kept, StatusCode::OK, "garbage").await.1.is_err());
+    }
+
+    #[tokio::test]
+    async fn another_certificate_is_refused() {
+        assert!(ask(Shown::Other, StatusCode::OK, NEWER).await.1.is_err());
+    }
+}
