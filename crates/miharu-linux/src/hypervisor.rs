@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::process::{ProcDir, Stat, parse_stat};
 use crate::read::{Buffer, fields, lines, number};
 
-/// The most threads of one process that are looked at. QEMU starts up to 64 for input and output, and one a vCPU.
-const MAX_THREADS: usize = 4096;
+/// The most threads of one process that are looked at. QEMU starts up to 64 for input and output, and one a vCPU, of which
+/// it allows 1,024 on most machines.
+const MAX_THREADS: usize = 1536;
 
 /// Memory of a process, bytes, from `/proc/PID/status`, proc_pid_status(5).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

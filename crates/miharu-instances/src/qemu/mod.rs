@@ -15,7 +15,7 @@ mod vsock;
 mod watch;
 mod xml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,6 +47,12 @@ const NEW: Duration = Duration::from_secs(120);
 /// How often they are after that.
 const REFRESH: Duration = Duration::from_secs(60);
 
+/// The most machines of one user. Those of root and of the system's accounts are not limited: they are no tenants.
+const MAX_OF_A_USER: usize = 64;
+
+/// User ids below this are the system's accounts (`SYS_UID_MAX` of login.defs(5)).
+const FIRST_USER: u32 = 1000;
+
 /// The longest file of `-readconfig`.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -68,6 +74,8 @@ struct Known {
     /// What its configuration says, before anything was looked up.
     configured: Vm,
     vsock_socket: Option<PathBuf>,
+    /// The user whose machine it is, where that is a tenant and nobody vouches for the machine.
+    tenant: Option<u32>,
 }
 
 impl Driver for Qemu {
@@ -97,11 +105,29 @@ impl Driver for Qemu {
             }
         }
         self.refresh(host);
-        self.known.values().map(|known| Arc::clone(&known.instance)).collect()
+        self.served(host)
     }
 }
 
 impl Qemu {
+    /// The machines that are known, the oldest of each user.
+    fn served(&self, host: &mut Host<'_>) -> Vec<Arc<Instance>> {
+        let mut known: Vec<&Known> = self.known.values().collect();
+        known.sort_by_key(|known| known.instance.incarnation.init_start);
+        let mut counts: HashMap<u32, usize> = HashMap::new();
+        known.retain(|known| {
+            let Some(user) = known.tenant else { return true };
+            let count = counts.entry(user).or_default();
+            *count += 1;
+            *count <= MAX_OF_A_USER
+        });
+        for (user, count) in counts.into_iter().filter(|(_, count)| *count > MAX_OF_A_USER) {
+            let what = format!("each virtual machine of user {user} past the oldest {MAX_OF_A_USER}");
+            host.warnings.push(Warning::Unreadable { what, problem: format!("there are {count}") });
+        }
+        known.into_iter().map(|known| Arc::clone(&known.instance)).collect()
+    }
+
     /// A domain of libvirt, new or changed.
     fn see_domain(&mut self, host: &mut Host<'_>, domain: Domain) {
         if let Some(known) = self.known.get_mut(&domain.pid)
@@ -109,7 +135,6 @@ impl Qemu {
         {
             if known.configured != domain.vm {
                 known.configured = domain.vm;
-                known.refreshed = known.since;
                 known.set(host.roots, &self.watch, host.buffer);
             }
             return;
@@ -192,7 +217,8 @@ impl Qemu {
             None => plain(host.roots, pid, uid, options.name, vm.uuid.as_deref()),
         };
         let mut vsock_socket = options.vsock_socket;
-        if !is_trusted(uid) && vm.owner == Owner::Nobody {
+        let is_a_users = !is_trusted(uid) && vm.owner == Owner::Nobody;
+        if is_a_users {
             vm = Vm {
                 uuid: vm.uuid,
                 configured_vcpus: vm.configured_vcpus,
@@ -203,6 +229,7 @@ impl Qemu {
         }
         let instance = instance(identity, dir, start, CgroupPaths::default());
         let mut known = Known::new(instance, vm, vsock_socket);
+        known.tenant = (is_a_users && uid >= FIRST_USER).then_some(uid);
         known.set(host.roots, &self.watch, host.buffer);
         Some(known)
     }
@@ -271,7 +298,14 @@ impl Qemu {
 impl Known {
     fn new(instance: Instance, configured: Vm, vsock_socket: Option<PathBuf>) -> Self {
         let now = Instant::now();
-        Self { instance: Arc::new(instance), since: now, refreshed: now, configured, vsock_socket }
+        Self {
+            instance: Arc::new(instance),
+            since: now,
+            refreshed: now,
+            configured,
+            vsock_socket,
+            tenant: None,
+        }
     }
 
     /// Puts what is configured, and what the process holds, into the instance.

@@ -72,6 +72,23 @@ fn a_users_machine_gets_into_no_project_but_the_users() {
 }
 
 #[test]
+fn a_user_cannot_fill_the_list() {
+    let tree = Tree::v2();
+    for pid in 1000..1070 {
+        qemu(&tree, pid, 4000, &format!("qemu|-name|x{pid}"));
+    }
+    qemu(&tree, 2000, own_uid(), "qemu|-name|roots");
+    let scan = tree.scan();
+    assert_eq!(scan.instances.len(), 65);
+    assert!(scan.instances.iter().any(|instance| instance.name == "roots"));
+    assert!(scan.instances.iter().all(|instance| instance.name != "x1064"), "the oldest are served");
+    assert_eq!(
+        warned(&scan),
+        ["each virtual machine of user 4000 past the oldest 64 is not served: there are 70"]
+    );
+}
+
+#[test]
 fn a_machine_in_a_container_is_the_containers() {
     let tree = Tree::v2();
     let inside = Process {
