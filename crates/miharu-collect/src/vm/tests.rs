@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use miharu_api::report::PORT;
-use miharu_instances::{Channel, Incarnation, Instance, Kind, Vm, Vsock};
+use miharu_instances::{Channel, Incarnation, Instance, Kind, Owner, Vm, Vsock};
 use miharu_linux::Roots;
 use miharu_linux::block::Layers;
 use miharu_linux::cgroup::CgroupPaths;
@@ -256,4 +256,79 @@ fn sixty_that_hang_cost_four_others_nothing() {
     let start = Instant::now();
     let answers = ask(&guests, &machines, Duration::from_secs(2));
     assert!(answers[60..].iter().all(told) && start.elapsed() < Duration::from_millis(500));
+}
+
+/// Reads one call of libvirt's RPC: program, procedure, serial, arguments.
+fn read_call(stream: &mut UnixStream) -> Option<(u32, u32, u32, Vec<u8>)> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).ok()?;
+    let mut call = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut call).ok()?;
+    let number = |index: usize| u32::from_be_bytes(call[index * 4..index * 4 + 4].try_into().unwrap());
+    Some((number(0), number(2), number(4), call[24..].to_vec()))
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let mut bytes = (text.len() as u32).to_be_bytes().to_vec();
+    bytes.extend(text.as_bytes());
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// A daemon of libvirt's with one domain, whose guest agent knows its CPUs and hangs over its disks.
+fn libvirtd(mut stream: UnixStream) {
+    let domain = [text("d1"), vec![7; 16], vec![0, 0, 0, 3]].concat();
+    while let Some((program, procedure, serial, arguments)) = read_call(&mut stream) {
+        let (status, result) = match (program, procedure) {
+            (0x2000_8086, 66) => (0, vec![0; 4]),
+            (0x2000_8086, 1) => (0, Vec::new()),
+            (0x2000_8086, 23) => {
+                assert_eq!(arguments, text("d1"));
+                (0, domain.clone())
+            }
+            (0x2000_8086, 344) => {
+                let figure = [text("balloon.current"), vec![0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 4, 0]].concat();
+                (0, [vec![0, 0, 0, 1], domain.clone(), vec![0, 0, 0, 1], figure].concat())
+            }
+            (0x2000_8087, 3) => {
+                assert!(arguments.starts_with(&domain));
+                let command = String::from_utf8_lossy(&arguments).into_owned();
+                if command.contains("guest-get-cpustats") {
+                    let answer = r#"{"return":[{"type":"linux","cpu":0,"user":1000,"idle":5}]}"#;
+                    (0, [vec![0, 0, 0, 1], text(answer)].concat())
+                } else if command.contains("guest-get-diskstats") {
+                    continue;
+                } else {
+                    (1, [vec![0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1], text("no")].concat())
+                }
+            }
+            other => panic!("{other:?}"),
+        };
+        let length = (28 + result.len()) as u32;
+        let header = [length, program, 1, procedure, 1, serial, status];
+        let mut reply: Vec<u8> = header.into_iter().flat_map(u32::to_be_bytes).collect();
+        // An event that nobody asked for comes first.
+        let event = [28, program, 1, 5, 2, 0, 0u32];
+        let mut bytes: Vec<u8> = event.into_iter().flat_map(u32::to_be_bytes).collect();
+        reply.extend(result);
+        bytes.extend(reply);
+        stream.write_all(&bytes).unwrap();
+    }
+}
+
+#[test]
+fn libvirt_is_asked_for_what_it_holds() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(directory.path().join("run/libvirt")).unwrap();
+    stub(&directory.path().join("run/libvirt/libvirt-sock"), libvirtd);
+    let vm = Vm {
+        owner: Owner::Libvirt { domain: "d1".to_owned() },
+        ..port(GUEST_AGENT_PORT, "/run/libvirt/qemu/channel/1-d1/org.qemu.guest_agent.0".into())
+    };
+    let guests = Guests::new(Roots::at(directory.path()));
+    let answer = ask(&guests, &[machine(1, vm)], Duration::from_millis(800)).remove(0).unwrap();
+    assert_eq!(answer.told.monitor.monitor.balloon, Some(1 << 20));
+    let (teller, guest) = answer.told.guest.unwrap();
+    assert_eq!((teller, guest.figures.cpu_effective), (Teller::GuestAgent, Some(1)));
+    assert_eq!(answer.told.problems.len(), 1, "{:?}", answer.told.problems);
 }
