@@ -1,0 +1,79 @@
+//! What every request shares.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+
+use miharu_store::{Change, Error, State, Store};
+
+use crate::cache::{Cache, Collected, Found, Wish};
+use crate::listen::Listeners;
+use crate::machine::Machine;
+use crate::requests::Requests;
+use crate::respond::ApiError;
+use crate::source::{Finder, options};
+use crate::tls::Tls;
+
+/// The project that every server of this API has.
+pub(crate) const DEFAULT_PROJECT: &str = "default";
+
+/// What every request shares.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) finder: Finder,
+    pub(crate) tls: Arc<Tls>,
+    pub(crate) machine: Machine,
+    pub(crate) requests: Arc<Requests>,
+    /// Set once they exist; they hold the routes, which hold this.
+    pub(crate) listeners: OnceLock<Arc<Listeners>>,
+    /// Held from the check of a change to its commit, so that changes come one after the other.
+    pub(crate) changes: tokio::sync::Mutex<()>,
+}
+
+impl App {
+    /// The figures of a collection that is young enough.
+    pub(crate) async fn figures(
+        &self,
+        patience: Option<std::time::Duration>,
+    ) -> Result<Arc<Collected>, String> {
+        let settings = self.store.load().config.settings();
+        self.cache.get(Wish { options: options(&settings), max_age: settings.cache, patience }).await
+    }
+
+    /// Who runs now; where that cannot be told in time, who ran at the last collection.
+    pub(crate) async fn found(&self) -> Result<Vec<Found>, ApiError> {
+        match self.finder.find().await {
+            Ok(found) => Ok(found),
+            Err(error) => match self.cache.last() {
+                Some(last) => Ok(last.gathered.found.clone()),
+                None => Err(ApiError::new(http::StatusCode::SERVICE_UNAVAILABLE, error)),
+            },
+        }
+    }
+
+    /// The names of all projects: declared, found, and the default one.
+    pub(crate) async fn projects(&self) -> BTreeSet<String> {
+        let found = self.found().await.unwrap_or_default();
+        let mut names: BTreeSet<String> = found.into_iter().map(|instance| instance.project).collect();
+        names.extend(self.store.load().projects.keys().cloned());
+        names.insert(DEFAULT_PROJECT.to_owned());
+        names
+    }
+
+    /// Commits a change on a thread that may block.
+    pub(crate) async fn commit(self: &Arc<Self>, change: Change) -> Result<Arc<State>, Error> {
+        let app = Arc::clone(self);
+        let committed = tokio::task::spawn_blocking(move || app.store.commit(&change, None)).await;
+        committed.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// Runs a change to its end, even when the client that asked for it goes away in the middle.
+    pub(crate) async fn change<T, F>(change: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        tokio::spawn(change).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+    }
+}
