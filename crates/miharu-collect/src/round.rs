@@ -173,6 +173,8 @@ impl Round<'_> {
                     let instance = Arc::clone(instance);
                     self.warn(&instance, message);
                 }
+                // One that has come back belonged to an instance that is no more.
+                None if stuck.paused_until.is_some() && stuck.whose != Whose::Host => {}
                 None => self.warnings.push(Warning { instance: None, message }),
             }
         }

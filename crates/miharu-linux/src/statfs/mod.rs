@@ -105,15 +105,17 @@ pub struct Answer {
     pub sizes: Sizes,
 }
 
-/// A call that has not come back, for a warning.
+/// A call that has not come back, or came back too late, for a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
     /// In whose view.
     pub whose: Whose,
     /// The mount point asked for.
     pub mountpoint: PathBuf,
-    /// Since when it hangs.
+    /// Since when it hangs, or when it began to.
     pub since: Instant,
+    /// Where it has come back: until when it is left alone.
+    pub paused_until: Option<Instant>,
 }
 
 /// Opens, checks and asks, in the calling thread.
