@@ -202,6 +202,14 @@ pub struct Stat {
     pub starttime: u64,
 }
 
+impl Stat {
+    /// Whether the process has not ended: it is neither a zombie nor dead.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
 /// Parses `/proc/PID/stat`. The name stands in parentheses and may hold any byte, parentheses and blanks too, so the
 /// numbers begin after the last `)`.
 #[must_use]
