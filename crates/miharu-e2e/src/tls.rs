@@ -39,6 +39,24 @@ impl Certificate {
         Ok(Self { crt: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) })
     }
 
+    /// Makes one whose validity ended years ago.
+    ///
+    /// # Errors
+    /// When openssl cannot.
+    pub fn expired(name: &str) -> Result<Self> {
+        let dir = scratch::dir("tls")?;
+        let config = "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nnew_certs_dir=.\nrand_serial=yes\npolicy=p\n[p]\ncommonName=supplied\n";
+        std::fs::write(dir.join("index"), "")?;
+        std::fs::write(dir.join("config"), config)?;
+        let line = format!(
+            "openssl req -newkey ec -pkeyopt ec_paramgen_curve:secp384r1 -nodes -keyout {name}.key -out {name}.csr -subj /CN=metrics.local && \
+             openssl ca -batch -selfsign -config config -in {name}.csr -keyfile {name}.key -md sha384 -notext -out {name}.crt \
+             -startdate 20200101000000Z -enddate 20210101000000Z"
+        );
+        shell::output(Command::new("/bin/sh").args(["-c", &line]).current_dir(&dir))?;
+        Ok(Self { crt: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) })
+    }
+
     /// The fingerprint, as the trust store shows it: SHA-256 of the DER in lower case hex digits.
     ///
     /// # Errors
