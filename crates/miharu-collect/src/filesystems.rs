@@ -9,7 +9,7 @@ use miharu_linux::mounts::{
 };
 use miharu_linux::process::ProcDir;
 use miharu_linux::read::Buffer;
-use miharu_linux::statfs::{Answer, Pool, Request, Sizes, Whose};
+use miharu_linux::statfs::{Answer, Pool, Reply, Request, Sizes, Whose};
 use miharu_metrics::figures;
 
 /// Whether file systems that an instance only has a directory on are reported (`metrics.shared_filesystems`).
@@ -26,6 +26,14 @@ pub enum SharedFilesystems {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     chosen: Vec<(FileSystem, Vec<Sharing>)>,
+}
+
+/// The file systems of one instance with their sizes.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) rows: Vec<figures::Filesystem>,
+    /// How many did not answer in time, or are left alone as they did not before.
+    pub(crate) late: usize,
 }
 
 /// Chooses from the mounts of an instance whose directory on the host is called `directory`.
@@ -51,7 +59,7 @@ pub(crate) fn measure(
     pool: &Pool,
     shared: SharedFilesystems,
     deadline: Instant,
-) -> Vec<Vec<figures::Filesystem>> {
+) -> Vec<Measured> {
     let mut requests = Vec::new();
     let mut of_host = Vec::new();
     let mut host_places: HashMap<Device, usize> = HashMap::new();
@@ -72,19 +80,24 @@ pub(crate) fn measure(
     let mut answers = pool.ask(requests, deadline);
     let host_answers = answers.split_off(own.min(answers.len()));
     let host_sizes = |mount: &Mount| {
-        let answer = host_answers.get(*host_places.get(&mount.device)?)?;
-        answer.map(|answer| answer.sizes)
+        let reply = host_answers.get(*host_places.get(&mount.device)?)?;
+        reply.answer().map(|answer| answer.sizes)
     };
     let mut answers = answers.into_iter();
     let mut all = Vec::with_capacity(found.len());
     for (_, found) in &found {
-        let mut rows = Vec::with_capacity(found.chosen.len());
+        let mut measured = Measured::default();
         for (file_system, sharing) in &found.chosen {
             // One answer for each, whether or not it makes a row.
-            let Some(answer) = answers.next().flatten() else { continue };
-            rows.extend(row(file_system, sharing, answer, host_sizes, &several, shared));
+            match answers.next().unwrap_or_default() {
+                Reply::Sizes(answer) => {
+                    measured.rows.extend(row(file_system, sharing, answer, host_sizes, &several, shared));
+                }
+                Reply::Nothing => {}
+                Reply::Late => measured.late += 1,
+            }
         }
-        all.push(rows);
+        all.push(measured);
     }
     all
 }

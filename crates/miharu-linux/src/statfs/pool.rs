@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Key, Request, Stuck, Whose, answer};
+use super::{Answer, Key, Reply, Request, Stuck, Whose, answer};
 use crate::read::Buffer;
 use crate::roots::Roots;
 use crate::sys;
@@ -44,9 +44,9 @@ impl Pool {
     }
 
     /// Asks for all of `requests` and waits until they are answered or `deadline` has come. The answers stand in the
-    /// order of the requests; `None` where there is no size, it cannot be had, or not in time.
+    /// order of the requests.
     #[must_use]
-    pub fn ask(&self, requests: Vec<Request>, deadline: Instant) -> Vec<Option<Answer>> {
+    pub fn ask(&self, requests: Vec<Request>, deadline: Instant) -> Vec<Reply> {
         let mut state = self.shared.lock();
         let batch = state.add(requests, Instant::now());
         loop {
@@ -134,7 +134,7 @@ struct Job {
 
 #[derive(Debug)]
 struct Batch {
-    answers: Vec<Option<Answer>>,
+    answers: Vec<Reply>,
     left: usize,
 }
 
@@ -167,7 +167,7 @@ impl From<&Running> for Stuck {
 }
 
 impl State {
-    /// Queues what may be asked now; the rest of the batch is answered with `None` at once.
+    /// Queues what may be asked now; for the rest of the batch nobody waits.
     fn add(&mut self, requests: Vec<Request>, now: Instant) -> u64 {
         // A pause that ended a long time ago belongs to something that is not asked for any more.
         self.pauses.retain(|_, pause| now.saturating_duration_since(pause.until) < LAST_PAUSE);
@@ -178,7 +178,7 @@ impl State {
         let mut answers = Vec::with_capacity(requests.len());
         let mut left = 0;
         for (index, request) in requests.into_iter().enumerate() {
-            answers.push(None);
+            answers.push(if self.apart_is_denied { Reply::Nothing } else { Reply::Late });
             let key = request.key();
             let is_running = self.running.values().any(|run| run.key == key && run.is_stuck(now));
             let is_paused = self.pauses.get(&key).is_some_and(|pause| now < pause.until);
@@ -222,7 +222,7 @@ impl State {
         let Some(run) = self.running.remove(&id) else { return };
         if let Some(batch) = self.batches.get_mut(&job.batch) {
             if let Some(place) = batch.answers.get_mut(job.index) {
-                *place = answer;
+                *place = answer.map_or(Reply::Nothing, Reply::Sizes);
             }
             batch.left = batch.left.saturating_sub(1);
             self.pauses.remove(&run.key);
@@ -305,6 +305,7 @@ impl Worker {
         state.queue.clear();
         for batch in state.batches.values_mut() {
             batch.left = 0;
+            batch.answers.fill(Reply::Nothing);
         }
         self.shared.done.notify_all();
     }
