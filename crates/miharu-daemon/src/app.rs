@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
+use miharu_collect::Roots;
 use miharu_store::{Change, Error, State, Store};
 
 use crate::cache::{Cache, Collected, Found, Wish};
@@ -24,6 +25,7 @@ pub(crate) struct App {
     pub(crate) finder: Finder,
     pub(crate) tls: Arc<Tls>,
     pub(crate) machine: Machine,
+    pub(crate) roots: Roots,
     pub(crate) requests: Arc<Requests>,
     /// Set once they exist; they hold the routes, which hold this.
     pub(crate) listeners: OnceLock<Arc<Listeners>>,

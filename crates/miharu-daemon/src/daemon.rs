@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use miharu_collect::Roots;
-use miharu_collect::host::{Buffer, Capabilities, listener};
+use miharu_collect::host::{Buffer, Capabilities, listener, own_addresses};
 use miharu_store::Store;
 use rustix::process::Resource;
 use sd_notify::NotifyState;
@@ -29,11 +29,20 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// The exit status after a second signal: what a shell reports for SIGTERM.
 const IMPATIENT: i32 = 143;
 
+/// Threads that serve connections, at most.
+const WORKERS: usize = 4;
+/// Threads for what blocks: collections, renderings, commits.
+const BLOCKING_THREADS: usize = 64;
+
 /// Runs the daemon until it is told to stop.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     raise_descriptor_limit();
+    // What runs here waits for the kernel far more than it computes: a core more would only spread it.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .worker_threads(workers)
+        .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("miharud")
         .build()
         .context("the runtime cannot be started")?;
@@ -103,7 +112,7 @@ fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
     let machine = Machine::read(roots);
     let store = Store::open(&dir.join("miharu.db"))?;
     let settings = store.load().config.settings();
-    let identity = Arc::new(Identity::open(dir, || machine.certificate_names())?);
+    let identity = Arc::new(Identity::open(dir, || machine.certificate_names(&own_addresses(roots)))?);
     let tls = Arc::new(Tls::new(identity, Versions::of(&settings))?);
     let requests = Arc::new(Requests::default());
     let warnings = Warnings::default();
@@ -116,6 +125,7 @@ fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
         finder: Finder::new(roots),
         tls,
         machine,
+        roots: roots.clone(),
         requests,
         listeners: std::sync::OnceLock::new(),
         changes: tokio::sync::Mutex::default(),

@@ -7,7 +7,9 @@ use crate::args::LogFormat;
 
 /// Starts the log. `level` is a level or a filter of tracing's.
 pub(crate) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(level).with_context(|| format!("--log-level {level}"))?;
+    // That the schema was brought up to date is no news for an operator.
+    let filter = EnvFilter::try_new(format!("rusqlite_migration=warn,{level}"))
+        .with_context(|| format!("--log-level {level}"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => {

@@ -1,8 +1,12 @@
 //! What the server tells of the machine that it runs on.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use miharu_collect::Roots;
+
+/// Addresses that a certificate names: a host of many bridges does not make it too large for a handshake.
+const ADDRESS_LIMIT: usize = 64;
 
 /// The machine, as of the daemon's start.
 #[derive(Debug, Clone, Default)]
@@ -41,12 +45,14 @@ impl Machine {
         std::iter::once(self.architecture.as_str()).chain(compatible).map(str::to_owned).collect()
     }
 
-    /// What a certificate for this machine is to name: its name, its full name and the loopback addresses.
-    pub(crate) fn certificate_names(&self) -> Vec<String> {
+    /// What a certificate for this machine is to name: its name, its full name, and the addresses that it has now, so
+    /// that most clients need no `server_name`.
+    pub(crate) fn certificate_names(&self, addresses: &[IpAddr]) -> Vec<String> {
         let mut names = vec![self.name.clone()];
         let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
         names.extend(full_name(&hosts, &self.name));
         names.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+        names.extend(addresses.iter().take(ADDRESS_LIMIT).map(IpAddr::to_string));
         let valid = |name: &String| !name.is_empty() && name.is_ascii();
         let mut seen = std::collections::BTreeSet::new();
         names.into_iter().filter(|name| valid(name) && seen.insert(name.clone())).collect()
@@ -79,6 +85,16 @@ mod tests {
         assert_eq!(os_release(text, "NAME"), "Debian GNU/Linux");
         assert_eq!(os_release(text, "VERSION_ID"), "12");
         assert_eq!(os_release(text, "ID"), "");
+    }
+
+    #[test]
+    fn a_certificate_names_each_address_once() {
+        let machine = Machine { name: "web".to_owned(), ..Machine::default() };
+        let addresses = ["127.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
+        let names = machine.certificate_names(&addresses);
+        assert_eq!(names.first().map(String::as_str), Some("web"));
+        assert_eq!(names.iter().filter(|name| *name == "127.0.0.1").count(), 1);
+        assert!(names.contains(&"10.0.0.2".to_owned()));
     }
 
     #[test]

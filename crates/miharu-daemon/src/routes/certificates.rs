@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::{HeaderMap, StatusCode};
 use miharu_api::{CertificatePatch, CertificatePut, CertificatesPost};
 use miharu_store::{Certificate, CertificateType, Change, Error, ParsedCertificate};
@@ -12,7 +12,7 @@ use crate::app::App;
 use crate::auth::{FullAccess, ShownCertificate};
 use crate::pem;
 use crate::respond::{
-    Answer, ApiError, Json, Parameters, check_match, created, done, ok, ok_tagged, path, tag,
+    Answer, ApiError, Json, Name, Parameters, check_match, created, done, ok, ok_tagged, path, tag,
 };
 
 /// The longest name or description, in bytes.
@@ -34,11 +34,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, _: FullAccess, parameters:
 }
 
 /// `GET /1.0/certificates/FINGERPRINT`.
-pub(super) async fn show(
-    State(app): State<Arc<App>>,
-    _: FullAccess,
-    Path(fingerprint): Path<String>,
-) -> Answer {
+pub(super) async fn show(State(app): State<Arc<App>>, _: FullAccess, Name(fingerprint): Name) -> Answer {
     let entry = find(&app, &fingerprint)?;
     ok_tagged(shown(&entry), &tag_of(&entry)?)
 }
@@ -98,7 +94,7 @@ pub(super) async fn add(
 pub(super) async fn replace(
     State(app): State<Arc<App>>,
     _: FullAccess,
-    Path(fingerprint): Path<String>,
+    Name(fingerprint): Name,
     headers: HeaderMap,
     Json(body): Json<CertificatePut>,
 ) -> Answer {
@@ -109,7 +105,7 @@ pub(super) async fn replace(
 pub(super) async fn amend(
     State(app): State<Arc<App>>,
     _: FullAccess,
-    Path(fingerprint): Path<String>,
+    Name(fingerprint): Name,
     headers: HeaderMap,
     Json(body): Json<CertificatePatch>,
 ) -> Answer {
@@ -151,11 +147,7 @@ where
 }
 
 /// `DELETE /1.0/certificates/FINGERPRINT`.
-pub(super) async fn remove(
-    State(app): State<Arc<App>>,
-    _: FullAccess,
-    Path(fingerprint): Path<String>,
-) -> Answer {
+pub(super) async fn remove(State(app): State<Arc<App>>, _: FullAccess, Name(fingerprint): Name) -> Answer {
     App::change(async move {
         let _one_at_a_time = app.changes.lock().await;
         let fingerprint = find(&app, &fingerprint)?.certificate.fingerprint().to_owned();

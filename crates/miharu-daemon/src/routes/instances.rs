@@ -5,7 +5,7 @@ mod state;
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use miharu_api::{Instance, InstanceFull};
 use miharu_metrics::{InstanceFigures, InstanceType};
@@ -13,7 +13,7 @@ use miharu_metrics::{InstanceFigures, InstanceType};
 use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::Reader;
 use crate::cache::{Collected, Found};
-use crate::respond::{Answer, ApiError, Parameters, ok, path};
+use crate::respond::{Answer, ApiError, Name, Parameters, ok, path};
 use filter::Filter;
 
 /// The status of everything that miharu sees, and its code.
@@ -71,7 +71,7 @@ async fn list_of(
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     reader: Reader,
-    Path(name): Path<String>,
+    Name(name): Name,
     parameters: Parameters,
 ) -> Answer {
     let found = one(&app, &reader, &parameters, &name).await?;
@@ -86,7 +86,7 @@ pub(super) async fn show(
 pub(super) async fn state(
     State(app): State<Arc<App>>,
     reader: Reader,
-    Path(name): Path<String>,
+    Name(name): Name,
     parameters: Parameters,
 ) -> Answer {
     let found = one(&app, &reader, &parameters, &name).await?;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use http::StatusCode;
 use miharu_api::{Project, ProjectsPost};
 use miharu_store::{Change, DeclaredProject, Error};
 
 use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::{FullAccess, Reader};
-use crate::respond::{Answer, ApiError, Json, Parameters, created, done, ok, ok_tagged, path, tag};
+use crate::respond::{Answer, ApiError, Json, Name, Parameters, created, done, ok, ok_tagged, path, tag};
 
 /// The longest name of a project, in bytes.
 const NAME_LIMIT: usize = 256;
@@ -29,7 +29,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, reader: Reader, parameters
 }
 
 /// `GET /1.0/projects/NAME`.
-pub(super) async fn show(State(app): State<Arc<App>>, reader: Reader, Path(name): Path<String>) -> Answer {
+pub(super) async fn show(State(app): State<Arc<App>>, reader: Reader, Name(name): Name) -> Answer {
     let project = projects(&app, &reader).await.remove(&name).ok_or_else(no_such_project)?;
     let tag = tag(&(&project.description, &project.config))?;
     ok_tagged(project, &tag)
@@ -66,7 +66,7 @@ pub(super) async fn add(
 }
 
 /// `DELETE /1.0/projects/NAME`: the declaration goes, what was found stays.
-pub(super) async fn remove(State(app): State<Arc<App>>, _: FullAccess, Path(name): Path<String>) -> Answer {
+pub(super) async fn remove(State(app): State<Arc<App>>, _: FullAccess, Name(name): Name) -> Answer {
     App::change(async move {
         let _one_at_a_time = app.changes.lock().await;
         if name == DEFAULT_PROJECT {

@@ -1,11 +1,14 @@
 //! `/1.0`: the server, its configuration and its surroundings.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
 use http::HeaderMap;
 use miharu_api::{Environment, Server, ServerPut};
+use miharu_collect::Roots;
+use miharu_collect::host::own_addresses;
 use miharu_store::{Change, Config, Settings};
 
 use crate::app::{App, DEFAULT_PROJECT};
@@ -160,6 +163,16 @@ async fn take_back(app: &Arc<App>, settings: &Settings) {
     }
 }
 
+/// Under which addresses clients reach the listener: all of the host's where it is on a wildcard.
+fn addresses(listener: SocketAddr, roots: &Roots) -> Vec<String> {
+    if !listener.ip().is_unspecified() {
+        return vec![listener.to_string()];
+    }
+    let reachable = own_addresses(roots).into_iter().filter(|ip| !ip.is_loopback());
+    let reachable = reachable.filter(|ip| ip.is_ipv4() || listener.is_ipv6());
+    reachable.map(|ip| SocketAddr::new(ip, listener.port()).to_string()).collect()
+}
+
 async fn environment(app: &App, project: &str) -> Environment {
     let machine = &app.machine;
     let identity = app.tls.identity();
@@ -173,7 +186,7 @@ async fn environment(app: &App, project: &str) -> Environment {
         names.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" | ")
     });
     Environment {
-        addresses: address.map(|address| address.to_string()).into_iter().collect(),
+        addresses: address.map(|address| addresses(address, &app.roots)).unwrap_or_default(),
         architectures: machine.architectures(),
         certificate: identity.pem(),
         certificate_fingerprint: identity.fingerprint(),
