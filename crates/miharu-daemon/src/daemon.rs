@@ -122,7 +122,7 @@ fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
     let app = App {
         store,
         cache: Cache::new(Box::new(make_source)),
-        finder: Finder::new(roots),
+        finder: Finder::of_host(roots),
         tls,
         machine,
         roots: roots.clone(),

@@ -6,7 +6,7 @@ mod connection;
 mod tcp;
 mod unix;
 
-pub(crate) use connection::{Accepted, Peer, Server};
+pub(crate) use connection::{Accepted, Peer, PeerCertificate, Server};
 pub(crate) use tcp::{Listeners, PortHolder};
 pub(crate) use unix::UnixListener;
 

@@ -49,6 +49,7 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/1.0/virtual-machines/{name}/state", get(instances::state))
         .route("/internal/ready", get(internal::ready))
         .route("/internal/reload", post(internal::reload))
+        .route("/internal/renew-certificate", post(internal::renew_certificate))
         .method_not_allowed_fallback(|| async { ApiError::not_implemented() });
     finish(router, app)
 }
@@ -84,3 +85,6 @@ async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Re
     ongoing.completed(response.status());
     response
 }
+
+#[cfg(test)]
+mod tests;

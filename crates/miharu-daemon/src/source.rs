@@ -86,11 +86,23 @@ impl Source for Host {
     }
 }
 
+/// Who runs now, told by a thread that may block.
+pub(crate) trait Scan: Send {
+    fn scan(&mut self) -> Result<Vec<Found>, String>;
+}
+
+impl Scan for Discovery {
+    fn scan(&mut self) -> Result<Vec<Found>, String> {
+        let scan = Self::scan(self).map_err(|error| format!("instances cannot be found: {error}"))?;
+        Ok(scan.instances.iter().map(|instance| found(instance)).collect())
+    }
+}
+
 /// Finds instances for requests that need no figures, without waiting for a collection.
 #[derive(Clone)]
 pub(crate) struct Finder {
     /// Held for a scan. An async lock, so that requests wait for a scan that hangs without a thread each.
-    discovery: Arc<Mutex<Discovery>>,
+    scanner: Arc<Mutex<Box<dyn Scan>>>,
 }
 
 impl std::fmt::Debug for Finder {
@@ -100,8 +112,13 @@ impl std::fmt::Debug for Finder {
 }
 
 impl Finder {
-    pub(crate) fn new(roots: &Roots) -> Self {
-        Self { discovery: Arc::new(Mutex::new(Discovery::new(roots.clone(), drivers()))) }
+    pub(crate) fn new(scanner: Box<dyn Scan>) -> Self {
+        Self { scanner: Arc::new(Mutex::new(scanner)) }
+    }
+
+    /// Finds the instances of the host.
+    pub(crate) fn of_host(roots: &Roots) -> Self {
+        Self::new(Box::new(Discovery::new(roots.clone(), drivers())))
     }
 
     /// The instances that run now.
@@ -109,13 +126,10 @@ impl Finder {
     /// # Errors
     /// Why they cannot be told, for people.
     pub(crate) async fn find(&self) -> Result<Vec<Found>, String> {
-        let discovery = Arc::clone(&self.discovery);
+        let scanner = Arc::clone(&self.scanner);
         let work = async {
-            let mut discovery = discovery.lock_owned().await;
-            let scan = tokio::task::spawn_blocking(move || {
-                let scan = discovery.scan().map_err(|error| format!("instances cannot be found: {error}"))?;
-                Ok(scan.instances.iter().map(|instance| found(instance)).collect())
-            });
+            let mut scanner = scanner.lock_owned().await;
+            let scan = tokio::task::spawn_blocking(move || scanner.scan());
             scan.await.map_err(|error| error.to_string())?
         };
         let late = |_| Err("the search for instances did not end in time".to_owned());

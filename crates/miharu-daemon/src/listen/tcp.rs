@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::Protocol;
-use super::connection::{CONNECTIONS, HANDSHAKE_LIMIT, PeerCertificate};
-use super::{Accepted, Entrance, Peer, Server, bind};
+use super::connection::{CONNECTIONS, HANDSHAKE_LIMIT};
+use super::{Accepted, Entrance, Peer, PeerCertificate, Server, bind};
 use crate::tls::Tls;
 use crate::warnings::Warnings;
 
@@ -314,4 +314,100 @@ async fn handshake(
     let peer = Peer { entrance, certificate };
     server.serve(Accepted { stream, peer, protocol }).await;
     drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::TcpListener as StdListener;
+
+    use miharu_store::Config;
+
+    use super::*;
+    use crate::tls::{Identity, Versions};
+
+    fn listeners(dir: &std::path::Path) -> (Arc<Listeners>, Warnings) {
+        let identity = Arc::new(Identity::open(dir, || vec!["host".to_owned()]).unwrap());
+        let tls = Arc::new(Tls::new(identity, Versions::Tls13).unwrap());
+        let holder: PortHolder = Box::new(|_| Some("a test (pid 1)".to_owned()));
+        let warnings = Warnings::default();
+        (Listeners::new(tls, holder, warnings.clone(), Router::new(), Router::new()), warnings)
+    }
+
+    fn settings(https: &str, metrics: &str) -> Settings {
+        let values = [("core.https_address", https), ("core.metrics_address", metrics)];
+        let values: BTreeMap<_, _> = values.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        Config::replace(&values).unwrap().settings()
+    }
+
+    /// A port that was free a moment ago.
+    fn free_port() -> u16 {
+        StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    fn answers(port: u16) -> bool {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn listeners_move_swap_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listeners, _) = listeners(dir.path());
+        let (a, b) = (free_port(), free_port());
+        let (local_a, local_b) = (format!("127.0.0.1:{a}"), format!("127.0.0.1:{b}"));
+        listeners.start(&settings(&local_a, &local_b)).await;
+        assert!(answers(a) && answers(b));
+        // From one address to all of them on the same port, and the two in each other's place.
+        listeners.apply(&settings(&format!(":{a}"), &local_b)).await.unwrap();
+        listeners.apply(&settings(&local_b, &local_a)).await.unwrap();
+        assert_eq!(listeners.https_address().await.unwrap().port(), b);
+        assert!(answers(a) && answers(b));
+        listeners.apply(&settings(&local_b, "")).await.unwrap();
+        assert!(!answers(a) && answers(b));
+        listeners.stop().await;
+        assert!(!answers(b));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_address_that_is_taken_leaves_everything_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listeners, _) = listeners(dir.path());
+        let held = StdListener::bind("127.0.0.1:0").unwrap();
+        let taken = held.local_addr().unwrap();
+        let (a, b) = (free_port(), free_port());
+        listeners.start(&settings(&format!("127.0.0.1:{a}"), "")).await;
+        // The HTTPS listener would have to make room for the metrics listener, whose own place stays free, but its new
+        // one is taken.
+        let wanted = settings(&taken.to_string(), &format!("127.0.0.1:{a}"));
+        let error = listeners.apply(&wanted).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("cannot listen on {taken}: the port is held by a test (pid 1)")
+        );
+        assert!(answers(a));
+        let error =
+            listeners.apply(&settings(&format!("127.0.0.1:{b}"), &taken.to_string())).await.unwrap_err();
+        assert_eq!(error.key, "core.metrics_address");
+        assert!(answers(a) && !answers(b));
+        listeners.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_address_that_is_taken_at_the_start_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listeners, warnings) = listeners(dir.path());
+        let held = StdListener::bind("127.0.0.1:0").unwrap();
+        let taken = held.local_addr().unwrap();
+        listeners.start(&settings("", &taken.to_string())).await;
+        assert_eq!(warnings.count(), 1);
+        drop(held);
+        for _ in 0..100 {
+            if warnings.count() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(warnings.count() == 0 && answers(taken.port()));
+        listeners.stop().await;
+    }
 }

@@ -3,10 +3,20 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use miharu_collect::host::own_addresses;
+use serde::Deserialize;
 
 use crate::app::App;
 use crate::auth::LocalOnly;
-use crate::respond::{Answer, done};
+use crate::respond::{Answer, ApiError, Json, done, ok};
+
+/// The body of `POST /internal/renew-certificate`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Renewal {
+    /// Names and addresses beside those of the machine.
+    san: Vec<String>,
+}
 
 /// `GET /internal/ready`: the socket is served only once everything else is, so an answer is all there is to it.
 pub(super) async fn ready(_: LocalOnly) -> Answer {
@@ -16,6 +26,25 @@ pub(super) async fn ready(_: LocalOnly) -> Answer {
 /// `POST /internal/reload`: reads the server's certificate again, as SIGHUP does.
 pub(super) async fn reload(_: LocalOnly, State(app): State<Arc<App>>) -> Answer {
     let reload = tokio::task::spawn_blocking(move || app.tls.identity().reload());
-    reload.await.map_err(crate::respond::ApiError::internal)?;
+    reload.await.map_err(ApiError::internal)?;
     done()
+}
+
+/// `POST /internal/renew-certificate`: makes the server's own certificate anew, for the machine's names and addresses of
+/// now and the ones asked for. Tells the new certificate, which clients that pin it need.
+pub(super) async fn renew_certificate(
+    _: LocalOnly,
+    State(app): State<Arc<App>>,
+    Json(body): Json<Renewal>,
+) -> Answer {
+    let renewal = move || {
+        let mut names = app.machine.certificate_names(&own_addresses(&app.roots));
+        names.extend(body.san);
+        app.tls.identity().renew(names).map_err(|error| ApiError::bad_request(format!("{error:#}")))?;
+        let identity = app.tls.identity();
+        Ok((identity.pem(), identity.fingerprint()))
+    };
+    let (certificate, fingerprint) =
+        tokio::task::spawn_blocking(renewal).await.map_err(ApiError::internal)??;
+    ok(serde_json::json!({ "certificate": certificate, "fingerprint": fingerprint }))
 }

@@ -101,6 +101,16 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Makes the server's own certificate anew for these names, with the key that it has: so one file is replaced, and a
+    /// kill at any moment leaves a pair that fits.
+    pub(crate) fn renew(&self, names: Vec<String>) -> anyhow::Result<()> {
+        make(&self.dir.join("server.crt"), &self.dir.join("server.key"), names)?;
+        self.reload();
+        Ok(())
+    }
+}
+
 impl ResolvesServerCert for Identity {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current.load().certified))
@@ -153,7 +163,7 @@ fn load(dir: &Path) -> anyhow::Result<Shown> {
 fn make(certificate: &Path, key: &Path, names: Vec<String>) -> anyhow::Result<()> {
     if !key.exists() {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).context("no key could be made")?;
-        write_new(key, &pair.serialize_pem(), 0o600).with_context(|| key.display().to_string())?;
+        write(key, &pair.serialize_pem(), 0o600).with_context(|| key.display().to_string())?;
     }
     let pair = std::fs::read_to_string(key).with_context(|| key.display().to_string())?;
     let pair = KeyPair::from_pem(&pair).with_context(|| key.display().to_string())?;
@@ -169,15 +179,15 @@ fn make(certificate: &Path, key: &Path, names: Vec<String>) -> anyhow::Result<()
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let signed = params.self_signed(&pair).context("the server's certificate could not be signed")?;
-    write_new(certificate, &signed.pem(), 0o644).with_context(|| certificate.display().to_string())?;
+    write(certificate, &signed.pem(), 0o644).with_context(|| certificate.display().to_string())?;
     tracing::info!(path = %certificate.display(), "made the server's certificate");
     Ok(())
 }
 
-/// Writes a file that was not there, whole or not at all.
-fn write_new(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+/// Writes a file, whole or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let draft = path.with_extension("new");
-    // One left by a start that was cut short is of no worth.
+    // One left by a daemon that was cut short is of no worth.
     let _ = std::fs::remove_file(&draft);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
     file.write_all(text.as_bytes())?;
@@ -216,6 +226,18 @@ mod tests {
         let seconds =
             certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
         assert_eq!(seconds, VALIDITY.whole_seconds());
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_shown_at_once_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path(), names).unwrap();
+        let before = identity.fingerprint();
+        identity.renew(vec!["other".to_owned()]).unwrap();
+        assert_ne!(identity.fingerprint(), before);
+        assert!(identity.renew(vec!["not a name \u{e9}".to_owned()]).is_err());
+        let after = Identity::open(dir.path(), names).unwrap();
+        assert_eq!(identity.fingerprint(), after.fingerprint());
     }
 
     #[test]
