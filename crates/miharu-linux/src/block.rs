@@ -87,7 +87,8 @@ impl BlockDevices {
     /// is counted on the disk that holds the image, too.
     fn lies_elsewhere(&mut self, device: Device, depth: usize) -> bool {
         let Some(depth) = depth.checked_sub(1) else { return false };
-        let Some(block) = self.get(device) else { return false };
+        let disk = self.get(device).and_then(|block| block.disk);
+        let Some(block) = self.get(disk.unwrap_or(device)) else { return false };
         let slaves = block.slaves.clone();
         block.is_backed_elsewhere()
             || (!slaves.is_empty() && slaves.into_iter().all(|slave| self.lies_elsewhere(slave, depth)))
@@ -147,9 +148,11 @@ mod tests {
         }
         symlink("../../../pci/sda/sda2", at("devices/virtual/dm-0/slaves/sda2")).unwrap();
         symlink("../../dm-0", at("devices/virtual/dm-1/slaves/dm-0")).unwrap();
-        for (name, number, below) in [("dm-2", "253:2", "loop7"), ("dm-3", "253:3", "dm-2")] {
+        device("virtual/loop7/loop7p1", "259:1");
+        std::fs::write(at("devices/virtual/loop7/loop7p1/partition"), "1\n").unwrap();
+        for (name, number, below) in [("dm-2", "253:2", "loop7/loop7p1"), ("dm-3", "253:3", "dm-2")] {
             device(&format!("virtual/{name}"), number);
-            symlink(format!("../../{below}"), at(&format!("devices/virtual/{name}/slaves/{below}"))).unwrap();
+            symlink(format!("../../{below}"), at(&format!("devices/virtual/{name}/slaves/below"))).unwrap();
         }
         base
     }
