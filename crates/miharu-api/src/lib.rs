@@ -18,3 +18,12 @@ pub use instances::{
 };
 pub use projects::{Project, ProjectsPost};
 pub use server::{Environment, Server, ServerPut};
+
+/// Go clients write an empty list or map as `null`.
+pub(crate) fn null_is_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: serde::Deserialize<'de> + Default,
+    D: serde::Deserializer<'de>,
+{
+    Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use miharu_collect::Roots;
 use miharu_store::{Change, Error, State, Store};
@@ -13,6 +14,9 @@ use crate::requests::Requests;
 use crate::respond::ApiError;
 use crate::source::{Finder, options};
 use crate::tls::Tls;
+
+/// How old figures at least are before they are collected again for the sake of a new instance.
+const EAGER: Duration = Duration::from_secs(1);
 
 /// The project that every server of this API has.
 pub(crate) const DEFAULT_PROJECT: &str = "default";
@@ -35,12 +39,21 @@ pub(crate) struct App {
 
 impl App {
     /// The figures of a collection that is young enough.
-    pub(crate) async fn figures(
-        &self,
-        patience: Option<std::time::Duration>,
-    ) -> Result<Arc<Collected>, String> {
+    pub(crate) async fn figures(&self, patience: Option<Duration>) -> Result<Arc<Collected>, String> {
         let settings = self.store.load().config.settings();
         self.cache.get(Wish { options: options(&settings), max_age: settings.cache, patience }).await
+    }
+
+    /// The figures of a collection that has all of these instances, if that can be: for one that was started after the
+    /// last collection another one is made, though not more often than every [`EAGER`].
+    pub(crate) async fn figures_of(&self, wanted: &[Found]) -> Result<Arc<Collected>, String> {
+        let collected = self.figures(None).await?;
+        if wanted.iter().all(|instance| collected.figures_of(instance).is_some()) {
+            return Ok(collected);
+        }
+        let settings = self.store.load().config.settings();
+        let max_age = settings.cache.min(EAGER);
+        self.cache.get(Wish { options: options(&settings), max_age, patience: None }).await
     }
 
     /// Who runs now; where that cannot be told in time, who ran at the last collection.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use miharu_collect::Options;
-use miharu_metrics::Snapshot;
+use miharu_metrics::{InstanceFigures, Snapshot};
 use tokio::sync::watch;
 
 pub(crate) use rendered::{Rendered, Rendering};
@@ -57,6 +57,14 @@ impl Collected {
     /// The answer in that form, rendered at most once.
     pub(crate) async fn render(self: &Arc<Self>, rendering: Rendering) -> bytes::Bytes {
         rendered::render(self, rendering).await
+    }
+
+    /// The figures of this instance, if it was there.
+    pub(crate) fn figures_of(&self, found: &Found) -> Option<&InstanceFigures> {
+        let wanted = (found.project.as_str(), found.name.as_str(), found.instance_type);
+        let instances = &self.gathered.snapshot.instances;
+        let at = instances.binary_search_by(|instance| instance.key().cmp(&wanted)).ok()?;
+        instances.get(at)
     }
 
     /// Of the projects named, those in which an instance was found: all others make no difference to an answer.

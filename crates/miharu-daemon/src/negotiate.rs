@@ -118,7 +118,26 @@ fn quality(text: &str) -> u16 {
 mod tests {
     use std::io::Read;
 
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_header_gets_a_compression_that_it_does_not_name(value in proptest::collection::vec(32_u8..=126, 0..200)) {
+            let value = http::HeaderValue::from_bytes(&value).unwrap();
+            let asked = value.to_str().unwrap().to_ascii_lowercase();
+            let headers = HeaderMap::from_iter([(ACCEPT, value.clone()), (ACCEPT_ENCODING, value)]);
+            match encoding(&headers) {
+                Encoding::Identity => {}
+                Encoding::Gzip => prop_assert!(asked.contains("gzip")),
+                Encoding::Zstd => prop_assert!(asked.contains("zstd") || asked.contains('*')),
+            }
+            if format(&headers) == Format::OpenMetrics {
+                prop_assert!(asked.contains("application/openmetrics-text"));
+            }
+        }
+    }
 
     fn accept(value: &str) -> HeaderMap {
         HeaderMap::from_iter([(ACCEPT, value.parse().unwrap())])

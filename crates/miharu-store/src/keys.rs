@@ -173,7 +173,25 @@ pub fn parse_milliseconds(value: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_value_that_is_taken_is_taken_again(text in any::<String>()) {
+            for key in KEYS {
+                if let Ok(kept) = key.normalise(&text) {
+                    prop_assert_eq!(key.normalise(&kept), Ok(kept.clone()));
+                }
+            }
+        }
+
+        #[test]
+        fn whole_seconds_are_thousands_of_milliseconds(seconds in 0_u64..1_000_000) {
+            prop_assert_eq!(parse_milliseconds(&seconds.to_string()), Some(seconds * 1000));
+        }
+    }
 
     #[test]
     fn every_default_is_a_value_of_its_key() {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
@@ -61,6 +62,9 @@ pub(super) async fn add(
     let certificate =
         ParsedCertificate::parse(&der).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let fingerprint = certificate.fingerprint().to_owned();
+    if !certificate.is_valid_at(SystemTime::now()) {
+        tracing::warn!(fingerprint, "a certificate is added that is not valid at the moment");
+    }
     let name = match body.name.as_str() {
         "" => fingerprint.chars().take(12).collect(),
         name => name.to_owned(),
@@ -111,11 +115,14 @@ pub(super) async fn amend(
 ) -> Answer {
     update(app, fingerprint, headers, move |entry| {
         let now = shown(entry);
+        let restricted = body.restricted.unwrap_or(now.restricted);
+        // Who lifts a restriction need not name the projects away as well.
+        let projects = if restricted { now.projects } else { Vec::new() };
         CertificatePut {
             name: body.name.unwrap_or(now.name),
             certificate_type: body.certificate_type.unwrap_or(now.certificate_type),
-            restricted: body.restricted.unwrap_or(now.restricted),
-            projects: body.projects.unwrap_or(now.projects),
+            restricted,
+            projects: body.projects.unwrap_or(projects),
             certificate: body.certificate.unwrap_or_default(),
             description: body.description.unwrap_or(now.description),
         }

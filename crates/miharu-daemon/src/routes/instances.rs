@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use http::StatusCode;
 use miharu_api::{Instance, InstanceFull};
-use miharu_metrics::{InstanceFigures, InstanceType};
+use miharu_metrics::InstanceType;
 
 use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::Reader;
@@ -61,7 +61,7 @@ async fn list_of(
         }
         _ => {
             // Without figures the list is still worth having.
-            let collected = app.figures(None).await.ok();
+            let collected = app.figures_of(&found).await.ok();
             ok(found.iter().map(|instance| full(app, instance, collected.as_deref())).collect::<Vec<_>>())
         }
     }
@@ -78,7 +78,7 @@ pub(super) async fn show(
     if parameters.recursion() == 0 {
         return ok(plain(&app, &found, app.cache.last().as_deref()));
     }
-    let collected = app.figures(None).await.ok();
+    let collected = app.figures_of(std::slice::from_ref(&found)).await.ok();
     ok(full(&app, &found, collected.as_deref()))
 }
 
@@ -91,8 +91,9 @@ pub(super) async fn state(
 ) -> Answer {
     let found = one(&app, &reader, &parameters, &name).await?;
     let unavailable = |reason: String| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason);
-    let collected = app.figures(None).await.map_err(unavailable)?;
-    let figures = figures_of(&collected, &found)
+    let collected = app.figures_of(std::slice::from_ref(&found)).await.map_err(unavailable)?;
+    let figures = collected
+        .figures_of(&found)
         .ok_or_else(|| unavailable("the instance has not been collected yet, try again".to_owned()))?;
     ok(state::state(&found, &figures.figures))
 }
@@ -139,15 +140,8 @@ async fn one(
     }
 }
 
-fn figures_of<'a>(collected: &'a Collected, found: &Found) -> Option<&'a InstanceFigures> {
-    let wanted = (found.project.as_str(), found.name.as_str(), found.instance_type);
-    let instances = &collected.gathered.snapshot.instances;
-    let at = instances.binary_search_by(|instance| instance.key().cmp(&wanted)).ok()?;
-    instances.get(at)
-}
-
 fn plain(app: &App, found: &Found, collected: Option<&Collected>) -> Instance {
-    let figures = collected.and_then(|collected| figures_of(collected, found));
+    let figures = collected.and_then(|collected| collected.figures_of(found));
     let started = figures.and_then(|instance| instance.figures.boot_time_seconds);
     let started = state::rfc3339(started);
     Instance {
@@ -167,7 +161,7 @@ fn plain(app: &App, found: &Found, collected: Option<&Collected>) -> Instance {
 }
 
 fn full(app: &App, found: &Found, collected: Option<&Collected>) -> InstanceFull {
-    let figures = collected.and_then(|collected| figures_of(collected, found));
+    let figures = collected.and_then(|collected| collected.figures_of(found));
     InstanceFull {
         instance: plain(app, found, collected),
         state: figures.map(|instance| state::state(found, &instance.figures)),

@@ -118,7 +118,25 @@ impl Comparison {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_comparison_and_its_opposite_never_both_match(name in "[a-z0-9]{1,8}", value in "[a-z0-9\"'=]{1,8}") {
+            let matches = |text: &str| Filter::parse(text).map(|filter| filter.matches(&found(&name, "lxc")));
+            let (equal, different) =
+                (matches(&format!("name eq {value}")), matches(&format!("name ne {value}")));
+            prop_assert_ne!(equal.unwrap(), different.unwrap());
+        }
+
+        #[test]
+        fn any_text_is_a_filter_or_refused(text in "(name|type|=| |eq|ne|and|or|u1|\"|x){0,12}") {
+            let blank = text.trim().is_empty();
+            prop_assert!(Filter::parse(&text).is_ok_and(|filter| filter.0.is_empty() == blank) || !blank);
+        }
+    }
 
     fn found(name: &str, project: &str) -> Found {
         Found {
