@@ -20,7 +20,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 # The program that shows whether a package is there, and the package.
-demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:gcc'
+demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:build-essential'
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
   promtool:prometheus jq:jq cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs dnsmasq:dnsmasq-base"
 
