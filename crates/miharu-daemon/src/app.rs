@@ -15,9 +15,6 @@ use crate::respond::ApiError;
 use crate::source::{Finder, options};
 use crate::tls::Tls;
 
-/// How old figures at least are before they are collected again for the sake of a new instance.
-const EAGER: Duration = Duration::from_secs(1);
-
 /// The project that every server of this API has.
 pub(crate) const DEFAULT_PROJECT: &str = "default";
 
@@ -45,15 +42,16 @@ impl App {
     }
 
     /// The figures of a collection that has all of these instances, if that can be: for one that was started after the
-    /// last collection another one is made, though not more often than every [`EAGER`].
+    /// last collection another one is made at once.
     pub(crate) async fn figures_of(&self, wanted: &[Found]) -> Result<Arc<Collected>, String> {
         let collected = self.figures(None).await?;
         if wanted.iter().all(|instance| collected.figures_of(instance).is_some()) {
             return Ok(collected);
         }
         let settings = self.store.load().config.settings();
-        let max_age = settings.cache.min(EAGER);
-        self.cache.get(Wish { options: options(&settings), max_age, patience: None }).await
+        let wish = Wish { options: options(&settings), max_age: Duration::ZERO, patience: None };
+        // Figures that lack a new instance are better than none.
+        Ok(self.cache.get(wish).await.unwrap_or(collected))
     }
 
     /// Who runs now; where that cannot be told in time, who ran at the last collection.
