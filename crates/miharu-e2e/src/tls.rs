@@ -31,10 +31,7 @@ impl Certificate {
     /// # Errors
     /// When openssl cannot.
     pub fn create_in(dir: &Path, name: &str) -> Result<Self> {
-        let line = format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:secp384r1 -sha384 -keyout {name}.key -nodes -out {name}.crt \
-             -days 3650 -subj \"/CN=metrics.local\""
-        );
+        let line = openssl_line(name);
         shell::output(Command::new("/bin/sh").args(["-c", &line]).current_dir(dir))?;
         Ok(Self { crt: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) })
     }
@@ -76,6 +73,15 @@ impl Certificate {
         let pem = std::fs::read_to_string(&self.crt)?;
         Ok(pem.lines().filter(|line| !line.starts_with("-----")).collect())
     }
+}
+
+/// The line of the Incus page, which makes `NAME.crt` and `NAME.key`.
+#[must_use]
+pub fn openssl_line(name: &str) -> String {
+    format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:secp384r1 -sha384 -keyout {name}.key -nodes -out {name}.crt \
+         -days 3650 -subj \"/CN=metrics.local\""
+    )
 }
 
 /// Asks an HTTPS listener with curl, trusting only `server`, the server's own certificate.
