@@ -76,6 +76,7 @@ impl App {
 
     /// Commits a change on a thread that may block.
     pub(crate) async fn commit(self: &Arc<Self>, change: Change) -> Result<Arc<State>, Error> {
+        log(&self.store.load(), &change);
         let app = Arc::clone(self);
         let committed = tokio::task::spawn_blocking(move || app.store.commit(&change, None)).await;
         committed.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
@@ -88,5 +89,31 @@ impl App {
         F: Future<Output = Result<T, ApiError>> + Send + 'static,
     {
         tokio::spawn(change).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+    }
+}
+
+/// Tells the log who and what is trusted and which keys changed; values may be nobody's business.
+fn log(state: &State, change: &Change) {
+    match change {
+        Change::Config(config) => {
+            let (before, after) = (state.config.values(), config.values());
+            let keys: BTreeSet<&String> =
+                before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).collect();
+            tracing::info!(?keys, "changing the configuration");
+        }
+        Change::AddCertificate(entry) | Change::UpdateCertificate(entry) => {
+            tracing::info!(
+                name = entry.name,
+                fingerprint = entry.certificate.fingerprint(),
+                r#type = entry.certificate_type.as_str(),
+                projects = ?entry.projects,
+                "trusting a certificate"
+            );
+        }
+        Change::RemoveCertificate(fingerprint) => {
+            tracing::info!(fingerprint, "no longer trusting a certificate")
+        }
+        Change::AddProject(name, _) => tracing::info!(name, "declaring a project"),
+        Change::RemoveProject(name) => tracing::info!(name, "no longer declaring a project"),
     }
 }

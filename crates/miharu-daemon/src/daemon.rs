@@ -110,7 +110,8 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
 
 fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
     let machine = Machine::read(roots);
-    let store = Store::open(&dir.join("miharu.db"))?;
+    // Its words name their cause already.
+    let store = Store::open(&dir.join("miharu.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
     let settings = store.load().config.settings();
     let identity = Arc::new(Identity::open(dir, || machine.certificate_names(&own_addresses(roots)))?);
     let tls = Arc::new(Tls::new(identity, Versions::of(&settings))?);

@@ -74,12 +74,13 @@ fn is_version_one(parameters: &str) -> bool {
 
 /// The compression: the one with the best quality value, zstd before gzip where they are liked equally.
 pub(crate) fn encoding(headers: &HeaderMap) -> Encoding {
-    let (mut gzip, mut zstd, mut any) = (None, None, None);
+    let (mut gzip, mut zstd, mut any, mut identity) = (None, None, None, 0);
     for (range, _, quality) in ranges(headers, &ACCEPT_ENCODING) {
         match range.to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => gzip = Some(quality),
             "zstd" => zstd = Some(quality),
             "*" => any = Some(quality),
+            "identity" => identity = quality,
             _ => {}
         }
     }
@@ -87,6 +88,8 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Encoding {
     let (gzip, zstd) = (gzip.or(any).unwrap_or(0), zstd.or(any).unwrap_or(0));
     match (gzip, zstd) {
         (0, 0) => Encoding::Identity,
+        // Uncompressed only where that is named and liked better: among equals, less to send is better for both.
+        (gzip, zstd) if identity > gzip.max(zstd) => Encoding::Identity,
         (gzip, zstd) if zstd >= gzip => Encoding::Zstd,
         _ => Encoding::Gzip,
     }
@@ -185,6 +188,9 @@ mod tests {
             ("gzip;q=0", Encoding::Identity),
             ("gzip;q=0, *", Encoding::Zstd),
             ("identity", Encoding::Identity),
+            ("identity, gzip;q=0.5", Encoding::Identity),
+            ("identity;q=0.5, gzip;q=0.5", Encoding::Gzip),
+            ("identity;q=0, gzip;q=0.1", Encoding::Gzip),
             ("deflate, br", Encoding::Identity),
             ("gzip;q=abc", Encoding::Identity),
             ("gzip;q=NaN, zstd;q=inf", Encoding::Identity),

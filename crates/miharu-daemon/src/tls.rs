@@ -72,3 +72,6 @@ fn config(identity: &Arc<Identity>, versions: Versions) -> anyhow::Result<Arc<Se
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }
+
+#[cfg(test)]
+mod tests;

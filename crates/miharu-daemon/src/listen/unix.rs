@@ -38,8 +38,7 @@ impl UnixListener {
     pub(crate) fn bind(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
         remove_stale(path)?;
         let listener = tokio::net::UnixListener::bind(path).with_context(|| path.display().to_string())?;
-        std::os::unix::fs::chown(path, None, group)
-            .with_context(|| format!("{}: giving it to group {group:?}", path.display()))?;
+        std::os::unix::fs::chown(path, None, group).with_context(|| group_refused(path, group))?;
         std::fs::set_permissions(path, Permissions::from_mode(0o660))
             .with_context(|| path.display().to_string())?;
         Ok(Self { path: path.to_owned(), listener })
@@ -66,6 +65,11 @@ impl ServedUnix {
         let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
         let _gone = self.permits.acquire_many(all).await;
     }
+}
+
+fn group_refused(path: &Path, group: Option<u32>) -> String {
+    let group = group.map(|group| group.to_string()).unwrap_or_default();
+    format!("{}: it cannot be given to group {group} (without CAP_CHOWN only to an own one)", path.display())
 }
 
 fn remove_stale(path: &Path) -> anyhow::Result<()> {

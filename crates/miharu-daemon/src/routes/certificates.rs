@@ -102,6 +102,10 @@ pub(super) async fn replace(
     headers: HeaderMap,
     Json(body): Json<CertificatePut>,
 ) -> Answer {
+    // A PUT without a type would else make a reader of metrics a client that may do everything.
+    if body.certificate_type.is_empty() {
+        return Err(ApiError::bad_request("Unknown certificate type '': expected client or metrics"));
+    }
     update(app, fingerprint, headers, move |_| body).await
 }
 

@@ -12,7 +12,7 @@ use miharu_metrics::encode::ServerWide;
 use miharu_metrics::{Prefix, Scope};
 
 use crate::app::App;
-use crate::auth::{Caller, MetricsRight};
+use crate::auth::{Caller, MetricsRight, ShownCertificate};
 use crate::cache::{Collected, Rendering, patience};
 use crate::negotiate;
 use crate::respond::{Answer, ApiError, Parameters};
@@ -24,12 +24,15 @@ const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
+    shown: Option<ShownCertificate>,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Answer {
     let settings = app.store.load().config.settings();
     let right = if settings.metrics_authentication { caller.metrics() } else { MetricsRight::All };
     if right == MetricsRight::None {
+        let shown = shown.map(|shown| shown.fingerprint);
+        tracing::debug!(fingerprint = shown, "metrics refused: no certificate, or one that is not trusted");
         return Err(ApiError::forbidden());
     }
     let timeout = headers.get(&SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse().ok());

@@ -176,6 +176,8 @@ fn addresses(listener: SocketAddr, roots: &Roots) -> Vec<String> {
 async fn environment(app: &App, project: &str) -> Environment {
     let machine = &app.machine;
     let identity = app.tls.identity();
+    // A client that learns the fingerprint here is to meet it at its next handshake.
+    identity.reload_if_changed();
     let address = match app.listeners.get() {
         Some(listeners) => listeners.https_address().await,
         None => None,

@@ -328,6 +328,11 @@ async fn a_certificate_lives_from_post_to_delete() {
     let path = format!("/1.0/certificates/{}", fingerprint.chars().take(12).collect::<String>());
     let who = Who::Shows(Entrance::Https, der.clone());
     assert!(!shown(&bench.get(&who, "/1.0/metrics").await.1).1);
+    let (status, error) = bench.change("PUT", &path, json!({"name": "prom"})).await;
+    assert_eq!(
+        (status.as_u16(), error.as_str()),
+        (400, "Unknown certificate type '': expected client or metrics")
+    );
     let open = json!({"restricted": false});
     assert_eq!(bench.change("PATCH", &path, open).await.0, OK);
     assert!(shown(&bench.get(&who, "/1.0/metrics").await.1).1);
