@@ -44,7 +44,9 @@ impl Roots {
     /// all else below the host's root. A path with `..` in it is not translated but refused.
     #[must_use]
     pub fn host_path(&self, path: &Path) -> Option<PathBuf> {
-        if path.components().any(|part| matches!(part, std::path::Component::ParentDir)) || !path.is_absolute() {
+        if path.components().any(|part| matches!(part, std::path::Component::ParentDir))
+            || !path.is_absolute()
+        {
             return None;
         }
         let placed = [("/var/lib", &self.var_lib), ("/run", &self.run), ("/var/run", &self.run)];
