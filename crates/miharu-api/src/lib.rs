@@ -7,6 +7,7 @@
 pub mod certificates;
 pub mod envelope;
 pub mod instances;
+pub mod internal;
 pub mod projects;
 pub mod server;
 
@@ -16,6 +17,7 @@ pub use instances::{
     Instance, InstanceFull, InstanceState, StateCpu, StateDisk, StateMemory, StateNetwork,
     StateNetworkAddress, StateNetworkCounters,
 };
+pub use internal::{CertificateRenewal, RenewedCertificate};
 pub use projects::{Project, ProjectsPost};
 pub use server::{Environment, Server, ServerPut};
 

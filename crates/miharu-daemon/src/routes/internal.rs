@@ -4,19 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use miharu_collect::host::own_addresses;
-use serde::Deserialize;
+use miharu_api::{CertificateRenewal, RenewedCertificate};
 
 use crate::app::App;
 use crate::auth::LocalOnly;
 use crate::respond::{Answer, ApiError, Json, done, ok};
-
-/// The body of `POST /internal/renew-certificate`.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Renewal {
-    /// Names and addresses beside those of the machine.
-    san: Vec<String>,
-}
 
 /// `GET /internal/ready`: the socket is served only once everything else is, so an answer is all there is to it.
 pub(super) async fn ready(_: LocalOnly) -> Answer {
@@ -35,16 +27,15 @@ pub(super) async fn reload(_: LocalOnly, State(app): State<Arc<App>>) -> Answer 
 pub(super) async fn renew_certificate(
     _: LocalOnly,
     State(app): State<Arc<App>>,
-    Json(body): Json<Renewal>,
+    Json(body): Json<CertificateRenewal>,
 ) -> Answer {
     let renewal = move || {
         let mut names = app.machine.certificate_names(&own_addresses(&app.roots));
         names.extend(body.san);
         app.tls.identity().renew(names).map_err(|error| ApiError::bad_request(format!("{error:#}")))?;
         let identity = app.tls.identity();
-        Ok((identity.pem(), identity.fingerprint()))
+        Ok(RenewedCertificate { certificate: identity.pem(), fingerprint: identity.fingerprint() })
     };
-    let (certificate, fingerprint) =
-        tokio::task::spawn_blocking(renewal).await.map_err(ApiError::internal)??;
-    ok(serde_json::json!({ "certificate": certificate, "fingerprint": fingerprint }))
+    let renewed = tokio::task::spawn_blocking(renewal).await.map_err(ApiError::internal)??;
+    ok(renewed)
 }
