@@ -1,7 +1,7 @@
 //! The daemon's state directory: made on the first start, locked while the daemon runs.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -17,11 +17,13 @@ impl StateDir {
     /// Makes the directory where it is missing, with mode 0711 so that the socket's group can reach the socket, and locks
     /// it: two daemons on one state would each undo what the other does.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(path)
-            .with_context(|| format!("{}: the state directory cannot be made (see --dir)", path.display()))?;
+        let made = || format!("{}: the state directory cannot be made (see --dir)", path.display());
+        let new = !path.exists();
+        DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(made)?;
+        if new {
+            // A strict umask would shut the group out of the socket. One that was there is as its owner wants it.
+            std::fs::set_permissions(path, Permissions::from_mode(0o711)).with_context(made)?;
+        }
         let lock = File::open(path).with_context(|| path.display().to_string())?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _lock: lock }),
@@ -58,6 +60,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let first = StateDir::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o711);
         let error = StateDir::open(&path).unwrap_err();
         assert!(error.to_string().starts_with("another miharud is running"), "{error}");
         drop(first);
