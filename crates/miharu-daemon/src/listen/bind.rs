@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::time::Duration;
 
 use miharu_store::ListenAddress;
 use miharu_store::address::Host;
@@ -9,6 +10,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 512;
+/// How long a name may be looked up: a name server that is silent holds up neither the start nor who asks for `/1.0`.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
 /// Whether a socket for all IPv6 addresses takes IPv4 connections too.
 #[derive(Clone, Copy)]
@@ -33,7 +36,7 @@ pub(super) async fn bind(address: &ListenAddress) -> io::Result<tokio::net::TcpL
         }
         Host::Name(name) => {
             let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-            for found in tokio::net::lookup_host((name.as_str(), address.port)).await? {
+            for found in in_time(tokio::net::lookup_host((name.as_str(), address.port))).await? {
                 outcome = listen(found, Stack::Own);
                 if outcome.is_ok() {
                     break;
@@ -43,6 +46,11 @@ pub(super) async fn bind(address: &ListenAddress) -> io::Result<tokio::net::TcpL
         }
     }?;
     tokio::net::TcpListener::from_std(listener)
+}
+
+async fn in_time<T>(look_up: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the name servers did not answer in time"));
+    tokio::time::timeout(LOOKUP_LIMIT, look_up).await.unwrap_or_else(late)
 }
 
 fn no_ipv6(error: &io::Error) -> bool {
@@ -64,4 +72,15 @@ fn listen(address: SocketAddr, stack: Stack) -> io::Result<TcpListener> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_is_not_looked_up_for_ever() {
+        let error = in_time(std::future::pending::<io::Result<()>>()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
 }
