@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use miharu_collect::host::own_addresses;
 use miharu_api::{CertificateRenewal, RenewedCertificate};
+use miharu_collect::host::own_addresses;
 
 use crate::app::App;
 use crate::auth::LocalOnly;
@@ -30,10 +30,10 @@ pub(super) async fn renew_certificate(
     Json(body): Json<CertificateRenewal>,
 ) -> Answer {
     let renewal = move || {
-        let mut names = app.machine.certificate_names(&own_addresses(&app.roots));
-        names.extend(body.san);
-        app.tls.identity().renew(names).map_err(|error| ApiError::bad_request(format!("{error:#}")))?;
+        let own = app.machine.certificate_names(&own_addresses(&app.roots));
         let identity = app.tls.identity();
+        let refused = |error| ApiError::bad_request(format!("{error:#}"));
+        identity.renew(own, body.san).map_err(refused)?;
         Ok(RenewedCertificate { certificate: identity.pem(), fingerprint: identity.fingerprint() })
     };
     let renewed = tokio::task::spawn_blocking(renewal).await.map_err(ApiError::internal)??;

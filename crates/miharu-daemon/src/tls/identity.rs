@@ -1,7 +1,9 @@
 //! The server's own certificate: made on the first start, picked up again when its files change.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -104,8 +106,21 @@ impl Identity {
 impl Identity {
     /// Makes the server's own certificate anew for these names, with the key that it has: so one file is replaced, and a
     /// kill at any moment leaves a pair that fits.
-    pub(crate) fn renew(&self, names: Vec<String>) -> anyhow::Result<()> {
-        make(&self.dir.join("server.crt"), &self.dir.join("server.key"), names)?;
+    ///
+    /// # Errors
+    /// For what cannot be a name, and where the cluster's certificate is shown: its members share that.
+    pub(crate) fn renew(&self, own: Vec<String>, further: Vec<String>) -> anyhow::Result<()> {
+        let (certificate, key) = (self.dir.join("server.crt"), self.dir.join("server.key"));
+        let shown = pair(&self.dir).0;
+        if shown != certificate {
+            bail!("{} is shown in the place of {}", shown.display(), certificate.display());
+        }
+        if let Some(name) = further.iter().find(|name| !is_name(name)) {
+            bail!("'{name}' is neither a host name nor an address");
+        }
+        let mut seen = BTreeSet::new();
+        let names = own.into_iter().chain(further).filter(|name| seen.insert(name.clone())).collect();
+        make(&certificate, &key, names)?;
         self.reload();
         Ok(())
     }
@@ -115,6 +130,16 @@ impl ResolvesServerCert for Identity {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.current.load().certified))
     }
+}
+
+/// Whether a client could look for a server under this: an address, or a host name, which may begin with `*.`.
+fn is_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(known)
+    };
+    name.parse::<IpAddr>().is_ok()
+        || name.len() <= 253 && name.strip_prefix("*.").unwrap_or(name).split('.').all(label)
 }
 
 /// The pair in use: the cluster's where there is one, else the server's own.
@@ -233,11 +258,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity::open(dir.path(), names).unwrap();
         let before = identity.fingerprint();
-        identity.renew(vec!["other".to_owned()]).unwrap();
+        let further = |name: &str| vec![name.to_owned()];
+        identity.renew(names(), further("host")).unwrap();
         assert_ne!(identity.fingerprint(), before);
-        assert!(identity.renew(vec!["not a name \u{e9}".to_owned()]).is_err());
+        for name in ["not a name", "\u{e9}", "", "a..b", "https://host", "10.0.0.1:9100", "x*"] {
+            assert!(identity.renew(names(), further(name)).is_err(), "{name}");
+        }
+        for name in ["metrics.example.org", "*.example.org", "10.0.0.1", "2001:db8::1", "my_host"] {
+            assert!(identity.renew(names(), further(name)).is_ok(), "{name}");
+        }
         let after = Identity::open(dir.path(), names).unwrap();
         assert_eq!(identity.fingerprint(), after.fingerprint());
+
+        for (own, cluster) in [("server.crt", "cluster.crt"), ("server.key", "cluster.key")] {
+            std::fs::copy(dir.path().join(own), dir.path().join(cluster)).unwrap();
+        }
+        let error = identity.renew(names(), further("host")).unwrap_err();
+        assert!(error.to_string().contains("cluster.crt is shown"), "{error}");
     }
 
     #[test]
