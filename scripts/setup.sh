@@ -20,16 +20,19 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 # The program that shows whether a package is there, and the package.
-demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:gcc'
+demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:build-essential'
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
   promtool:prometheus jq:jq cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs dnsmasq:dnsmasq-base"
 
-updated=0
+# Without a network everything below would wait for it in turn: one failed attempt is enough.
+updated=no
 update() {
-  [ $updated -eq 1 ] && return 0
+  case $updated in yes) return 0 ;; failed) return 1 ;; esac
   say "reading the package lists"
-  "${sudo[@]}" apt-get update -qq >"$log" 2>&1 || { fail "apt-get update failed:"; return 1; }
-  updated=1
+  if "${sudo[@]}" apt-get update -qq -o Acquire::Retries=2 >"$log" 2>&1; then updated=yes; return 0; fi
+  updated=failed
+  fail "apt-get update failed:"
+  return 1
 }
 
 install() { # packages…
@@ -84,7 +87,7 @@ fetch_kernel() {
   fi
   say "fetching the guest's kernel, $package"
   local tmp; tmp=$(mktemp -d); chmod 755 "$tmp"
-  { (cd "$tmp" && apt-get download -qq "$package") || { updated=0; update && (cd "$tmp" && apt-get download -qq "$package"); }; } >"$log" 2>&1
+  { (cd "$tmp" && apt-get download -qq "$package") || { update && (cd "$tmp" && apt-get download -qq "$package"); }; } >"$log" 2>&1
   mkdir -p "$cache"
   if compgen -G "$tmp/*.deb" >/dev/null && dpkg -x "$tmp"/*.deb "$tmp/kernel" && rm -rf "$cache/kernel" && mv "$tmp/kernel" "$cache/kernel"
   then :; else fail "could not fetch $package:"; fi
@@ -96,10 +99,10 @@ install_parser() {
   "$cache/venv/bin/python" -c 'import prometheus_client.openmetrics.parser' 2>/dev/null && return 0
   say "installing prometheus_client from PyPI into target/"
   mkdir -p "$cache"
-  if { python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q 'prometheus_client>=0.20,<1'; } >"$log" 2>&1; then return; fi
+  if { python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q --retries 1 --timeout 20 'prometheus_client>=0.20,<1'; } >"$log" 2>&1; then return; fi
   rm -rf "$cache/venv"
   install python3-venv
-  { python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q 'prometheus_client>=0.20,<1'; } >"$log" 2>&1 ||
+  { python3 -m venv "$cache/venv" && "$cache/venv/bin/pip" install -q --retries 1 --timeout 20 'prometheus_client>=0.20,<1'; } >"$log" 2>&1 ||
     { rm -rf "$cache/venv"; fail "could not install prometheus_client:"; }
 }
 

@@ -3,6 +3,7 @@
 # With MIHARU_E2E=require a live test that cannot run here is a failure instead of a skip.
 set -u
 cd "$(dirname "$0")/.." || exit 1
+export PATH=$PATH:/usr/sbin:/sbin
 scripts/setup.sh test || echo "test: going on with what is there"
 
 work=$(mktemp -d)

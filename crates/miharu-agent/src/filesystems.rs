@@ -69,7 +69,7 @@ fn measure(pool: &Pool, whose: Whose, file_systems: &[FileSystem]) -> Vec<Filesy
     let requests = file_systems.iter().map(|file_system| Request::new(whose, file_system)).collect();
     let answers = pool.ask(requests, Instant::now() + PATIENCE);
     let rows = file_systems.iter().zip(answers).filter_map(|(file_system, answer)| {
-        let answer = answer?;
+        let answer = answer.answer()?;
         let mount = file_system.mounts.get(answer.mount)?;
         Some(Filesystem {
             device: mount.source.clone(),

@@ -35,7 +35,7 @@ pub struct CertificatesPost {
     /// Whether it is limited to [`projects`](Self::projects).
     pub restricted: bool,
     /// The projects that it may see.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "crate::null_is_default")]
     pub projects: Vec<String>,
     /// The certificate as base64 of its DER; empty for the one of the TLS connection.
     pub certificate: String,
@@ -63,7 +63,7 @@ pub struct CertificatePut {
     /// Whether it is limited to [`projects`](Self::projects).
     pub restricted: bool,
     /// The projects that it may see.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "crate::null_is_default")]
     pub projects: Vec<String>,
     /// The certificate, PEM; empty, or the same as before.
     pub certificate: String,
@@ -93,11 +93,6 @@ pub struct CertificatePatch {
     /// What people say of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-}
-
-/// Go clients write an empty list as `null`.
-fn null_is_default<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 #[cfg(test)]

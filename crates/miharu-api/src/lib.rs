@@ -7,6 +7,7 @@
 pub mod certificates;
 pub mod envelope;
 pub mod instances;
+pub mod internal;
 pub mod projects;
 pub mod report;
 pub mod server;
@@ -17,6 +18,16 @@ pub use instances::{
     Instance, InstanceFull, InstanceState, StateCpu, StateDisk, StateMemory, StateNetwork,
     StateNetworkAddress, StateNetworkCounters,
 };
+pub use internal::{CertificateRenewal, RenewedCertificate};
 pub use projects::{Project, ProjectsPost};
 pub use report::{Answer, Report, Request};
 pub use server::{Environment, Server, ServerPut};
+
+/// Go clients write an empty list or map as `null`.
+pub(crate) fn null_is_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    T: serde::Deserialize<'de> + Default,
+    D: serde::Deserializer<'de>,
+{
+    Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}

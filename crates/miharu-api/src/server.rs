@@ -39,6 +39,7 @@ pub struct Server {
 #[serde(default)]
 pub struct ServerPut {
     /// Server keys and their values. Values may come as strings, numbers, booleans or null.
+    #[serde(deserialize_with = "crate::null_is_default")]
     pub config: BTreeMap<String, serde_json::Value>,
 }
 

@@ -89,6 +89,11 @@ impl Client {
         Self { socket: dir.join("unix.socket"), trace }
     }
 
+    /// The daemon's directory, where its certificate is.
+    pub(crate) fn dir(&self) -> &Path {
+        self.socket.parent().unwrap_or(Path::new("."))
+    }
+
     /// GETs a resource and returns its metadata.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.send(Ask::new(Method::GET, path)).await?.metadata()

@@ -109,6 +109,16 @@ pub(crate) fn read(instance: &Instance, host: &Host, reader: &mut Reader) -> mih
     let directory = &instance.directory;
     let found = filesystems::find(&instance.init, directory, &host.mounts, host.remote, buffer);
     raw.found = raw.keep(found)?.unwrap_or_default();
+    if !raw.problems.is_empty() {
+        // A process that ends answers some of its files with other errors than that it is gone (EINVAL of mountinfo).
+        let has_ended = match instance.init.stat(buffer) {
+            Ok(stat) => !stat.is_alive(),
+            Err(error) => error.is_gone(),
+        };
+        if has_ended {
+            return Err(Error::Gone(instance.init.path().to_owned()));
+        }
+    }
     Ok(raw)
 }
 
@@ -136,5 +146,49 @@ fn traffic(read: process::Counters) -> Traffic {
         packets: Some(read.packets),
         errs: Some(read.errs),
         drop: Some(read.drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use miharu_instances::{Incarnation, Kind};
+
+    use super::*;
+
+    /// What is read of a process in this state whose mountinfo gives an error.
+    fn with_state(state: char) -> miharu_linux::Result<Raw> {
+        let base = tempfile::tempdir().unwrap();
+        let proc = base.path().join("proc/77");
+        fs::create_dir_all(proc.join("net")).unwrap();
+        fs::write(proc.join("net/dev"), "").unwrap();
+        fs::write(proc.join("stat"), format!("77 (init) {state} 1 0 0 0 0 0 0 0 0 0 1 2 3 4 5 6 1 0 99 0\n"))
+            .unwrap();
+        // A directory in a file's place is an error that is not that the file is gone.
+        fs::create_dir(proc.join("mountinfo")).unwrap();
+        let roots = Roots::at(base.path());
+        let instance = Instance {
+            project: "lxc".into(),
+            name: "c1".into(),
+            kind: Kind::Container,
+            runtime: "lxc",
+            id: "c1".into(),
+            init: Arc::new(ProcDir::open(&roots, 77).unwrap()),
+            cgroup: cgroup::CgroupPaths::default(),
+            incarnation: Incarnation { cgroup_inode: 0, init_pid: 77, init_start: 99 },
+            vm: None,
+            directory: "c1".into(),
+        };
+        let options = Options::default();
+        let host = Host::new(&roots, HostFacts::default(), None, &options, &mut Buffer::new());
+        read(&instance, &host, &mut Reader::default())
+    }
+
+    #[test]
+    fn a_process_that_ends_in_mid_read_is_gone_without_noise() {
+        assert!(with_state('Z').unwrap_err().is_gone());
+        assert_eq!(with_state('S').unwrap().problems.len(), 1);
     }
 }

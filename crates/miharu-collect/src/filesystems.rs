@@ -1,6 +1,6 @@
 //! An instance's file systems: chosen from its mounts, asked for their sizes, told apart from shared ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use miharu_linux::mounts::{
 };
 use miharu_linux::process::ProcDir;
 use miharu_linux::read::Buffer;
-use miharu_linux::statfs::{Answer, Pool, Request, Sizes, Whose};
+use miharu_linux::statfs::{Answer, Pool, Reply, Request, Sizes, Whose};
 use miharu_metrics::figures;
 
 /// Whether file systems that an instance only has a directory on are reported (`metrics.shared_filesystems`).
@@ -26,6 +26,14 @@ pub enum SharedFilesystems {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     chosen: Vec<(FileSystem, Vec<Sharing>)>,
+}
+
+/// The file systems of one instance with their sizes.
+#[derive(Debug, Default)]
+pub(crate) struct Measured {
+    pub(crate) rows: Vec<figures::Filesystem>,
+    /// How many did not answer in time, or are left alone as they did not before.
+    pub(crate) late: usize,
 }
 
 /// Chooses from the mounts of an instance whose directory on the host is called `directory`.
@@ -51,7 +59,7 @@ pub(crate) fn measure(
     pool: &Pool,
     shared: SharedFilesystems,
     deadline: Instant,
-) -> Vec<Vec<figures::Filesystem>> {
+) -> Vec<Measured> {
     let mut requests = Vec::new();
     let mut of_host = Vec::new();
     let mut host_places: HashMap<Device, usize> = HashMap::new();
@@ -66,24 +74,30 @@ pub(crate) fn measure(
             }
         }
     }
+    let several = owned_by_several(&found);
     let own = requests.len();
     requests.append(&mut of_host);
     let mut answers = pool.ask(requests, deadline);
     let host_answers = answers.split_off(own.min(answers.len()));
     let host_sizes = |mount: &Mount| {
-        let answer = host_answers.get(*host_places.get(&mount.device)?)?;
-        answer.map(|answer| answer.sizes)
+        let reply = host_answers.get(*host_places.get(&mount.device)?)?;
+        reply.answer().map(|answer| answer.sizes)
     };
     let mut answers = answers.into_iter();
     let mut all = Vec::with_capacity(found.len());
     for (_, found) in &found {
-        let mut rows = Vec::with_capacity(found.chosen.len());
+        let mut measured = Measured::default();
         for (file_system, sharing) in &found.chosen {
             // One answer for each, whether or not it makes a row.
-            let Some(answer) = answers.next().flatten() else { continue };
-            rows.extend(row(file_system, sharing, answer, host_sizes, shared));
+            match answers.next().unwrap_or_default() {
+                Reply::Sizes(answer) => {
+                    measured.rows.extend(row(file_system, sharing, answer, host_sizes, &several, shared));
+                }
+                Reply::Nothing => {}
+                Reply::Late => measured.late += 1,
+            }
         }
-        all.push(rows);
+        all.push(measured);
     }
     all
 }
@@ -95,18 +109,41 @@ fn shared_on(sharing: &Sharing) -> Option<&SharedOn> {
     }
 }
 
+/// The devices that look like an instance's own and that several have: each mounted the same disk by itself, and
+/// the host did not.
+fn owned_by_several(found: &[(Whose, Found)]) -> HashSet<Device> {
+    let (mut once, mut several) = (HashSet::new(), HashSet::new());
+    for (_, found) in found {
+        let is_own = |(_, sharing): &&(FileSystem, Vec<Sharing>)| sharing.contains(&Sharing::Own);
+        for (file_system, _) in found.chosen.iter().filter(is_own) {
+            // All mounts of one of an instance's file systems are of one device, which no other one of its has.
+            let device = file_system.mounts.first().map(|mount| mount.device);
+            several.extend(device.filter(|device| !once.insert(*device)));
+        }
+    }
+    several
+}
+
+/// Whether an instance is shown less than the whole of the host's file system: its directory has a project quota. Some
+/// file systems' sizes (ZFS) move by themselves between two questions, which is no quota.
+fn has_quota(own: Sizes, host: Sizes) -> bool {
+    own.size < host.size.saturating_sub(host.size / 100)
+}
+
 fn row(
     file_system: &FileSystem,
     sharing: &[Sharing],
     answer: Answer,
     host_sizes: impl Fn(&Mount) -> Option<Sizes>,
+    several: &HashSet<Device>,
     shared: SharedFilesystems,
 ) -> Option<figures::Filesystem> {
     let mount = file_system.mounts.get(answer.mount)?;
     // A project quota on the instance's directory shows a size of its own: then nothing is shared.
     let on = sharing.get(answer.mount).and_then(shared_on);
-    let on = on.filter(|on| host_sizes(&on.mount).is_none_or(|host| host.size == answer.sizes.size));
-    if on.is_some() && shared == SharedFilesystems::LeaveOut {
+    let on = on.filter(|on| !host_sizes(&on.mount).is_some_and(|host| has_quota(answer.sizes, host)));
+    let is_shared = on.is_some() || several.contains(&mount.device);
+    if is_shared && shared == SharedFilesystems::LeaveOut {
         return None;
     }
     Some(figures::Filesystem {
@@ -118,6 +155,78 @@ fn row(
         avail_bytes: Some(answer.sizes.avail),
         files: answer.sizes.files,
         files_free: answer.sizes.files_free,
-        sharing: if on.is_some() { figures::Sharing::Shared } else { figures::Sharing::Own },
+        sharing: if is_shared { figures::Sharing::Shared } else { figures::Sharing::Own },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "27 1 254:0 / / rw - ext4 /dev/vda rw\n\
+        31 27 253:1 / /pool/containers/c1 rw - ext4 /dev/mapper/c1 rw\n";
+
+    /// An instance called `directory` with these mounts.
+    fn instance(pid: u32, directory: &str, mountinfo: &str) -> (Whose, Found) {
+        let host = HostMounts::parse(HOST.as_bytes());
+        let mounts = mounts::parse(mountinfo.as_bytes(), 100);
+        let chosen = mounts::select(&mounts, RemoteFilesystems::Skip).into_iter().map(|file_system| {
+            let sharing = file_system.mounts.iter().map(|m| host.sharing(m, OsStr::new(directory))).collect();
+            (file_system, sharing)
+        });
+        (Whose::Process { pid, start_ticks: 1 }, Found { chosen: chosen.collect() })
+    }
+
+    fn sizes(size: u64) -> Sizes {
+        Sizes { size, free: 5, avail: 4, files: None, files_free: None }
+    }
+
+    /// The rows of all instances, every file system of theirs with `own` bytes and every one of the host with `host`.
+    fn rows(found: &[(Whose, Found)], own: u64, host: u64, shared: SharedFilesystems) -> Vec<String> {
+        let several = owned_by_several(found);
+        let mut rows = Vec::new();
+        for (_, found) in found {
+            for (file_system, sharing) in &found.chosen {
+                let answer = Answer { mount: 0, sizes: sizes(own) };
+                let row = row(file_system, sharing, answer, |_| Some(sizes(host)), &several, shared);
+                rows.extend(row.map(|row| format!("{} {} {:?}", row.device, row.mountpoint, row.sharing)));
+            }
+        }
+        rows
+    }
+
+    const DISK: &str = "1 0 7:1 / / rw - ext4 /dev/loop1 rw\n2 1 7:9 / /d rw - xfs /dev/loop9 rw\n";
+
+    #[test]
+    fn a_disk_that_several_instances_mount_is_shared() {
+        let alone = [instance(10, "c1", DISK)];
+        let expected = ["/dev/loop1 / Own", "/dev/loop9 /d Own"];
+        assert_eq!(rows(&alone, 100, 100, SharedFilesystems::Serve), expected);
+        let [first] = alone;
+        let other = "1 0 7:2 / / rw - ext4 /dev/loop2 rw\n2 1 7:9 / /e rw - xfs /dev/loop9 rw\n";
+        let both = [first, instance(11, "c2", other)];
+        let expected =
+            ["/dev/loop1 / Own", "/dev/loop9 /d Shared", "/dev/loop2 / Own", "/dev/loop9 /e Shared"];
+        assert_eq!(rows(&both, 100, 100, SharedFilesystems::Serve), expected);
+        let expected = ["/dev/loop1 / Own", "/dev/loop2 / Own"];
+        assert_eq!(rows(&both, 100, 100, SharedFilesystems::LeaveOut), expected);
+    }
+
+    #[test]
+    fn an_own_volume_stays_so_when_another_instance_sees_it() {
+        let own = instance(10, "c1", "1 0 253:1 / / rw - ext4 /dev/mapper/c1 rw\n");
+        let text = "1 0 254:0 /c2 / rw - ext4 /dev/vda rw\n2 1 253:1 /x /x rw - ext4 /dev/mapper/c1 rw\n";
+        let found = [own, instance(11, "c2", text)];
+        let expected = ["/dev/mapper/c1 / Own", "/dev/vda / Shared", "/dev/mapper/c1 /x Shared"];
+        assert_eq!(rows(&found, 100, 100, SharedFilesystems::Serve), expected);
+    }
+
+    #[test]
+    fn a_project_quota_is_smaller_and_a_size_that_moves_is_none() {
+        let found = [instance(10, "c2", "1 0 254:0 /c2 / rw - ext4 /dev/vda rw\n")];
+        assert_eq!(rows(&found, 10, 10_000, SharedFilesystems::LeaveOut), ["/dev/vda / Own"]);
+        for moved in [9_999, 10_000, 10_001] {
+            assert_eq!(rows(&found, moved, 10_000, SharedFilesystems::Serve), ["/dev/vda / Shared"]);
+        }
+    }
 }

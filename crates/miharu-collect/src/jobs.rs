@@ -21,8 +21,10 @@ const MAX_LOST: usize = 8;
 pub(crate) enum Outcome<T> {
     /// It is done; how long it took.
     Done(T, Duration),
-    /// It did not come back within its own time, or within what was left for all.
+    /// It did not come back within its own time.
     TimedOut,
+    /// It was under way, and within its own time, when the time for all was over.
+    CutOff,
     /// It panicked, which is a defect; the others go on.
     Failed,
     /// Its turn did not come before the time for all was over.
@@ -92,12 +94,14 @@ impl Runner {
         loop {
             let now = Instant::now();
             let late: Vec<_> = (state.running.iter())
-                .filter(|(_, (_, started))| now >= limits.all || now >= *started + limits.each)
-                .map(|(index, (reader, _))| (*index, *reader))
+                .filter(|(_, started)| now >= limits.all || now >= **started + limits.each)
+                .map(|(index, started)| (*index, *started))
                 .collect();
-            for (index, _) in &late {
+            for (index, started) in &late {
                 state.running.remove(index);
-                state.done.insert(*index, Outcome::TimedOut);
+                let is_its_own_fault = now >= *started + limits.each;
+                let outcome = if is_its_own_fault { Outcome::TimedOut } else { Outcome::CutOff };
+                state.done.insert(*index, outcome);
                 state.readers = state.readers.saturating_sub(1);
             }
             if now >= limits.all || state.done.len() == count {
@@ -117,7 +121,7 @@ impl Runner {
                 return std::mem::take(&mut state.done);
             }
             // No job that begins while this thread sleeps can be late before its own time has passed.
-            let next = state.running.values().map(|(_, started)| *started + limits.each).min();
+            let next = state.running.values().map(|started| *started + limits.each).min();
             let until = next.unwrap_or(now + limits.each).min(limits.all);
             let pause = until.saturating_duration_since(now);
             state = run.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
@@ -152,7 +156,6 @@ impl Runner {
 
 fn read<J, S: Default, T>(run: &Run<J, T>, work: &impl Fn(J, &mut S) -> T) {
     let mut own = S::default();
-    let reader = std::thread::current().id();
     loop {
         let mut state = run.lock();
         let Some((index, item)) = state.waiting.pop_front() else {
@@ -160,7 +163,7 @@ fn read<J, S: Default, T>(run: &Run<J, T>, work: &impl Fn(J, &mut S) -> T) {
             return;
         };
         let started = Instant::now();
-        state.running.insert(index, (reader, started));
+        state.running.insert(index, started);
         drop(state);
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| work(item, &mut own)));
         let mut state = run.lock();
@@ -197,7 +200,7 @@ impl<J, T> Run<J, T> {
 
 struct State<J, T> {
     waiting: VecDeque<(usize, J)>,
-    running: HashMap<usize, (std::thread::ThreadId, Instant)>,
+    running: HashMap<usize, Instant>,
     done: HashMap<usize, Outcome<T>>,
     /// Threads that take jobs; those given up do not count.
     readers: usize,
@@ -249,6 +252,8 @@ mod tests {
         });
         assert!(began.elapsed() < Duration::from_millis(450));
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
+        assert!(outcomes.iter().any(|o| matches!(o, Outcome::CutOff)), "no fault of that job");
+        assert!(!outcomes.iter().any(|o| matches!(o, Outcome::TimedOut)));
         assert!(matches!(outcomes.first(), Some(Outcome::Done(0, _))));
     }
 

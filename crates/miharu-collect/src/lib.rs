@@ -31,6 +31,7 @@ pub use warning::Warning;
 
 /// What the daemon asks of its host outside of a collection.
 pub mod host {
+    pub use miharu_linux::addresses::own_addresses;
     pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability};
     pub use miharu_linux::read::Buffer;
     pub use miharu_linux::socket::{Listener, listener};

@@ -49,6 +49,14 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
         Some(Version::V1) | None => "cgroup1",
     };
     let guests = rows.iter().filter_map(|(instance, raw)| guest(instance, raw)).collect();
+    for (instance, raw) in &mut rows {
+        let left_out = raw.figures.normalise();
+        if left_out > 0 {
+            let message =
+                format!("{left_out} of its devices or mounts are called as others; they are left out");
+            round.warn(instance, message);
+        }
+    }
     let instances = rows.into_iter().map(|(instance, raw)| to_metrics(&instance, raw, source, now)).collect();
     let mut warnings = round.warnings;
     warnings.sort();
@@ -191,8 +199,9 @@ impl Round<'_> {
                 hung.gave_up(&instance.incarnation, Instant::now());
                 Some(self.failed(instance, timeout, "could not be read in time (metrics.instance_timeout)"))
             }
-            Outcome::NotStarted => {
-                let message = "was not read, as others took all the time there was (metrics.collect_timeout)";
+            Outcome::NotStarted | Outcome::CutOff => {
+                let message =
+                    "was not read, as all took longer than the time there is (metrics.collect_timeout)";
                 Some(self.failed(instance, Duration::ZERO, message))
             }
             Outcome::Failed => Some(self.failed(
@@ -224,13 +233,22 @@ impl Round<'_> {
             .collect();
         let pool = &self.collector.statfs;
         let measured = filesystems::measure(found, pool, self.options.shared_filesystems, deadline);
-        for ((instance, raw), filesystems) in rows.iter_mut().zip(measured) {
+        let stuck = pool.stuck();
+        for ((instance, raw), measured) in rows.iter_mut().zip(measured) {
             // A guest tells its own.
-            if instance.vm.is_none() {
-                raw.figures.filesystems = filesystems;
+            if instance.vm.is_some() {
+                continue;
+            }
+            raw.figures.filesystems = measured.rows;
+            let Some(scrape) = raw.figures.scrape.as_mut().filter(|_| measured.late > 0) else { continue };
+            scrape.success = false;
+            if !stuck.iter().any(|stuck| stuck.whose == whose(instance)) {
+                let message = format!("{} of its file systems did not answer in time", measured.late);
+                let instance = Arc::clone(instance);
+                self.warn(&instance, message);
             }
         }
-        for stuck in pool.stuck() {
+        for stuck in stuck {
             let mountpoint = stuck.mountpoint.display();
             let message =
                 format!("the file system at {mountpoint:?} does not answer; its figures are left out");
@@ -242,6 +260,8 @@ impl Round<'_> {
                     let instance = Arc::clone(instance);
                     self.warn(&instance, message);
                 }
+                // One that has come back belonged to an instance that is no more.
+                None if stuck.paused_until.is_some() && stuck.whose != Whose::Host => {}
                 None => self.warnings.push(Warning { instance: None, message }),
             }
         }

@@ -1,1 +1,42 @@
-fn main() {}
+//! `miharud`: serves the metrics of every container on this host.
+#![forbid(unsafe_code)]
+
+mod app;
+mod args;
+mod auth;
+mod cache;
+mod daemon;
+mod listen;
+mod logging;
+mod machine;
+mod negotiate;
+mod pem;
+mod requests;
+mod respond;
+mod routes;
+mod source;
+mod state_dir;
+mod tls;
+mod warnings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Args;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Err(error) = logging::start(&args.log_level, args.log_format) {
+        // There is no log to tell it to.
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("miharud: {error:#}\n").as_bytes());
+        return ExitCode::from(2);
+    }
+    match daemon::run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

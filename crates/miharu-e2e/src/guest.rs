@@ -16,7 +16,7 @@ use crate::scratch::{self, Entry};
 use crate::shell;
 
 /// Kernel modules of the guest, beside what they depend on.
-const MODULES: [&str; 7] = ["virtio_pci", "virtio_blk", "veth", "loop", "ext4", "overlay", "dummy"];
+const MODULES: [&str; 7] = ["virtio_pci", "virtio_blk", "veth", "loop", "ext4", "overlay", "bridge"];
 
 /// This machine's programs that the guest's tests use.
 const PROGRAMS: [&str; 15] = [

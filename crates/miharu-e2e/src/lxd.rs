@@ -19,7 +19,7 @@ pub struct Lxd {
     pub dir: PathBuf,
     home: PathBuf,
     child: Child,
-    lxcfs: Option<(Child, Note)>,
+    lxcfs: Option<(Child, [Note; 2])>,
     containers: Vec<(Note, String, String)>,
     _note: Note,
 }
@@ -114,11 +114,8 @@ impl Drop for Lxd {
         let _ = shell::wait_for("LXD's end", Duration::from_secs(10), || child.try_wait().ok()?);
         let _ = self.child.kill();
         let _ = self.child.wait();
-        for mount in ["devlxd", "shmounts", "guestapi"] {
-            let _ = shell::run("umount", ["-l".as_ref(), self.dir.join(mount).as_os_str()]);
-        }
+        scratch::unmount_below(&self.dir);
         if let Some((lxcfs, _)) = &mut self.lxcfs {
-            let _ = shell::run("umount", ["-l", LXCFS]);
             let _ = lxcfs.kill();
             let _ = lxcfs.wait();
         }
@@ -128,7 +125,7 @@ impl Drop for Lxd {
 const LXCFS: &str = "/var/lib/lxcfs";
 
 /// LXD wants lxcfs at its fixed place; one that runs there already is left alone.
-fn start_lxcfs() -> Result<Option<(Child, Note)>> {
+fn start_lxcfs() -> Result<Option<(Child, [Note; 2])>> {
     if Path::new(LXCFS).join("proc").exists() || !shell::exists("lxcfs") {
         return Ok(None);
     }
@@ -141,11 +138,11 @@ fn start_lxcfs() -> Result<Option<(Child, Note)>> {
         .process_group(0)
         .spawn()
         .context("lxcfs")?;
-    let note = Entry::Process(child.id()).note()?;
+    let notes = [Entry::Process(child.id()).note()?, Entry::Mount(LXCFS).note()?];
     shell::wait_for("lxcfs", Duration::from_secs(10), || {
         Path::new(LXCFS).join("proc").exists().then_some(())
     })?;
-    Ok(Some((child, note)))
+    Ok(Some((child, notes)))
 }
 
 /// Its own folders, and a proxy that refuses: neither server nor client may ask the network for images.

@@ -42,6 +42,7 @@ impl Nspawn {
             let dir = hierarchy.join(&slice);
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
             prepare_cpuset(&hierarchy, &dir);
+            delegate(&hierarchy)?;
             join += &format!("echo $$ >'{}/cgroup.procs'; ", dir.display());
         }
         let log = home.join("log");
@@ -121,6 +122,17 @@ fn init_of(supervisor: u32) -> Option<u32> {
         // Before its exec it still goes by its parent's name and has not yet set the host name.
         is_init && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "init")
     })
+}
+
+/// As systemd does for its slices on version 2: the scopes below get the controllers that the root gives away.
+fn delegate(hierarchy: &Path) -> Result<()> {
+    if !cgroup::is_v2() {
+        return Ok(());
+    }
+    for controller in fs::read_to_string(hierarchy.join("cgroup.subtree_control"))?.split_whitespace() {
+        fs::write(hierarchy.join("machine.slice/cgroup.subtree_control"), format!("+{controller}"))?;
+    }
+    Ok(())
 }
 
 /// A cpuset of version 1 takes no process before it has CPUs and memory nodes.

@@ -56,6 +56,8 @@ pub enum Entry<'a> {
     Lxc(&'a Path, &'a str),
     /// A network namespace of that name.
     Netns(&'a str),
+    /// A mount outside of the scratch folder; those inside are found.
+    Mount(&'a str),
     /// A loop device.
     Loop(&'a str),
     /// A cgroup's path in every hierarchy.
@@ -68,6 +70,7 @@ impl Entry<'_> {
             Self::Process(pid) => format!("process\n{pid}\n{}", start_time(pid).unwrap_or_default()),
             Self::Lxc(path, name) => format!("lxc\n{}\n{name}", path.display()),
             Self::Netns(name) => format!("netns\n{name}\n"),
+            Self::Mount(path) => format!("mount\n{path}\n"),
             Self::Loop(device) => format!("loop\n{device}\n"),
             Self::Cgroup(path) => format!("cgroup\n{path}\n"),
         }
@@ -131,13 +134,27 @@ pub fn clean(run: &Path) {
         // Containers first, while the namespaces and folders that they use are still there; cgroups last.
         notes.sort_by_key(|path| {
             let text = fs::read_to_string(path).unwrap_or_default();
-            ["lxc", "process", "netns", "loop", "cgroup"].iter().position(|kind| text.starts_with(kind))
+            ["lxc", "process", "mount", "netns", "loop", "cgroup"]
+                .iter()
+                .position(|kind| text.starts_with(kind))
         });
         for note in notes {
             undo(&note);
         }
     }
+    unmount_below(run);
     let _ = fs::remove_dir_all(run);
+}
+
+/// Nothing may be mounted in a folder that is about to be removed: an LXD that was killed leaves such mounts.
+pub(crate) fn unmount_below(dir: &Path) {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(Path::new);
+    let mut points: Vec<_> = points.filter(|point| point.starts_with(dir)).collect();
+    points.sort_unstable();
+    for point in points.into_iter().rev() {
+        let _ = shell::run("umount", ["-l".as_ref(), point.as_os_str()]);
+    }
 }
 
 fn undo(note: &Path) {
@@ -156,6 +173,9 @@ fn undo(note: &Path) {
         }
         Some("netns") => {
             let _ = shell::run("ip", ["netns", "delete", first]);
+        }
+        Some("mount") => {
+            let _ = shell::run("umount", ["-l", first]);
         }
         Some("loop") => {
             let _ = shell::run("losetup", ["--detach", first]);

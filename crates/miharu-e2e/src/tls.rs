@@ -31,11 +31,26 @@ impl Certificate {
     /// # Errors
     /// When openssl cannot.
     pub fn create_in(dir: &Path, name: &str) -> Result<Self> {
-        let line = format!(
-            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:secp384r1 -sha384 -keyout {name}.key -nodes -out {name}.crt \
-             -days 3650 -subj \"/CN=metrics.local\""
-        );
+        let line = openssl_line(name);
         shell::output(Command::new("/bin/sh").args(["-c", &line]).current_dir(dir))?;
+        Ok(Self { crt: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) })
+    }
+
+    /// Makes one whose validity ended years ago.
+    ///
+    /// # Errors
+    /// When openssl cannot.
+    pub fn expired(name: &str) -> Result<Self> {
+        let dir = scratch::dir("tls")?;
+        let config = "[ca]\ndefault_ca=d\n[d]\ndatabase=index\nnew_certs_dir=.\nrand_serial=yes\npolicy=p\n[p]\ncommonName=supplied\n";
+        std::fs::write(dir.join("index"), "")?;
+        std::fs::write(dir.join("config"), config)?;
+        let line = format!(
+            "openssl req -newkey ec -pkeyopt ec_paramgen_curve:secp384r1 -nodes -keyout {name}.key -out {name}.csr -subj /CN=metrics.local && \
+             openssl ca -batch -selfsign -config config -in {name}.csr -keyfile {name}.key -md sha384 -notext -out {name}.crt \
+             -startdate 20200101000000Z -enddate 20210101000000Z"
+        );
+        shell::output(Command::new("/bin/sh").args(["-c", &line]).current_dir(&dir))?;
         Ok(Self { crt: dir.join(format!("{name}.crt")), key: dir.join(format!("{name}.key")) })
     }
 
@@ -58,6 +73,15 @@ impl Certificate {
         let pem = std::fs::read_to_string(&self.crt)?;
         Ok(pem.lines().filter(|line| !line.starts_with("-----")).collect())
     }
+}
+
+/// The line of the Incus page, which makes `NAME.crt` and `NAME.key`.
+#[must_use]
+pub fn openssl_line(name: &str) -> String {
+    format!(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:secp384r1 -sha384 -keyout {name}.key -nodes -out {name}.crt \
+         -days 3650 -subj \"/CN=metrics.local\""
+    )
 }
 
 /// Asks an HTTPS listener with curl, trusting only `server`, the server's own certificate.

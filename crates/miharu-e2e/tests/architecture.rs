@@ -34,7 +34,8 @@ const NEVER: [(&str, &[&str]); 7] = [
     ("miharu-metrics", &["tokio", "axum", "hyper", "rustix"]),
     ("miharu-linux", &["tokio", "axum", "hyper"]),
     ("miharu-instances", &["axum", "hyper", "rusqlite"]),
-    ("miharu-collect", &["axum", "hyper", "rusqlite"]),
+    // hyper is a client there: the agents of Incus and LXD answer by HTTP.
+    ("miharu-collect", &["axum", "rusqlite", "tower"]),
     ("miharu-api", &["tokio", "axum", "hyper", "rusqlite", "rustix"]),
     ("miharu-store", &["axum", "hyper"]),
     ("miharu-cli", &["axum", "rusqlite"]),

@@ -132,7 +132,7 @@ pub(crate) fn is_member(memberships: &Memberships, path: &Path) -> bool {
 
 /// Neither a zombie nor dead.
 pub(crate) fn is_alive(stat: &Stat) -> bool {
-    !matches!(stat.state, b'Z' | b'X' | b'x')
+    stat.is_alive()
 }
 
 /// An instance's cgroup in each hierarchy: `own` finds it in its init's; a hierarchy for which it gives nothing is left

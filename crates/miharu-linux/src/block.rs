@@ -69,9 +69,9 @@ impl BlockDevices {
         let mut candidates: Vec<(Device, String)> = Vec::new();
         for device in counted {
             let Some(block) = self.get(*device) else { continue };
-            let is_lowest = block.disk.is_none() && !block.is_backed_elsewhere();
-            if layers == Layers::All || is_lowest {
-                candidates.push((*device, block.name.clone()));
+            let (name, is_partition) = (block.name.clone(), block.disk.is_some());
+            if layers == Layers::All || !(is_partition || self.lies_elsewhere(*device, MAX_DEPTH)) {
+                candidates.push((*device, name));
             }
         }
         let devices: HashSet<Device> = candidates.iter().map(|(device, _)| *device).collect();
@@ -81,6 +81,17 @@ impl BlockDevices {
             is_kept && names.insert(name.clone())
         });
         candidates
+    }
+
+    /// Whether all data of `device` lies in memory or in files: a volume on a loop device (as LXD makes its LVM pools)
+    /// is counted on the disk that holds the image, too.
+    fn lies_elsewhere(&mut self, device: Device, depth: usize) -> bool {
+        let Some(depth) = depth.checked_sub(1) else { return false };
+        let disk = self.get(device).and_then(|block| block.disk);
+        let Some(block) = self.get(disk.unwrap_or(device)) else { return false };
+        let slaves = block.slaves.clone();
+        block.is_backed_elsewhere()
+            || (!slaves.is_empty() && slaves.into_iter().all(|slave| self.lies_elsewhere(slave, depth)))
     }
 
     /// Whether a device somewhere below `device` is among `others`.
@@ -137,6 +148,12 @@ mod tests {
         }
         symlink("../../../pci/sda/sda2", at("devices/virtual/dm-0/slaves/sda2")).unwrap();
         symlink("../../dm-0", at("devices/virtual/dm-1/slaves/dm-0")).unwrap();
+        device("virtual/loop7/loop7p1", "259:1");
+        std::fs::write(at("devices/virtual/loop7/loop7p1/partition"), "1\n").unwrap();
+        for (name, number, below) in [("dm-2", "253:2", "loop7/loop7p1"), ("dm-3", "253:3", "dm-2")] {
+            device(&format!("virtual/{name}"), number);
+            symlink(format!("../../{below}"), at(&format!("devices/virtual/{name}/slaves/below"))).unwrap();
+        }
         base
     }
 
@@ -160,6 +177,13 @@ mod tests {
         assert_eq!(names(&[(253, 1), (253, 0)], Layers::One), ["dm-0"]);
         assert_eq!(names(&[(253, 1)], Layers::One), ["dm-1"]);
         assert_eq!(names(&[(253, 1), (8, 0), (8, 0)], Layers::One), ["sda"]);
+    }
+
+    #[test]
+    fn a_volume_on_a_loop_device_is_counted_where_the_image_lies() {
+        assert_eq!(names(&[(7, 7), (8, 0), (253, 2), (253, 3)], Layers::One), ["sda"]);
+        assert_eq!(names(&[(253, 3)], Layers::One), Vec::<String>::new());
+        assert_eq!(names(&[(253, 3)], Layers::All), ["dm-3"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod addresses;
 pub mod block;
 pub mod capability;
 pub mod cgroup;

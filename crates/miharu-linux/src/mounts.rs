@@ -26,7 +26,7 @@ const MAX_TRIED: usize = 8;
 /// The most mounts of one instance whose path is followed; thousands of long ones would cost a scrape its time.
 const MAX_WALKS: usize = 512;
 
-/// The longest mount point and device name, in bytes, that becomes a label.
+/// The longest mount point, device name and type, in bytes, that becomes a label.
 const MAX_LABEL: usize = 1024;
 
 /// One line of mountinfo.
@@ -199,6 +199,7 @@ fn is_left_out(mount: &Mount, remote: RemoteFilesystems) -> bool {
         || (is_remote(fstype) && remote == RemoteFilesystems::Skip)
         || mount.mountpoint.as_os_str().len() > MAX_LABEL
         || mount.source.len() > MAX_LABEL
+        || fstype.len() > MAX_LABEL
 }
 
 /// File systems that hold no data of their own.
@@ -367,13 +368,17 @@ impl HostMounts {
     }
 }
 
-/// Whether the host has a whole file system mounted for the instance of that directory name.
+/// Whether the host has a whole file system mounted for the instance of that directory name. No runtime mounts one right
+/// below `/`, where a disk of the host may well have an instance's name (`/data`).
 fn is_own_volume(host: &Mount, directory: &OsStr) -> bool {
     let place = match host.mountpoint.file_name() {
         Some(name) if name == "rootfs" => host.mountpoint.parent().unwrap_or(&host.mountpoint),
         _ => &host.mountpoint,
     };
-    host.root == Path::new("/") && !directory.is_empty() && place.file_name() == Some(directory)
+    host.root == Path::new("/")
+        && !directory.is_empty()
+        && place.file_name() == Some(directory)
+        && place.parent().is_some_and(|parent| parent != Path::new("/"))
 }
 
 /// The directory that an overlay writes to: its sizes are those of the file system it lies on.
@@ -432,6 +437,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_long_for_a_label_is_left_out() {
+        let long = "x".repeat(MAX_LABEL + 1);
+        let text = format!(
+            "1 0 254:0 / / rw - ext4 s rw\n2 1 7:1 / /a rw - ext4 {long} rw\n3 1 7:2 / /{long} rw - ext4 s rw\n\
+             4 1 7:3 / /b rw - fuse.{long} s rw\n5 1 7:4 / /c rw - ext4 s rw\n"
+        );
+        assert_eq!(points(&text, RemoteFilesystems::Ask), ["/", "/c"]);
+    }
+
+    #[test]
     fn the_last_mount_on_the_root_counts() {
         let text = "1 0 254:0 / / rw - ext4 /dev/vda rw\n2 1 7:0 / / rw - ext4 /dev/loop0 rw\n\
                     3 1 254:7 / /old rw - ext4 /dev/vdx rw\n";
@@ -486,6 +501,7 @@ mod tests {
             sharing(&root("253:1"), "c2"),
             Some("/dev/mapper/c1 /var/lib/incus/storage-pools/lvm/containers/c1".into())
         );
+        assert_eq!(sharing(&root("253:2"), "srv"), Some("/dev/sdb /srv".into()), "a disk of the host");
         assert_eq!(sharing(&root("7:7"), "c1"), None, "an image that only the instance has mounted");
         let overlay = |upper: &str| {
             format!("1 0 0:88 / / rw - overlay overlay rw,lowerdir=/l,upperdir={upper},workdir=/w\n")

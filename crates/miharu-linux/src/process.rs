@@ -202,6 +202,14 @@ pub struct Stat {
     pub starttime: u64,
 }
 
+impl Stat {
+    /// Whether the process has not ended: it is neither a zombie nor dead.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
 /// Parses `/proc/PID/stat`. The name stands in parentheses and may hold any byte, parentheses and blanks too, so the
 /// numbers begin after the last `)`.
 #[must_use]
@@ -334,15 +342,10 @@ pub struct Counters {
     pub drop: u64,
 }
 
-/// Parses `/proc/PID/net/dev`: at most [`MAX_INTERFACES`], each name once.
+/// Parses `/proc/PID/net/dev`: at most [`MAX_INTERFACES`]. Names that differ only in what is no UTF-8 become the same.
 #[must_use]
 pub fn parse_net_dev(text: &[u8]) -> Vec<Interface> {
-    let mut seen = std::collections::HashSet::new();
-    lines(text)
-        .filter_map(parse_interface)
-        .filter(|interface| seen.insert(interface.name.clone()))
-        .take(MAX_INTERFACES)
-        .collect()
+    lines(text).filter_map(parse_interface).take(MAX_INTERFACES).collect()
 }
 
 /// One line. The kernel allows a name neither `:` nor blanks, and pads it with blanks to the left; the last colon is
@@ -415,7 +418,7 @@ a:b: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n\
 cut: 1 2 3\n";
         let found = parse_net_dev(text);
         let names: Vec<_> = found.iter().map(|i| i.name.as_str()).collect();
-        assert_eq!(names, ["lo", "x\",name=\"other", "a:b", "\u{fffd}"]);
+        assert_eq!(names, ["lo", "x\",name=\"other", "a:b", "\u{fffd}", "\u{fffd}"]);
         assert_eq!(found[0].receive, Counters { bytes: 100, packets: 1, errs: 2, drop: 3 });
         assert_eq!(found[0].transmit, Counters { bytes: 200, packets: 4, errs: 5, drop: 6 });
         assert_eq!(found[3].receive.bytes, 1);

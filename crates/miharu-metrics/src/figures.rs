@@ -80,13 +80,20 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Sorts every row into its stable order and drops the later of two rows that would be the same series.
-    pub fn normalise(&mut self) {
+    /// Sorts every row into its stable order and drops the later of two rows that would be the same series. Tells how
+    /// many it dropped.
+    pub fn normalise(&mut self) -> usize {
+        let before = self.rows();
         self.cpus.sort_by_key(|row| row.cpu);
         self.cpus.dedup_by_key(|row| row.cpu);
         unique(&mut self.disks, |row| row.device.clone());
         unique(&mut self.filesystems, |row| (row.mountpoint.clone(), row.device.clone(), row.fstype.clone()));
         unique(&mut self.interfaces, |row| row.device.clone());
+        before - self.rows()
+    }
+
+    fn rows(&self) -> usize {
+        self.cpus.len() + self.disks.len() + self.filesystems.len() + self.interfaces.len()
     }
 }
 

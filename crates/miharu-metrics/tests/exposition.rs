@@ -211,6 +211,7 @@ fn nothing_is_written_twice() {
     figures.disks.extend(figures.disks.clone());
     figures.cpus.extend(figures.cpus.clone());
     figures.filesystems.extend(figures.filesystems.clone());
+    assert_eq!(figures.clone().normalise(), 5, "a disk, an interface, a file system and two CPUs");
     let snapshot = Snapshot::new(vec![instance.clone(), instance], server());
     let exposition = text(&snapshot, Format::Text, &Scope::all());
     let series: Vec<_> = exposition

@@ -106,7 +106,23 @@ impl fmt::Display for ListenAddress {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_so_that_it_is_read_again(text in "[a-z0-9.:*\\[\\]-]{0,24}") {
+            if let Ok(address) = ListenAddress::parse(&text, 9100) {
+                prop_assert_eq!(ListenAddress::parse(&address.to_string(), 1).map(|again| again.port), Ok(address.port));
+            }
+        }
+
+        #[test]
+        fn no_text_is_read_as_port_0(text in any::<String>()) {
+            prop_assert!(ListenAddress::parse(&text, 9100).map_or(true, |address| address.port != 0));
+        }
+    }
 
     #[test]
     fn addresses_are_read_as_users_write_them() {

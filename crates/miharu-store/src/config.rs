@@ -97,6 +97,7 @@ impl Config {
             remote_filesystems: self.bool("metrics.remote_filesystems"),
             collect_timeout: self.duration("metrics.collect_timeout"),
             instance_timeout: self.duration("metrics.instance_timeout"),
+            agent_grace: self.duration("instances.agent_grace"),
         }
     }
 
@@ -166,6 +167,8 @@ pub struct Settings {
     pub collect_timeout: Duration,
     /// How long the figures of one instance may take.
     pub instance_timeout: Duration,
+    /// How long the guest agent of a virtual machine that has just started is awaited.
+    pub agent_grace: Duration,
 }
 
 #[cfg(test)]

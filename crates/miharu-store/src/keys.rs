@@ -61,6 +61,12 @@ pub const KEYS: &[Key] = &[
         description: "The oldest TLS version that clients may speak",
     },
     Key {
+        name: "instances.agent_grace",
+        kind: Kind::Seconds(0, 3_600_000),
+        default: "120",
+        description: "How long a virtual machine's guest agent is awaited before host figures are served",
+    },
+    Key {
         name: "metrics.cache_seconds",
         kind: Kind::Seconds(0, 3_600_000),
         default: "8",
@@ -173,7 +179,25 @@ pub fn parse_milliseconds(value: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_value_that_is_taken_is_taken_again(text in any::<String>()) {
+            for key in KEYS {
+                if let Ok(kept) = key.normalise(&text) {
+                    prop_assert_eq!(key.normalise(&kept), Ok(kept.clone()));
+                }
+            }
+        }
+
+        #[test]
+        fn whole_seconds_are_thousands_of_milliseconds(seconds in 0_u64..1_000_000) {
+            prop_assert_eq!(parse_milliseconds(&seconds.to_string()), Some(seconds * 1000));
+        }
+    }
 
     #[test]
     fn every_default_is_a_value_of_its_key() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use http::Method;
+use miharu_api::{CertificateRenewal, RenewedCertificate};
 
 use super::Context;
 use crate::client::Ask;
@@ -18,6 +19,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum AdminCommand {
     /// Wait until the daemon answers
     Waitready(WaitArgs),
+    /// Make the server's certificate anew, for the names and addresses that the host has now
+    RenewCertificate(RenewArgs),
 }
 
 /// For how long.
@@ -29,15 +32,47 @@ pub(crate) struct WaitArgs {
     timeout: u64,
 }
 
+/// For which names.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Everybody who scrapes with the old server.crt has to get the new one: until then their scrapes fail.
+
+Example:
+  miharu admin renew-certificate --san metrics.example.org --san 192.0.2.7")]
+pub(crate) struct RenewArgs {
+    /// A further name or address of this host; may be given several times
+    #[arg(long, value_name = "NAME")]
+    san: Vec<String>,
+}
+
 /// Does it.
 pub(crate) async fn run(
     context: &Context<'_>,
     command: &AdminCommand,
-    _out: &mut dyn Write,
+    out: &mut dyn Write,
 ) -> Result<(), Failure> {
     match command {
         AdminCommand::Waitready(args) => wait(context, args.timeout).await,
+        AdminCommand::RenewCertificate(args) => renew(context, args, out).await,
     }
+}
+
+/// Asks for a new certificate, and tells who needs it.
+async fn renew(context: &Context<'_>, args: &RenewArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    if args.san.iter().any(|name| name.trim().is_empty()) {
+        return Err(Failure::usage("--san needs a name or an address"));
+    }
+    let body = CertificateRenewal { san: args.san.clone() };
+    let ask = Ask::new(Method::POST, "/internal/renew-certificate").json(&body)?;
+    let renewed: RenewedCertificate = context.client.send(ask).await?.metadata()?;
+    let file = context.client.dir().join("server.crt");
+    let text = format!(
+        "The server has a new certificate, with the fingerprint {}.\nCopy {} to every Prometheus that has the old one \
+         as its ca_file: until then its scrapes fail.",
+        renewed.fingerprint,
+        file.display()
+    );
+    context.say(out, &text)
 }
 
 /// Asks until the daemon is ready; then the last refusal tells why it is not.
@@ -70,6 +105,17 @@ mod tests {
         let requests = fake.requests();
         assert_eq!(requests.len(), 2);
         assert_eq!(requests[1].line(), "GET /internal/ready");
+    }
+
+    #[test]
+    fn a_renewal_says_what_to_copy() {
+        let fake = Fake::start(vec![Canned::sync(r#"{"certificate":"PEM","fingerprint":"abc"}"#)]);
+        let (result, out) = fake.miharu(&["admin", "renew-certificate", "--san", "m.example.org"]);
+        result.unwrap();
+        assert!(out.contains("abc") && out.contains("server.crt to every Prometheus"), "{out}");
+        let requests = fake.requests();
+        assert_eq!(requests[0].line(), "POST /internal/renew-certificate");
+        assert_eq!(requests[0].json(), serde_json::json!({ "san": ["m.example.org"] }));
     }
 
     #[test]

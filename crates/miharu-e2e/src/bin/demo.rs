@@ -111,6 +111,7 @@ fn show(dir: &Path, interrupted: &AtomicBool) -> Result<()> {
     let address = listen(daemon)?;
     let client = trust(daemon, dir)?;
     let server = dir.join("tls/server.crt");
+    let labels = [("name", "u1"), ("project", host.project.as_str())];
     let scrape = || -> Result<Exposition> {
         let reply = tls::ask(&address, "/1.0/metrics", &server, Some(&client), &[])?;
         ensure!(reply.status == 200, "{}: {}", reply.status, reply.text());
@@ -120,22 +121,22 @@ fn show(dir: &Path, interrupted: &AtomicBool) -> Result<()> {
     daemon.miharu(&["config", "set", "metrics.cache_seconds", "1"])?;
 
     println!("\nWhat runs here, as `miharu list` shows it:\n\n{}", daemon.miharu(&["list"])?.trim_end());
+    // So that u1 has something to show.
+    pause(Duration::from_secs(1), interrupted);
     let first = scrape()?;
     println!("\nu1 now{}:\n", host.mark());
-    print(&first, None);
+    print(&labels, &first, None);
     pause(Duration::from_secs(4), interrupted);
     if interrupted.load(Ordering::Relaxed) {
         return Ok(());
     }
     let second = scrape()?;
     println!("\nu1 four seconds later{}:\n", host.mark());
-    print(&second, Some(&first));
-    ensure!(
-        host.recorded.is_some() || used(&second)? > used(&first)?,
-        "the figures did not move: {} and {}",
-        used(&first)?,
-        used(&second)?
-    );
+    print(&labels, &second, Some(&first));
+    // CPU time is the one figure that always moves.
+    let used = |exposition: &Exposition| exposition.sum("incus_cpu_seconds_total", &labels);
+    let (before, after) = (used(&first)?, used(&second)?);
+    ensure!(host.recorded || after > before, "the figures did not move: {before} and {after}");
     explain(&address, dir, daemon);
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
         return Ok(());
@@ -148,7 +149,9 @@ fn show(dir: &Path, interrupted: &AtomicBool) -> Result<()> {
 /// What is watched, and who watches. The daemon comes first, as fields are dropped in their order.
 struct Host {
     daemon: Miharud,
-    recorded: Option<String>,
+    recorded: bool,
+    /// The project of `u1`, as the host may have other containers of that name.
+    project: String,
     _containers: Vec<Lxc>,
 }
 
@@ -158,7 +161,14 @@ impl Host {
             Some(reason) => reason,
             None => match Self::containers() {
                 Ok(containers) => {
-                    return Ok(Self { daemon: Miharud::with(&[])?, recorded: None, _containers: containers });
+                    let project =
+                        containers.first().map(|u1| format!("lxc:{}", u1.path.display())).unwrap_or_default();
+                    return Ok(Self {
+                        daemon: Miharud::with(&[])?,
+                        recorded: false,
+                        project,
+                        _containers: containers,
+                    });
                 }
                 Err(error) => format!("{error:#}"),
             },
@@ -168,7 +178,7 @@ impl Host {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1");
         let tree = tree.to_str().context("a path that is no UTF-8")?.to_owned();
         let daemon = Miharud::with(&["--root", &tree])?;
-        Ok(Self { daemon, recorded: Some(reason), _containers: Vec::new() })
+        Ok(Self { daemon, recorded: true, project: "lxc".into(), _containers: Vec::new() })
     }
 
     fn containers() -> Result<Vec<Lxc>> {
@@ -189,7 +199,7 @@ impl Host {
     }
 
     fn mark(&self) -> &'static str {
-        if self.recorded.is_some() { " (RECORDED)" } else { "" }
+        if self.recorded { " (RECORDED)" } else { "" }
     }
 }
 
@@ -221,16 +231,9 @@ fn trust(daemon: &Miharud, dir: &Path) -> Result<Certificate> {
     Ok(client)
 }
 
-/// CPU time that `u1` used, which is the one figure that always moves.
-fn used(exposition: &Exposition) -> Result<f64> {
-    exposition.sum("incus_cpu_seconds_total", &[("name", "u1")])
-}
-
-fn print(now: &Exposition, before: Option<&Exposition>) {
+fn print(labels: &[(&str, &str)], now: &Exposition, before: Option<&Exposition>) {
     for (family, what, divisor, unit) in FIGURES {
-        let of = |exposition: &Exposition| {
-            exposition.sum(family, &[("name", "u1")]).ok().map(|value| value / divisor)
-        };
+        let of = |exposition: &Exposition| exposition.sum(family, labels).ok().map(|value| value / divisor);
         let Some(value) = of(now) else {
             println!("  {what:<22} {:>12}     (no figure on this host)", "-");
             continue;

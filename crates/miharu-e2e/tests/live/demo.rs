@@ -16,6 +16,9 @@ fn make(goal: &str, dir: &Path) -> Result<String> {
     for name in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS"] {
         make.env_remove(name);
     }
+    if std::env::var_os("SUDO_UID").is_some() {
+        make.env("MIHARU_DEMO_BUILT", "1");
+    }
     shell::output(&mut make)
 }
 
@@ -34,8 +37,11 @@ fn figure(text: &str, what: &str, table: usize) -> Result<f64> {
 fn the_demo_shows_moving_figures_cleans_up_and_runs_again() -> Result<()> {
     need!(Lxc, Tls);
     let dir = scratch::dir("demo")?.join("state");
-    for _ in 0..2 {
+    for round in 0..2 {
+        // The second time the usual port is taken, by us or by whoever has it.
+        let _taken = (round == 1).then(|| std::net::TcpListener::bind("127.0.0.1:9100"));
         let text = make("demo", &dir)?;
+        assert!(round == 0 || text.contains("Port 9100 is taken"), "{text}");
         for what in ["CPU time used", "written to disk", "sent over the network", "packets sent"] {
             let (first, second) = (figure(&text, what, 0)?, figure(&text, what, 1)?);
             assert!(second > first, "{what} does not move:\n{text}");

@@ -18,7 +18,7 @@ fn names_with_quotes_backslashes_and_newlines_forge_nothing() -> Result<()> {
     let disk = LoopDevice::create(16 << 20, None)?;
     shell::run(
         "nsenter",
-        ["-t", &lxc.pid.to_string(), "-n", "ip", "link", "add", INTERFACE, "type", "dummy"],
+        ["-t", &lxc.pid.to_string(), "-n", "ip", "link", "add", INTERFACE, "type", "bridge"],
     )?;
     let quoted = MOUNT.replace('\'', "'\\''");
     lxc.exec(&format!(
@@ -44,7 +44,7 @@ fn a_flood_of_interfaces_is_bounded_and_the_neighbour_keeps_its_series() -> Resu
     let daemon = Miharud::start()?;
     let (neighbour, lxc) = (Lxc::start(&[])?, Lxc::start(&[])?);
     let before = daemon.scrape()?.samples().filter(|sample| sample.label("name") == neighbour.name).count();
-    let commands: String = (0..300).map(|number| format!("link add flood{number} type dummy\n")).collect();
+    let commands: String = (0..300).map(|number| format!("link add flood{number} type bridge\n")).collect();
     let batch = miharu_e2e::scratch::dir("batch")?.join("ip");
     std::fs::write(&batch, commands)?;
     let args = ["-t", &lxc.pid.to_string(), "-n", "ip", "-batch", batch.to_str().unwrap()].map(str::to_owned);

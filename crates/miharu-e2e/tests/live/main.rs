@@ -24,4 +24,5 @@ mod lxc_lifecycle;
 mod lxd_compare;
 mod nspawn;
 mod prometheus;
+mod real_clients;
 mod rights;

@@ -14,15 +14,27 @@ use miharu_e2e::prometheus::Prometheus;
 use miharu_e2e::tls::Certificate;
 use miharu_e2e::{Lxc, Miharud, need, scratch, shell, tls};
 
-/// The job of the Incus page, with the address filled in. `server_name` is left out, as the page allows where the
-/// certificate covers the address, which miharu's does.
-fn config(address: &str, plain: &str) -> String {
-    format!(
-        "global:\n  scrape_interval: 1s\n\nscrape_configs:\n  - job_name: incus\n    metrics_path: '/1.0/metrics'\n    scheme: 'https'\n    \
-         static_configs:\n      - targets: ['{address}']\n    tls_config:\n      ca_file: 'tls/server.crt'\n      \
-         cert_file: 'tls/metrics.crt'\n      key_file: 'tls/metrics.key'\n  - job_name: text\n    metrics_path: '/1.0/metrics'\n    \
-         static_configs:\n      - targets: ['{plain}']\n"
-    )
+/// The README's configuration with two words filled in, the target and the server's name; and a second job for the text form.
+fn config(address: &str, plain: &str) -> Result<String> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md"))?;
+    let (_, block) = readme.split_once("```yaml\n").context("README.md shows no YAML")?;
+    let (block, _) = block.split_once("```").context("README.md does not end its YAML")?;
+    ensure!(block.contains("foo.example.com:8444") && block.contains("server_name: 'foo'"), "{block}");
+    let name = fs::read_to_string("/proc/sys/kernel/hostname")?;
+    let block =
+        block.replace("foo.example.com:8444", address).replace("'foo'", &format!("'{}'", name.trim()));
+    Ok(format!(
+        "global:\n  scrape_interval: 1s\n\n{block}  - job_name: text\n    metrics_path: '/1.0/metrics'\n    static_configs:\n      \
+         - targets: ['{plain}']\n"
+    ))
+}
+
+#[test]
+fn the_readme_makes_the_certificate_with_the_line_that_the_tests_use() -> Result<()> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md"))?;
+    assert!(readme.contains(&tls::openssl_line("metrics")), "{}", tls::openssl_line("metrics"));
+    assert!(readme.contains("miharu config trust add-certificate metrics.crt --type=metrics"));
+    Ok(())
 }
 
 #[test]
@@ -39,8 +51,8 @@ fn prometheus_scrapes_both_formats_over_mutual_tls() -> Result<()> {
     let address = daemon.listen("core.metrics_address")?;
     // Debian's Prometheus asks for OpenMetrics first and cannot be told otherwise, so that something between asks for text.
     let plain = text_proxy(address.clone(), dir.join("tls/server.crt"), client)?;
-    let prometheus = Prometheus::start(dir, &config(&address, &plain))?;
-    for job in ["incus", "text"] {
+    let prometheus = Prometheus::start(dir, &config(&address, &plain)?)?;
+    for job in ["miharu", "text"] {
         let up = format!("up{{job=\"{job}\"}} == 1");
         shell::wait_for(job, Duration::from_secs(20), || {
             prometheus.query(&up).ok().filter(|found| !found.is_empty())

@@ -182,6 +182,9 @@ impl Qemu {
         let mut sections = sections::of_command_line(&line);
         let process = self.watch.processes.get(&pid)?;
         let mut options = Options::new(&sections);
+        if options.is_probe {
+            return None;
+        }
         let managed = options
             .pidfile
             .as_deref()

@@ -19,6 +19,8 @@ pub(super) struct Options {
     pub(super) pidfile: Option<PathBuf>,
     /// Whether QEMU leaves its first process once it has begun.
     pub(super) is_daemon: bool,
+    /// Whether it is no machine at all: libvirt starts such a QEMU to ask what it can do.
+    pub(super) is_probe: bool,
     pub(super) vm: Vm,
     /// The control socket of its vhost-user vsock device, to which QEMU connects.
     pub(super) vsock_socket: Option<PathBuf>,
@@ -60,6 +62,7 @@ impl Options {
             name: last("name", "guest").and_then(bounded),
             pidfile: last("pidfile", "pidfile").map(PathBuf::from),
             is_daemon: of("daemonize").next().is_some(),
+            is_probe: last("machine", "type").or_else(|| last("M", "type")) == Some("none"),
             vm,
             vsock_socket: of("device")
                 .find(user_vsock)
@@ -166,7 +169,8 @@ mod tests {
         );
         assert_eq!(found.name.as_deref(), Some("vm"));
         assert_eq!(found.pidfile.as_deref(), Some(Path::new("/w/pid")));
-        assert!(!found.is_daemon);
+        assert!(!found.is_daemon && !found.is_probe);
+        assert!(options("q|-S|-machine|none,accel=kvm:tcg").is_probe);
         assert_eq!(found.vsock_socket.as_deref(), Some(Path::new("/w/vhost")));
         let channel = Channel { port: "org.miharu.agent.0".into(), socket: "/w/agent".into() };
         let expected = Vm {

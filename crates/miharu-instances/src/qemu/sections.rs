@@ -56,6 +56,8 @@ const FLAGS: &[&str] = &[
 /// The groups that are used, each with the key that its first value may be without.
 const GROUPS: &[(&str, &str)] = &[
     ("name", "guest"),
+    ("machine", "type"),
+    ("M", "type"),
     ("m", "size"),
     ("smp", "cpus"),
     ("chardev", "backend"),

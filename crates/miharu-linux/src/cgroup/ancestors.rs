@@ -131,6 +131,8 @@ impl HugetlbLimits {
 
 impl Level for HugetlbLimits {
     fn below(mut self, above: &Self) -> Self {
+        // A level that could not be read has no entry at all.
+        self.0.resize(self.0.len().max(above.0.len()), None);
         for (own, above) in self.0.iter_mut().zip(&above.0) {
             *own = smaller(*own, *above);
         }
@@ -212,6 +214,12 @@ mod tests {
             [64 << 10, 2 << 20, 1 << 30, 16 << 30].map(page_size_name),
             ["64KB", "2MB", "1GB", "16GB"]
         );
+    }
+
+    #[test]
+    fn a_level_that_cannot_be_read_hides_no_limit_above_it() {
+        let above = HugetlbLimits(vec![Some(Limit::Value(5))]);
+        assert_eq!(HugetlbLimits::default().below(&above), above);
     }
 
     #[test]

@@ -156,13 +156,16 @@ impl Memory {
 
     /// Fills in what follows from the bounds up the tree and the host's memory.
     pub(super) fn within(self, bounds: MemoryBounds, host: &HostFacts) -> Self {
-        let total = smaller(bounds.limit.and_then(Limit::value), host.mem_total);
+        let limit = bounds.limit.and_then(Limit::value);
+        let total = smaller(limit, host.mem_total);
+        // With a limit whose use is unknown, what the host has left would be far too much.
+        let is_unknown = limit.is_some() && bounds.headroom.is_none();
         let less = |from: Option<u64>, what: Option<u64>| Some(from?.saturating_sub(what?));
         Self {
             limit: bounds.limit,
             total,
             free: less(total, self.usage),
-            available: smaller(bounds.headroom, host.mem_available),
+            available: smaller(bounds.headroom, host.mem_available).filter(|_| !is_unknown),
             working_set: less(self.usage, self.inactive_file),
             ..self
         }

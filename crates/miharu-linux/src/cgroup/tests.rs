@@ -147,6 +147,17 @@ fn v2_without_any_limit_the_hosts_memory_is_the_bound() {
 }
 
 #[test]
+fn what_a_limit_leaves_is_absent_where_its_use_is_unknown() {
+    let mut tree = Tree::new(&[
+        ("", &[("cgroup.controllers", "")]),
+        ("c", &[("memory.max", &mib(64)), ("memory.current", &mib(1)), ("memory.stat", "no figures\n")]),
+    ]);
+    let memory = tree.read(&unified("c")).unwrap().memory;
+    assert_eq!((memory.total, memory.free), (Some(64 * MIB), Some(63 * MIB)));
+    assert_eq!(memory.available, None, "not the host's 3,000 MiB");
+}
+
+#[test]
 fn v2_huge_pages_within_the_pool_and_the_parents_limit() {
     let mut tree = Tree::new(&[
         ("", &[("cgroup.controllers", "hugetlb\n")]),

@@ -97,6 +97,29 @@ impl Target {
 }
 
 /// What came of a [`Request`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Reply {
+    /// The sizes.
+    Sizes(Answer),
+    /// There are none: no such mount is seen there (any more), or its file system has no size.
+    Nothing,
+    /// No answer in time, or not asked as it hung before.
+    #[default]
+    Late,
+}
+
+impl Reply {
+    /// The sizes, if there are any.
+    #[must_use]
+    pub fn answer(self) -> Option<Answer> {
+        match self {
+            Self::Sizes(answer) => Some(answer),
+            Self::Nothing | Self::Late => None,
+        }
+    }
+}
+
+/// The sizes of a file system, and where they were found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
     /// Which of the file system's mounts answered: the first that is a directory and not hidden.
@@ -105,15 +128,17 @@ pub struct Answer {
     pub sizes: Sizes,
 }
 
-/// A call that has not come back, for a warning.
+/// A call that has not come back, or came back too late, for a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
     /// In whose view.
     pub whose: Whose,
     /// The mount point asked for.
     pub mountpoint: PathBuf,
-    /// Since when it hangs.
+    /// Since when it hangs, or when it began to.
     pub since: Instant,
+    /// Where it has come back: until when it is left alone.
+    pub paused_until: Option<Instant>,
 }
 
 /// Opens, checks and asks, in the calling thread.
@@ -232,7 +257,7 @@ mod tests {
         let expected = rustix::fs::statvfs("/").unwrap();
         assert_eq!(answers.len(), 40);
         for answer in answers {
-            assert_eq!(answer.unwrap().sizes.size, expected.f_blocks * expected.f_frsize);
+            assert_eq!(answer.answer().unwrap().sizes.size, expected.f_blocks * expected.f_frsize);
         }
         assert!(pool.stuck().is_empty());
     }
@@ -246,7 +271,7 @@ mod tests {
         let answers = Pool::new(Roots::default(), 1).ask(vec![Request::host(root)], soon());
         // Without any right to look at process 1, a mount namespace of its own hides its sizes.
         if own_mounts().iter().any(|mount| mount.id == root.id) {
-            assert!(answers[0].is_some());
+            assert!(answers[0].answer().is_some());
         }
     }
 
@@ -262,7 +287,9 @@ mod tests {
         file.mounts[0].mountpoint = "/etc/passwd".into();
         let requests =
             vec![Request::new(reused, &chosen[0]), Request::new(own(), &hidden), Request::new(own(), &file)];
-        assert_eq!(pool.ask(requests, soon()), [None, None, None]);
+        assert_eq!(pool.ask(requests, soon()), [Reply::Nothing; 3]);
+        let late = pool.ask(vec![Request::new(own(), &chosen[0])], Instant::now());
+        assert_eq!(late, [Reply::Late]);
     }
 
     #[test]
@@ -271,7 +298,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let pool = Pool::new(Roots::default(), 1);
         let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
-        assert!(pool.ask(vec![Request::new(own(), &chosen[0])], soon())[0].is_some());
+        assert!(pool.ask(vec![Request::new(own(), &chosen[0])], soon())[0].answer().is_some());
         drop(listener);
         // The thread lives on; were the socket in its table, the port would still answer.
         assert!(std::net::TcpStream::connect(address).is_err());

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Key, Request, Stuck, answer};
+use super::{Answer, Key, Reply, Request, Stuck, Whose, answer};
 use crate::read::Buffer;
 use crate::roots::Roots;
 use crate::sys;
@@ -44,9 +44,9 @@ impl Pool {
     }
 
     /// Asks for all of `requests` and waits until they are answered or `deadline` has come. The answers stand in the
-    /// order of the requests; `None` where there is no size, it cannot be had, or not in time.
+    /// order of the requests.
     #[must_use]
-    pub fn ask(&self, requests: Vec<Request>, deadline: Instant) -> Vec<Option<Answer>> {
+    pub fn ask(&self, requests: Vec<Request>, deadline: Instant) -> Vec<Reply> {
         let mut state = self.shared.lock();
         let batch = state.add(requests, Instant::now());
         loop {
@@ -63,15 +63,10 @@ impl Pool {
         state.batches.remove(&batch).map(|batch| batch.answers).unwrap_or_default()
     }
 
-    /// The calls that hang now.
+    /// The calls that hang now, and those that did and are not made again yet.
     #[must_use]
     pub fn stuck(&self) -> Vec<Stuck> {
-        let now = Instant::now();
-        let state = self.shared.lock();
-        let mut stuck: Vec<Stuck> =
-            state.running.values().filter(|run| run.is_stuck(now)).map(Stuck::from).collect();
-        stuck.sort_by_key(|stuck| stuck.since);
-        stuck
+        self.shared.lock().left_out(Instant::now())
     }
 
     /// Starts threads where there is work and too few of them are free to do it.
@@ -139,7 +134,7 @@ struct Job {
 
 #[derive(Debug)]
 struct Batch {
-    answers: Vec<Option<Answer>>,
+    answers: Vec<Reply>,
     left: usize,
 }
 
@@ -152,6 +147,8 @@ struct Running {
 
 #[derive(Debug)]
 struct Pause {
+    mountpoint: PathBuf,
+    since: Instant,
     until: Instant,
     length: Duration,
 }
@@ -164,24 +161,29 @@ impl Running {
 
 impl From<&Running> for Stuck {
     fn from(run: &Running) -> Self {
-        Self { whose: run.key.whose, mountpoint: run.mountpoint.clone(), since: run.since }
+        let mountpoint = run.mountpoint.clone();
+        Self { whose: run.key.whose, mountpoint, since: run.since, paused_until: None }
     }
 }
 
 impl State {
-    /// Queues what may be asked now; the rest of the batch is answered with `None` at once.
+    /// Queues what may be asked now; for the rest of the batch nobody waits.
     fn add(&mut self, requests: Vec<Request>, now: Instant) -> u64 {
         // A pause that ended a long time ago belongs to something that is not asked for any more.
         self.pauses.retain(|_, pause| now.saturating_duration_since(pause.until) < LAST_PAUSE);
         let batch = self.next_id();
+        // What no thread will take while others hang is not waited for either.
+        let stuck = self.stuck(now);
+        let nobody_is_free = stuck >= MAX_STUCK && stuck >= self.threads;
         let mut answers = Vec::with_capacity(requests.len());
         let mut left = 0;
         for (index, request) in requests.into_iter().enumerate() {
-            answers.push(None);
+            answers.push(if self.apart_is_denied { Reply::Nothing } else { Reply::Late });
             let key = request.key();
             let is_running = self.running.values().any(|run| run.key == key && run.is_stuck(now));
             let is_paused = self.pauses.get(&key).is_some_and(|pause| now < pause.until);
-            if is_running || is_paused || self.apart_is_denied {
+            let has_too_many = self.stuck_of(key.whose, now) >= MAX_STUCK_EACH;
+            if is_running || is_paused || has_too_many || nobody_is_free || self.apart_is_denied {
                 continue;
             }
             left += 1;
@@ -220,20 +222,40 @@ impl State {
         let Some(run) = self.running.remove(&id) else { return };
         if let Some(batch) = self.batches.get_mut(&job.batch) {
             if let Some(place) = batch.answers.get_mut(job.index) {
-                *place = answer;
+                *place = answer.map_or(Reply::Nothing, Reply::Sizes);
             }
             batch.left = batch.left.saturating_sub(1);
             self.pauses.remove(&run.key);
         } else if run.is_stuck(now) {
             let length =
                 self.pauses.get(&run.key).map_or(FIRST_PAUSE, |pause| pause.length * 2).min(LAST_PAUSE);
-            self.pauses.insert(run.key, Pause { until: now + length, length });
+            let (mountpoint, since) = (run.mountpoint, run.since);
+            self.pauses.insert(run.key, Pause { mountpoint, since, until: now + length, length });
         }
     }
 
     /// How many calls hang.
     fn stuck(&self, now: Instant) -> usize {
         self.running.values().filter(|run| run.is_stuck(now)).count()
+    }
+
+    /// How many calls of one instance hang.
+    fn stuck_of(&self, whose: Whose, now: Instant) -> usize {
+        self.running.values().filter(|run| run.key.whose == whose && run.is_stuck(now)).count()
+    }
+
+    /// What is not asked because it hangs or did, the oldest first.
+    fn left_out(&self, now: Instant) -> Vec<Stuck> {
+        let paused = self.pauses.iter().filter(|(_, pause)| now < pause.until).map(|(key, pause)| Stuck {
+            whose: key.whose,
+            mountpoint: pause.mountpoint.clone(),
+            since: pause.since,
+            paused_until: Some(pause.until),
+        });
+        let mut stuck: Vec<Stuck> =
+            self.running.values().filter(|run| run.is_stuck(now)).map(Stuck::from).chain(paused).collect();
+        stuck.sort_by(|a, b| (a.since, &a.mountpoint).cmp(&(b.since, &b.mountpoint)));
+        stuck
     }
 
     fn next_id(&mut self) -> u64 {
@@ -283,6 +305,7 @@ impl Worker {
         state.queue.clear();
         for batch in state.batches.values_mut() {
             batch.left = 0;
+            batch.answers.fill(Reply::Nothing);
         }
         self.shared.done.notify_all();
     }
@@ -291,7 +314,6 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::mounts::Device;
-    use crate::statfs::Whose;
 
     fn request(pid: u32, minor: u32) -> Request {
         let device = Device { major: 1, minor };
@@ -317,11 +339,37 @@ mod tests {
         state.finish(stuck, &job, None, late);
         let third = state.add(vec![request(1, 1)], late);
         assert_eq!(state.batches[&third].left, 0, "it came back too late");
+        let paused = |at| state.left_out(at).into_iter().filter(|s| s.paused_until.is_some()).count();
+        assert_eq!((paused(late), paused(late + FIRST_PAUSE)), (1, 0), "and that is told");
         let fourth = state.add(vec![request(1, 1)], late + FIRST_PAUSE);
         assert_eq!(state.batches[&fourth].left, 1);
         let (again, job) = state.take(late + FIRST_PAUSE).unwrap();
         state.batches.remove(&fourth);
         state.finish(again, &job, None, late + FIRST_PAUSE * 2);
         assert_eq!(state.pauses.values().next().unwrap().length, FIRST_PAUSE * 2);
+    }
+
+    #[test]
+    fn nobody_waits_for_what_no_thread_will_take() {
+        let mut state = State::default();
+        let start = Instant::now();
+        let later = start + STUCK_AFTER;
+        let hang = |state: &mut State, pid: u32, minor: u32, at: Instant| {
+            let batch = state.add(vec![request(pid, minor)], at);
+            state.take(at).unwrap();
+            state.threads += 1;
+            state.batches.remove(&batch);
+        };
+        hang(&mut state, 1, 1, start);
+        hang(&mut state, 1, 2, later);
+        let now = later + STUCK_AFTER;
+        let batch = state.add(vec![request(1, 3), request(2, 1)], now);
+        assert_eq!(state.batches[&batch].left, 1, "that instance has hung enough threads, others may ask");
+        state.take(now).unwrap();
+        for pid in 3..9 {
+            hang(&mut state, pid, 1, now);
+        }
+        let full = state.add(vec![request(20, 1)], now + STUCK_AFTER);
+        assert_eq!(state.batches[&full].left, 0, "all threads hang");
     }
 }

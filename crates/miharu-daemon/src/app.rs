@@ -1,0 +1,119 @@
+//! What every request shares.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use miharu_collect::Roots;
+use miharu_store::{Change, Error, State, Store};
+
+use crate::cache::{Cache, Collected, Found, Wish};
+use crate::listen::Listeners;
+use crate::machine::Machine;
+use crate::requests::Requests;
+use crate::respond::ApiError;
+use crate::source::{Finder, options};
+use crate::tls::Tls;
+
+/// The project that every server of this API has.
+pub(crate) const DEFAULT_PROJECT: &str = "default";
+
+/// What every request shares.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) finder: Finder,
+    pub(crate) tls: Arc<Tls>,
+    pub(crate) machine: Machine,
+    pub(crate) roots: Roots,
+    pub(crate) requests: Arc<Requests>,
+    /// Set once they exist; they hold the routes, which hold this.
+    pub(crate) listeners: OnceLock<Arc<Listeners>>,
+    /// Held from the check of a change to its commit, so that changes come one after the other.
+    pub(crate) changes: tokio::sync::Mutex<()>,
+}
+
+impl App {
+    /// The figures of a collection that is young enough.
+    pub(crate) async fn figures(&self, patience: Option<Duration>) -> Result<Arc<Collected>, String> {
+        let settings = self.store.load().config.settings();
+        self.cache.get(Wish { options: options(&settings), max_age: settings.cache, patience }).await
+    }
+
+    /// The figures of a collection that has all of these instances, if that can be: for one that was started after the
+    /// last collection another one is made at once.
+    pub(crate) async fn figures_of(&self, wanted: &[Found]) -> Result<Arc<Collected>, String> {
+        let collected = self.figures(None).await?;
+        if wanted.iter().all(|instance| collected.figures_of(instance).is_some()) {
+            return Ok(collected);
+        }
+        let settings = self.store.load().config.settings();
+        let wish = Wish { options: options(&settings), max_age: Duration::ZERO, patience: None };
+        // Figures that lack a new instance are better than none.
+        Ok(self.cache.get(wish).await.unwrap_or(collected))
+    }
+
+    /// Who runs now; where that cannot be told in time, who ran at the last collection.
+    pub(crate) async fn found(&self) -> Result<Vec<Found>, ApiError> {
+        match self.finder.find().await {
+            Ok(found) => Ok(found),
+            Err(error) => match self.cache.last() {
+                Some(last) => Ok(last.gathered.found.clone()),
+                None => Err(ApiError::new(http::StatusCode::SERVICE_UNAVAILABLE, error)),
+            },
+        }
+    }
+
+    /// The names of all projects: declared, found, and the default one.
+    pub(crate) async fn projects(&self) -> BTreeSet<String> {
+        let found = self.found().await.unwrap_or_default();
+        let mut names: BTreeSet<String> = found.into_iter().map(|instance| instance.project).collect();
+        names.extend(self.store.load().projects.keys().cloned());
+        names.insert(DEFAULT_PROJECT.to_owned());
+        names
+    }
+
+    /// Commits a change on a thread that may block.
+    pub(crate) async fn commit(self: &Arc<Self>, change: Change) -> Result<Arc<State>, Error> {
+        log(&self.store.load(), &change);
+        let app = Arc::clone(self);
+        let committed = tokio::task::spawn_blocking(move || app.store.commit(&change, None)).await;
+        committed.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+    }
+
+    /// Runs a change to its end, even when the client that asked for it goes away in the middle.
+    pub(crate) async fn change<T, F>(change: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ApiError>> + Send + 'static,
+    {
+        tokio::spawn(change).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
+    }
+}
+
+/// Tells the log who and what is trusted and which keys changed; values may be nobody's business.
+fn log(state: &State, change: &Change) {
+    match change {
+        Change::Config(config) => {
+            let (before, after) = (state.config.values(), config.values());
+            let keys: BTreeSet<&String> =
+                before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).collect();
+            tracing::info!(?keys, "changing the configuration");
+        }
+        Change::AddCertificate(entry) | Change::UpdateCertificate(entry) => {
+            tracing::info!(
+                name = entry.name,
+                fingerprint = entry.certificate.fingerprint(),
+                r#type = entry.certificate_type.as_str(),
+                projects = ?entry.projects,
+                "trusting a certificate"
+            );
+        }
+        Change::RemoveCertificate(fingerprint) => {
+            tracing::info!(fingerprint, "no longer trusting a certificate")
+        }
+        Change::AddProject(name, _) => tracing::info!(name, "declaring a project"),
+        Change::RemoveProject(name) => tracing::info!(name, "no longer declaring a project"),
+    }
+}

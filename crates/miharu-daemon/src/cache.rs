@@ -1,0 +1,258 @@
+//! The cache between scrapes and collections: one collection at a time, shared by everybody who waits, and rendered
+//! answers that are kept with it, so that a cached scrape formats nothing again and is byte for byte the same.
+
+mod rendered;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use miharu_collect::Options;
+use miharu_metrics::{InstanceFigures, Snapshot};
+use tokio::sync::watch;
+
+pub(crate) use rendered::{Rendered, Rendering};
+
+/// How long a collection may be late on its own deadline before it is given up.
+const GRACE: Duration = Duration::from_secs(1);
+/// Collections that were given up and whose threads still hang; beyond so many, no other one is begun.
+const ABANDONED_LIMIT: usize = 4;
+
+/// An instance as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) project: String,
+    pub(crate) name: String,
+    pub(crate) instance_type: miharu_metrics::InstanceType,
+    pub(crate) runtime: String,
+    pub(crate) id: String,
+    /// The host's process id of its init.
+    pub(crate) pid: Option<u32>,
+}
+
+/// What one collection gave.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) found: Vec<Found>,
+}
+
+/// Where figures come from: the host, or a test's fake. It blocks, for about `options.collect_timeout` at most.
+pub(crate) trait Source: Send {
+    fn collect(&mut self, options: &Options) -> Result<Gathered, String>;
+}
+
+/// Makes another source when the one in use hangs.
+pub(crate) type MakeSource = Box<dyn Fn() -> Box<dyn Source> + Send + Sync>;
+
+/// A collection's result, and the answers that were rendered from it.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    pub(crate) gathered: Gathered,
+    options: Options,
+    begun: Instant,
+    rendered: Rendered,
+}
+
+impl Collected {
+    /// The answer in that form, rendered at most once.
+    pub(crate) async fn render(self: &Arc<Self>, rendering: Rendering) -> bytes::Bytes {
+        rendered::render(self, rendering).await
+    }
+
+    /// The figures of this instance, if it was there.
+    pub(crate) fn figures_of(&self, found: &Found) -> Option<&InstanceFigures> {
+        let wanted = (found.project.as_str(), found.name.as_str(), found.instance_type);
+        let instances = &self.gathered.snapshot.instances;
+        let at = instances.binary_search_by(|instance| instance.key().cmp(&wanted)).ok()?;
+        instances.get(at)
+    }
+
+    /// Of the projects named, those in which an instance was found: all others make no difference to an answer.
+    pub(crate) fn known_projects(
+        &self,
+        projects: impl Iterator<Item = String>,
+    ) -> std::collections::BTreeSet<String> {
+        let instances = &self.gathered.snapshot.instances;
+        projects.filter(|project| instances.iter().any(|instance| instance.project == *project)).collect()
+    }
+}
+
+/// What a client asks of the cache.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    /// How the figures are to be collected.
+    pub(crate) options: Options,
+    /// How old they may be.
+    pub(crate) max_age: Duration,
+    /// How long the client waits; `None` for as long as a collection may take.
+    pub(crate) patience: Option<Duration>,
+}
+
+type Outcome = Result<Arc<Collected>, String>;
+
+#[derive(Default)]
+struct Inner {
+    last: Option<Arc<Collected>>,
+    /// What the collection that runs will give.
+    running: Option<watch::Receiver<Option<Outcome>>>,
+    /// The source between two collections; a running one has it, and a hanging one keeps it.
+    source: Option<Box<dyn Source>>,
+    /// Collections that were given up and did not come back.
+    abandoned: usize,
+}
+
+/// The cache.
+pub(crate) struct Cache {
+    make_source: MakeSource,
+    /// Held for a few assignments, never across a wait or a collection.
+    inner: Mutex<Inner>,
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cache")
+    }
+}
+
+impl Cache {
+    pub(crate) fn new(make_source: MakeSource) -> Arc<Self> {
+        Arc::new(Self { make_source, inner: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last collection, however old.
+    pub(crate) fn last(&self) -> Option<Arc<Collected>> {
+        self.lock().last.clone()
+    }
+
+    /// Figures that are young enough: those at hand, those of the collection that runs, or those of a new one. A client
+    /// whose patience ends, or whose collection fails, gets the last ones if they are at most twice as old as asked.
+    ///
+    /// # Errors
+    /// Why there are none, for people.
+    pub(crate) async fn get(self: &Arc<Self>, wish: Wish) -> Outcome {
+        let mut outcome = {
+            let mut inner = self.lock();
+            if let Some(last) = inner.last.as_ref().filter(|last| fresh(last, &wish, 1)) {
+                return Ok(Arc::clone(last));
+            }
+            match &inner.running {
+                // Even when it was begun under other settings: what it gives is better than a second one beside it.
+                Some(outcome) => outcome.clone(),
+                None => self.begin(&mut inner, wish.options)?,
+            }
+        };
+        let longest = wish.options.collect_timeout + GRACE * 2;
+        let patience = wish.patience.unwrap_or(longest).min(longest);
+        let failed = match tokio::time::timeout(patience, outcome.wait_for(Option::is_some)).await {
+            Ok(Ok(result)) => match result.clone() {
+                Some(Ok(collected)) => return Ok(collected),
+                Some(Err(error)) => error,
+                None => "the collection ended without a result".to_owned(),
+            },
+            Ok(Err(_)) => "the collection ended without a result".to_owned(),
+            Err(_) => format!(
+                "the collection was not done after {} s, and no earlier figures are young enough",
+                patience.as_secs_f64()
+            ),
+        };
+        let last = self.last().filter(|last| fresh(last, &wish, 2));
+        last.ok_or(failed)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        options: Options,
+    ) -> Result<watch::Receiver<Option<Outcome>>, String> {
+        if inner.source.is_none() && inner.abandoned >= ABANDONED_LIMIT {
+            return Err(format!("{} collections hang and did not come back", inner.abandoned));
+        }
+        let source = inner.source.take().unwrap_or_else(|| (self.make_source)());
+        let (sender, receiver) = watch::channel(None);
+        inner.running = Some(receiver.clone());
+        tokio::spawn(Arc::clone(self).run(source, options, sender));
+        Ok(receiver)
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        mut source: Box<dyn Source>,
+        options: Options,
+        sender: watch::Sender<Option<Outcome>>,
+    ) {
+        let begun = Instant::now();
+        let mut work = tokio::task::spawn_blocking(move || {
+            let result = source.collect(&options);
+            (source, result)
+        });
+        let result = match tokio::time::timeout(options.collect_timeout + GRACE, &mut work).await {
+            Ok(Ok((source, result))) => {
+                let result = result.map(|gathered| {
+                    Arc::new(Collected { gathered, options, begun, rendered: Rendered::default() })
+                });
+                let mut inner = self.lock();
+                inner.source = Some(source);
+                result
+            }
+            Ok(Err(panicked)) => {
+                tracing::error!("a collection failed: {panicked}");
+                Err("the collection failed, see the server's log".to_owned())
+            }
+            Err(_) => {
+                self.abandon(work);
+                Err("the collection did not end in time".to_owned())
+            }
+        };
+        if let Err(error) = &result {
+            tracing::warn!("no figures: {error}");
+        }
+        {
+            let mut inner = self.lock();
+            if let Ok(collected) = &result {
+                inner.last = Some(Arc::clone(collected));
+            }
+            inner.running = None;
+        }
+        // Nobody may be waiting any more.
+        let _ = sender.send(Some(result));
+    }
+
+    /// Leaves a hanging collection to itself; its source comes back with it, if ever.
+    fn abandon(self: &Arc<Self>, work: tokio::task::JoinHandle<(Box<dyn Source>, Result<Gathered, String>)>) {
+        self.lock().abandoned += 1;
+        tracing::warn!("a collection hangs; the next one goes on without it");
+        let cache = Arc::clone(self);
+        tokio::spawn(async move {
+            let back = work.await;
+            let mut inner = cache.lock();
+            inner.abandoned -= 1;
+            if let (Ok((source, _)), None, None) = (back, &inner.source, &inner.running) {
+                inner.source = Some(source);
+            }
+        });
+    }
+}
+
+fn fresh(last: &Collected, wish: &Wish, times: u32) -> bool {
+    last.options == wish.options && last.begun.elapsed() < wish.max_age * times
+}
+
+/// How long a client with this scrape timeout waits: a little less, so that the answer still reaches it.
+pub(crate) fn patience(scrape_timeout_seconds: f64) -> Option<Duration> {
+    let timeout =
+        Duration::try_from_secs_f64(scrape_timeout_seconds).ok().filter(|timeout| !timeout.is_zero())?;
+    let margin = (timeout / 10).clamp(Duration::from_millis(50), Duration::from_millis(500));
+    Some(timeout.saturating_sub(margin).max(Duration::from_millis(10)))
+}
+
+/// Seconds since the epoch.
+pub(crate) fn epoch_seconds(time: SystemTime) -> Option<f64> {
+    time.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! The daemon's life: start in the right order, run until a signal, stop without waiting for what hangs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use miharu_collect::Roots;
+use miharu_collect::host::{Buffer, Capabilities, listener, own_addresses};
+use miharu_store::Store;
+use rustix::process::Resource;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::App;
+use crate::args::Args;
+use crate::cache::{Cache, Source};
+use crate::listen::{Listeners, PortHolder, UnixListener};
+use crate::machine::Machine;
+use crate::requests::Requests;
+use crate::routes;
+use crate::source::{Finder, Host, Own};
+use crate::state_dir::{StateDir, group_id};
+use crate::tls::{Identity, Tls, Versions};
+use crate::warnings::Warnings;
+
+/// How long requests in progress may take to end when the daemon stops.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// The exit status after a second signal: what a shell reports for SIGTERM.
+const IMPATIENT: i32 = 143;
+
+/// Threads that serve connections, at most.
+const WORKERS: usize = 4;
+/// Threads for what blocks: collections, renderings, commits.
+const BLOCKING_THREADS: usize = 64;
+
+/// Runs the daemon until it is told to stop.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    // What runs here waits for the kernel far more than it computes: a core more would only spread it.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(workers)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_name("miharud")
+        .build()
+        .context("the runtime cannot be started")?;
+    let result = runtime.block_on(serve(args));
+    // Threads that hang on a dead file system are left behind, not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(args: &Args) -> anyhow::Result<()> {
+    // Signals are caught before anything is made that would have to be cleaned up.
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("SIGHUP")?;
+
+    let dir = &args.dir;
+    let group = args.group.as_deref().map(group_id).transpose()?;
+    let _lock = StateDir::open(dir)?;
+    let roots = args.roots();
+    let (app, warnings) = app(dir, &roots)?;
+    let settings = app.store.load().config.settings();
+
+    let unix = UnixListener::bind(&dir.join("unix.socket"), group)?;
+    let listeners = Listeners::new(
+        Arc::clone(&app.tls),
+        port_holder(roots.clone()),
+        warnings,
+        routes::all(&app),
+        routes::metrics_only(&app),
+    );
+    // Set here alone, so it cannot be set already.
+    let _ = app.listeners.set(Arc::clone(&listeners));
+    listeners.start(&settings).await;
+    let unix = unix.serve(routes::all(&app));
+
+    say_what_is_missing(&roots);
+    say_what_runs(&app).await;
+    notify(NotifyState::Ready);
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                tracing::info!("reading the server's certificate again");
+                app.tls.identity().reload();
+            }
+        }
+    }
+
+    tracing::info!("stopping");
+    notify(NotifyState::Stopping);
+    let stopped = async { tokio::join!(unix.stop(), listeners.stop()) };
+    tokio::select! {
+        ended = tokio::time::timeout(STOP_LIMIT, stopped) => {
+            if ended.is_err() {
+                tracing::warn!("requests in progress were cut off after {} s", STOP_LIMIT.as_secs());
+            }
+        }
+        _ = terminate.recv() => std::process::exit(IMPATIENT),
+        _ = interrupt.recv() => std::process::exit(IMPATIENT),
+    }
+    Ok(())
+}
+
+fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
+    let machine = Machine::read(roots);
+    // Its words name their cause already.
+    let store = Store::open(&dir.join("miharu.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let settings = store.load().config.settings();
+    let identity = Arc::new(Identity::open(dir, || machine.certificate_names(&own_addresses(roots)))?);
+    let tls = Arc::new(Tls::new(identity, Versions::of(&settings))?);
+    let requests = Arc::new(Requests::default());
+    let warnings = Warnings::default();
+    let own = Own { started: Instant::now(), warnings: warnings.clone(), requests: Arc::clone(&requests) };
+    let host = roots.clone();
+    let make_source = move || Box::new(Host::new(&host, own.clone())) as Box<dyn Source>;
+    let app = App {
+        store,
+        cache: Cache::new(Box::new(make_source)),
+        finder: Finder::of_host(roots),
+        tls,
+        machine,
+        roots: roots.clone(),
+        requests,
+        listeners: std::sync::OnceLock::new(),
+        changes: tokio::sync::Mutex::default(),
+    };
+    Ok((Arc::new(app), warnings))
+}
+
+fn port_holder(roots: Roots) -> PortHolder {
+    Box::new(move |port| {
+        let holder = listener(&roots, port)?;
+        Some(format!("{} (pid {})", holder.comm, holder.pid))
+    })
+}
+
+fn say_what_is_missing(roots: &Roots) {
+    let mut buffer = Buffer::new();
+    match Capabilities::of_this_process(roots, &mut buffer) {
+        Ok(capabilities) => {
+            for missing in capabilities.missing() {
+                tracing::warn!("without {}: {}", missing.name, missing.purpose);
+            }
+        }
+        Err(error) => tracing::warn!("capabilities cannot be told: {error}"),
+    }
+}
+
+async fn say_what_runs(app: &App) {
+    match app.finder.find().await {
+        Ok(found) if found.is_empty() => {
+            tracing::info!("ready; no instances found: they are served as soon as some run");
+        }
+        Ok(found) => tracing::info!(instances = found.len(), "ready"),
+        Err(error) => tracing::warn!("ready, but {error}"),
+    }
+}
+
+/// Connections and kept files share the limit, and shells set the soft one low.
+fn raise_descriptor_limit() {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open files stays as it was: {error}");
+    }
+}
+
+fn notify(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!("the service manager was not told: {error}");
+    }
+}

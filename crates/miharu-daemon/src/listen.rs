@@ -1,0 +1,22 @@
+//! The listeners: the unix socket, the HTTPS API and the metrics listener.
+
+mod activity;
+mod bind;
+mod connection;
+mod tcp;
+mod unix;
+
+pub(crate) use connection::{Accepted, Peer, PeerCertificate, Server};
+pub(crate) use tcp::{Listeners, PortHolder};
+pub(crate) use unix::UnixListener;
+
+/// Which listener a request came in by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entrance {
+    /// `unix.socket`.
+    Unix,
+    /// `core.https_address`.
+    Https,
+    /// `core.metrics_address`.
+    Metrics,
+}

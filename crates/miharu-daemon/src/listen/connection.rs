@@ -1,0 +1,137 @@
+//! One connection: who is at the other end, its requests, its deadlines, its graceful end.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
+use tower::ServiceExt;
+
+use super::Entrance;
+use super::activity::{Activity, Protocol, Watched};
+
+/// The most memory that the head of a request may take.
+const HEAD_BYTES: usize = 64 * 1024;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS: u32 = 64;
+/// How long a TLS handshake may take.
+pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
+/// Connections at once on one listener.
+pub(crate) const CONNECTIONS: usize = 1024;
+
+/// Who is at the other end of a connection; every request carries it.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) entrance: Entrance,
+    pub(crate) certificate: Option<Arc<PeerCertificate>>,
+}
+
+/// The certificate that a client showed, and proved to have the key of.
+#[derive(Debug)]
+pub(crate) struct PeerCertificate {
+    pub(crate) der: CertificateDer<'static>,
+    pub(crate) fingerprint: String,
+}
+
+impl PeerCertificate {
+    pub(crate) fn new(der: CertificateDer<'static>) -> Self {
+        let fingerprint = miharu_store::fingerprint(&der);
+        Self { der, fingerprint }
+    }
+}
+
+/// A connection that is ready for HTTP.
+#[derive(Debug)]
+pub(crate) struct Accepted<S> {
+    pub(crate) stream: S,
+    pub(crate) peer: Peer,
+    pub(crate) protocol: Protocol,
+}
+
+/// What serves the connections of one listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    pub(crate) router: Router,
+    /// Becomes true when connections are to end after what they are doing.
+    pub(crate) stop: watch::Receiver<bool>,
+    /// A permit a connection, which bounds them, and lets one wait until all are gone.
+    pub(crate) permits: Arc<Semaphore>,
+}
+
+impl Server {
+    /// Serves one connection to its end.
+    pub(crate) async fn serve<S>(mut self, accepted: Accepted<S>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Accepted { stream, peer, protocol } = accepted;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().max_buf_size(HEAD_BYTES);
+        builder.http2().max_concurrent_streams(STREAMS);
+        let builder = match protocol {
+            Protocol::Http1 => builder.http1_only(),
+            Protocol::Http2 => builder.http2_only(),
+        };
+        let activity = Activity::new(protocol);
+        let (requests, router) = (activity.clone(), self.router);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let in_flight = requests.request();
+            let router = router.clone();
+            request.extensions_mut().insert(peer.clone());
+            async move {
+                let response = router.oneshot(request.map(Body::new)).await;
+                drop(in_flight);
+                response.map_err(|never: Infallible| never)
+            }
+        });
+        let stream = TokioIo::new(Watched::new(stream, activity.clone()));
+        let mut connection = pin!(builder.serve_connection(stream, service));
+        let mut alarm = pin!(sleep_until(Instant::now()));
+        let mut stopping = false;
+        loop {
+            // Polled together, so that the deadline is looked at whenever the connection has moved.
+            let watched = poll_fn(|cx| {
+                if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                    return Poll::Ready(Ended::ByItself(result));
+                }
+                let Some(deadline) = activity.deadline() else { return Poll::Pending };
+                if alarm.deadline() != deadline {
+                    alarm.as_mut().reset(deadline);
+                }
+                alarm.as_mut().poll(cx).map(|()| Ended::ByDeadline)
+            });
+            tokio::select! {
+                ended = watched => {
+                    match ended {
+                        Ended::ByItself(Err(error)) => tracing::debug!("connection: {error}"),
+                        Ended::ByItself(Ok(())) => {}
+                        Ended::ByDeadline => tracing::debug!("connection closed: too slow, or idle"),
+                    }
+                    return;
+                }
+                _ = self.stop.wait_for(|stop| *stop), if !stopping => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+enum Ended {
+    ByItself(Result<(), Box<dyn std::error::Error + Send + Sync>>),
+    ByDeadline,
+}

@@ -1,0 +1,244 @@
+//! Answers: the envelope, errors, entity tags, and bodies read within their limits.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use miharu_api::Envelope;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The largest body, in bytes.
+const BODY_LIMIT: usize = 1024 * 1024;
+/// How long a body may take.
+const BODY_TIME: Duration = Duration::from_secs(3);
+
+/// A failure, as the client sees it.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    pub(crate) fn forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "not authorized")
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not found")
+    }
+
+    pub(crate) fn not_implemented() -> Self {
+        Self::new(StatusCode::NOT_IMPLEMENTED, "not implemented")
+    }
+
+    /// What went wrong inside is for the log; the client learns that it did.
+    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
+        tracing::error!("a request failed: {error}");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        json(self.status, &Envelope::error(self.status.as_u16(), self.message))
+    }
+}
+
+/// The result of a handler.
+pub(crate) type Answer = Result<Response, ApiError>;
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => {
+            (status, [(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+        }
+        Err(error) => {
+            tracing::error!("an answer could not be written: {error}");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// 200 with a result.
+pub(crate) fn ok(metadata: impl Serialize) -> Answer {
+    Ok(json(StatusCode::OK, &Envelope::sync(metadata)))
+}
+
+/// 200 without one.
+pub(crate) fn done() -> Answer {
+    Ok(json(StatusCode::OK, &Envelope::empty()))
+}
+
+/// 200 with a result and the tag of what may be changed in it.
+pub(crate) fn ok_tagged(metadata: impl Serialize, tag: &str) -> Answer {
+    let mut response = ok(metadata)?;
+    let value = HeaderValue::from_str(&format!("\"{tag}\"")).map_err(ApiError::internal)?;
+    response.headers_mut().insert(ETAG, value);
+    Ok(response)
+}
+
+/// 201 at this path.
+pub(crate) fn created(location: &str) -> Answer {
+    let mut response = json(StatusCode::CREATED, &Envelope::empty());
+    let value = HeaderValue::from_str(location).map_err(ApiError::internal)?;
+    response.headers_mut().insert(LOCATION, value);
+    Ok(response)
+}
+
+/// The tag of something that may be changed.
+pub(crate) fn tag(of: &impl Serialize) -> Result<String, ApiError> {
+    let text = serde_json::to_vec(of).map_err(ApiError::internal)?;
+    Ok(miharu_store::fingerprint(&text))
+}
+
+/// Checks `If-Match`, if the client sent it: 412 when what it wants to change is not what it saw.
+pub(crate) fn check_match(headers: &HeaderMap, tag: &str) -> Result<(), ApiError> {
+    let mut wanted = headers.get_all(IF_MATCH).into_iter().peekable();
+    if wanted.peek().is_none() {
+        return Ok(());
+    }
+    let matches =
+        wanted.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|value| {
+            let value = value.trim();
+            value == "*" || value.trim_matches('"') == tag
+        });
+    if matches {
+        Ok(())
+    } else {
+        let message = format!("ETag does not match, the resource is now \"{tag}\"");
+        Err(ApiError::new(StatusCode::PRECONDITION_FAILED, message))
+    }
+}
+
+/// A JSON body, whatever content type the client gave it.
+#[derive(Debug)]
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let read = axum::body::to_bytes(request.into_body(), BODY_LIMIT);
+        let body = match tokio::time::timeout(BODY_TIME, read).await {
+            Err(_) => return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+            Ok(Err(error)) if is_too_long(&error) => {
+                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB"));
+            }
+            Ok(Err(error)) => return Err(ApiError::bad_request(format!("the body cannot be read: {error}"))),
+            Ok(Ok(body)) => body,
+        };
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(|error| ApiError::bad_request(format!("invalid body: {error}")))
+    }
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|source| source.is::<http_body_util::LengthLimitError>())
+}
+
+/// The last element of a path, unescaped.
+#[derive(Debug)]
+pub(crate) struct Name(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let name = Path::<String>::from_request_parts(parts, state).await;
+        name.map(|Path(name)| Self(name)).map_err(|error| ApiError::bad_request(error.body_text()))
+    }
+}
+
+/// The parameters of a query, in their order; a name may come more than once.
+#[derive(Debug, Default)]
+pub(crate) struct Parameters(Vec<(String, String)>);
+
+impl Parameters {
+    /// The first value of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// How deep collections are to be shown.
+    pub(crate) fn recursion(&self) -> u8 {
+        self.get("recursion").and_then(|value| value.parse().ok()).unwrap_or_default()
+    }
+
+    /// The projects asked for: the union of every `project`; `None` where there is none, or only empty ones.
+    pub(crate) fn projects(&self) -> Option<BTreeSet<String>> {
+        let all = self.get("all-projects").is_some_and(|value| matches!(value, "true" | "1"));
+        let named = self.0.iter().filter(|(name, value)| name == "project" && !value.is_empty());
+        let named: BTreeSet<String> = named.map(|(_, value)| value.clone()).collect();
+        (!all && !named.is_empty()).then_some(named)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        query.map(|Query(pairs)| Self(pairs)).map_err(|error| ApiError::bad_request(error.body_text()))
+    }
+}
+
+/// A path of the API with this last element, escaped.
+pub(crate) fn path(collection: &str, name: &str) -> String {
+    use std::fmt::Write;
+    let mut path = format!("/1.0/{collection}/");
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~@:".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(path, "%{byte:02X}");
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_matches_quoted_bare_or_in_a_list() {
+        let headers = |value: &str| HeaderMap::from_iter([(IF_MATCH, value.parse().unwrap())]);
+        assert!(check_match(&HeaderMap::new(), "a").is_ok());
+        for value in ["\"a\"", "a", "*", "\"b\", \"a\""] {
+            assert!(check_match(&headers(value), "a").is_ok(), "{value}");
+        }
+        assert_eq!(check_match(&headers("\"b\""), "a").unwrap_err().status, StatusCode::PRECONDITION_FAILED);
+    }
+
+    #[test]
+    fn projects_are_a_union_and_an_empty_one_is_none() {
+        let parameters = |pairs: &[(&str, &str)]| {
+            Parameters(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        };
+        assert_eq!(parameters(&[("project", "")]).projects(), None);
+        let two = parameters(&[("project", "a"), ("project", ""), ("project", "b")]);
+        assert_eq!(two.projects(), Some(BTreeSet::from(["a".to_owned(), "b".to_owned()])));
+        assert_eq!(parameters(&[("project", "a"), ("all-projects", "true")]).projects(), None);
+    }
+
+    #[test]
+    fn a_name_is_escaped_in_a_path() {
+        assert_eq!(path("instances", "pod/c 1%"), "/1.0/instances/pod%2Fc%201%25");
+    }
+}

@@ -1,0 +1,90 @@
+//! Every route of the API: one resource, one file.
+
+mod certificates;
+mod instances;
+mod internal;
+mod metrics;
+mod projects;
+mod root;
+mod server;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::HeaderValue;
+use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
+
+use crate::app::App;
+use crate::respond::ApiError;
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The routes of the unix socket and of `core.https_address`.
+pub(crate) fn all(app: &Arc<App>) -> Router {
+    let instance = get(instances::show);
+    let certificate = get(certificates::show)
+        .put(certificates::replace)
+        .patch(certificates::amend)
+        .delete(certificates::remove);
+    let router = Router::new()
+        .route("/", get(root::show))
+        .route("/1.0", get(server::show).put(server::replace).patch(server::merge))
+        .route("/1.0/metrics", get(metrics::show))
+        .route("/1.0/certificates", get(certificates::list).post(certificates::add))
+        .route("/1.0/certificates/{fingerprint}", certificate)
+        .route("/1.0/projects", get(projects::list).post(projects::add))
+        .route("/1.0/projects/{name}", get(projects::show).delete(projects::remove))
+        .route("/1.0/instances", get(instances::list))
+        .route("/1.0/instances/{name}", instance.clone())
+        .route("/1.0/instances/{name}/state", get(instances::state))
+        .route("/1.0/containers", get(instances::list_containers))
+        .route("/1.0/containers/{name}", instance.clone())
+        .route("/1.0/containers/{name}/state", get(instances::state))
+        .route("/1.0/virtual-machines", get(instances::list_virtual_machines))
+        .route("/1.0/virtual-machines/{name}", instance)
+        .route("/1.0/virtual-machines/{name}/state", get(instances::state))
+        .route("/internal/ready", get(internal::ready))
+        .route("/internal/reload", post(internal::reload))
+        .route("/internal/renew-certificate", post(internal::renew_certificate))
+        .method_not_allowed_fallback(|| async { ApiError::not_implemented() });
+    finish(router, app)
+}
+
+/// The routes of `core.metrics_address`; nothing else exists there.
+pub(crate) fn metrics_only(app: &Arc<App>) -> Router {
+    let router = Router::new()
+        .route("/", get(root::show))
+        .route("/1.0", get(server::show))
+        .route("/1.0/metrics", get(metrics::show))
+        .method_not_allowed_fallback(|| async { ApiError::not_found() });
+    finish(router, app)
+}
+
+fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
+    router
+        .fallback(|| async { ApiError::not_found() })
+        .layer(from_fn_with_state(Arc::clone(app), around))
+        .with_state(Arc::clone(app))
+}
+
+/// What surrounds every request: it is counted, refused when another site's page made a browser send it, and its answer
+/// is never taken for something else than it says.
+async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let ongoing = app.requests.begin(request.uri().path());
+    let foreign = request
+        .headers()
+        .get_all(&SEC_FETCH_SITE)
+        .into_iter()
+        .any(|site| site == "cross-site" || site == "same-site");
+    let mut response = if foreign { ApiError::forbidden().into_response() } else { next.run(request).await };
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    ongoing.completed(response.status());
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! The `filter` parameter: `name=u1`, or `type eq container and name ne u2`.
+//!
+//! A part that compares a field that miharu does not know is an error rather than silently true.
+
+use miharu_metrics::InstanceType;
+
+use crate::cache::Found;
+
+/// The longest filter, in bytes.
+const LENGTH_LIMIT: usize = 4096;
+
+/// A filter: any of its groups, of each group all comparisons.
+#[derive(Debug, Default)]
+pub(super) struct Filter(Vec<Vec<Comparison>>);
+
+#[derive(Debug)]
+struct Comparison {
+    field: Field,
+    value: String,
+    /// Whether the field is to be the value, or anything else.
+    wanted: Wanted,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Equal,
+    Different,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Field {
+    Name,
+    Project,
+    Type,
+    Status,
+    Runtime,
+    Location,
+    Architecture,
+}
+
+impl Filter {
+    /// Reads a filter; an empty one matches everything.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > LENGTH_LIMIT {
+            return Err("the filter is too long".to_owned());
+        }
+        let mut words = text.split_whitespace().peekable();
+        if words.peek().is_none() {
+            return Ok(Self::default());
+        }
+        let mut groups = vec![Vec::new()];
+        loop {
+            let comparison = comparison(&mut words)?;
+            if let Some(group) = groups.last_mut() {
+                group.push(comparison);
+            }
+            match words.next() {
+                None => return Ok(Self(groups)),
+                Some("and") => {}
+                Some("or") => groups.push(Vec::new()),
+                Some(word) => return Err(format!("invalid filter: expected 'and' or 'or', not '{word}'")),
+            }
+        }
+    }
+
+    pub(super) fn matches(&self, instance: &Found) -> bool {
+        self.0.is_empty() || self.0.iter().any(|group| group.iter().all(|part| part.matches(instance)))
+    }
+}
+
+fn comparison<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Comparison, String> {
+    let first = words.next().ok_or("invalid filter: it ends after 'and' or 'or'")?;
+    let (field, wanted, value) = match first.split_once('=') {
+        Some((field, value)) => (field, Wanted::Equal, value),
+        None => {
+            let wanted = match words.next() {
+                Some("eq") => Wanted::Equal,
+                Some("ne") => Wanted::Different,
+                Some(word) => return Err(format!("invalid filter: expected 'eq' or 'ne', not '{word}'")),
+                None => return Err(format!("invalid filter: nothing follows '{first}'")),
+            };
+            (first, wanted, words.next().ok_or_else(|| format!("invalid filter: no value for '{first}'"))?)
+        }
+    };
+    let field = match field {
+        "name" => Field::Name,
+        "project" => Field::Project,
+        "type" => Field::Type,
+        "status" => Field::Status,
+        "runtime" => Field::Runtime,
+        "location" => Field::Location,
+        "architecture" => Field::Architecture,
+        unknown => return Err(format!("invalid filter: unknown field '{unknown}'")),
+    };
+    Ok(Comparison { field, value: value.trim_matches(['"', '\'']).to_owned(), wanted })
+}
+
+impl Comparison {
+    fn matches(&self, instance: &Found) -> bool {
+        let field = match self.field {
+            Field::Name => instance.name.as_str(),
+            Field::Project => instance.project.as_str(),
+            Field::Type => match instance.instance_type {
+                InstanceType::Container => "container",
+                InstanceType::VirtualMachine => "virtual-machine",
+            },
+            Field::Status => super::RUNNING.0,
+            Field::Runtime => instance.runtime.as_str(),
+            Field::Location => "none",
+            Field::Architecture => std::env::consts::ARCH,
+        };
+        field.eq_ignore_ascii_case(&self.value) == (self.wanted == Wanted::Equal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_comparison_and_its_opposite_never_both_match(name in "[a-z0-9]{1,8}", value in "[a-z0-9\"'=]{1,8}") {
+            let matches = |text: &str| Filter::parse(text).map(|filter| filter.matches(&found(&name, "lxc")));
+            let (equal, different) =
+                (matches(&format!("name eq {value}")), matches(&format!("name ne {value}")));
+            prop_assert_ne!(equal.unwrap(), different.unwrap());
+        }
+
+        #[test]
+        fn any_text_is_a_filter_or_refused(text in "(name|type|=| |eq|ne|and|or|u1|\"|x){0,12}") {
+            let blank = text.trim().is_empty();
+            prop_assert!(Filter::parse(&text).is_ok_and(|filter| filter.0.is_empty() == blank) || !blank);
+        }
+    }
+
+    fn found(name: &str, project: &str) -> Found {
+        Found {
+            project: project.to_owned(),
+            name: name.to_owned(),
+            instance_type: InstanceType::Container,
+            runtime: "lxc".to_owned(),
+            id: String::new(),
+            pid: None,
+        }
+    }
+
+    #[test]
+    fn comparisons_are_joined_as_written() {
+        let cases = [
+            ("", true),
+            ("name=u1", true),
+            ("name=u2", false),
+            ("name eq u1 and type eq container", true),
+            ("name ne u1", false),
+            ("name=u2 or status=running", true),
+            ("name=u1 and project=x or name=\"u1\"", true),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(Filter::parse(text).unwrap().matches(&found("u1", "lxc")), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused() {
+        for text in ["name", "name eq", "name like u1", "name=u1 name=u2", "name=u1 and", "colour=red"] {
+            assert!(Filter::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! `/internal`: what only the command line needs, on the unix socket alone.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use miharu_api::{CertificateRenewal, RenewedCertificate};
+use miharu_collect::host::own_addresses;
+
+use crate::app::App;
+use crate::auth::LocalOnly;
+use crate::respond::{Answer, ApiError, Json, done, ok};
+
+/// `GET /internal/ready`: the socket is served only once everything else is, so an answer is all there is to it.
+pub(super) async fn ready(_: LocalOnly) -> Answer {
+    done()
+}
+
+/// `POST /internal/reload`: reads the server's certificate again, as SIGHUP does.
+pub(super) async fn reload(_: LocalOnly, State(app): State<Arc<App>>) -> Answer {
+    let reload = tokio::task::spawn_blocking(move || app.tls.identity().reload());
+    reload.await.map_err(ApiError::internal)?;
+    done()
+}
+
+/// `POST /internal/renew-certificate`: makes the server's own certificate anew, for the machine's names and addresses of
+/// now and the ones asked for. Tells the new certificate, which clients that pin it need.
+pub(super) async fn renew_certificate(
+    _: LocalOnly,
+    State(app): State<Arc<App>>,
+    Json(body): Json<CertificateRenewal>,
+) -> Answer {
+    let renewal = move || {
+        let own = app.machine.certificate_names(&own_addresses(&app.roots));
+        let identity = app.tls.identity();
+        let refused = |error| ApiError::bad_request(format!("{error:#}"));
+        identity.renew(own, body.san).map_err(refused)?;
+        Ok(RenewedCertificate { certificate: identity.pem(), fingerprint: identity.fingerprint() })
+    };
+    let renewed = tokio::task::spawn_blocking(renewal).await.map_err(ApiError::internal)??;
+    ok(renewed)
+}

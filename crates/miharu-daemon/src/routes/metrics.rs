@@ -1,0 +1,72 @@
+//! `/1.0/metrics`: the exposition.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, VARY};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use miharu_metrics::encode::ServerWide;
+use miharu_metrics::{Prefix, Scope};
+
+use crate::app::App;
+use crate::auth::{Caller, MetricsRight, ShownCertificate};
+use crate::cache::{Collected, Rendering, patience};
+use crate::negotiate;
+use crate::respond::{Answer, ApiError, Parameters};
+
+/// The scrape timeout that Prometheus tells.
+const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+
+/// `GET /1.0/metrics`.
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    shown: Option<ShownCertificate>,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Answer {
+    let settings = app.store.load().config.settings();
+    let right = if settings.metrics_authentication { caller.metrics() } else { MetricsRight::All };
+    if right == MetricsRight::None {
+        let shown = shown.map(|shown| shown.fingerprint);
+        tracing::debug!(fingerprint = shown, "metrics refused: no certificate, or one that is not trusted");
+        return Err(ApiError::forbidden());
+    }
+    let timeout = headers.get(&SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let collected = app
+        .figures(timeout.and_then(patience))
+        .await
+        .map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
+
+    let format = negotiate::format(&headers);
+    let encoding = negotiate::encoding(&headers);
+    let prefix = if settings.prefix_lxd { Prefix::Lxd } else { Prefix::Incus };
+    let scope = scope(&collected, right, parameters.projects());
+    let body = collected.render(Rendering { format, prefix, scope, encoding }).await;
+
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+    headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
+    if let Some(encoding) = encoding.header() {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+    }
+    Ok(response)
+}
+
+/// What of the figures is shown: what was asked for, as far as the rights go. The unrestricted get the server's own
+/// families with any projects, as in Incus.
+fn scope(collected: &Collected, right: MetricsRight, asked: Option<BTreeSet<String>>) -> Scope {
+    let (projects, server_wide) = match (right, asked) {
+        (MetricsRight::All, None) => return Scope::all(),
+        (MetricsRight::All, Some(asked)) => (asked, ServerWide::Included),
+        (MetricsRight::Projects(own), None) => (own, ServerWide::LeftOut),
+        (MetricsRight::Projects(own), Some(asked)) => (&own & &asked, ServerWide::LeftOut),
+        (MetricsRight::None, _) => (BTreeSet::new(), ServerWide::LeftOut),
+    };
+    // Only projects with instances make a difference, so that made-up ones do not fill the store of answers.
+    Scope { projects: Some(collected.known_projects(projects.into_iter())), server_wide }
+}

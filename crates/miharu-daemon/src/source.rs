@@ -1,0 +1,153 @@
+//! The host as a source of figures: discovery and collection in one, behind the cache.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use miharu_collect::{Collector, Options, Roots, SharedFilesystems};
+use miharu_instances::{Discovery, Instance, Kind, drivers};
+use miharu_metrics::{InstanceType, ServerFigures, Snapshot};
+use miharu_store::Settings;
+use tokio::sync::Mutex;
+
+use crate::cache::{Found, Gathered, Source, epoch_seconds};
+use crate::requests::Requests;
+use crate::warnings::Warnings;
+
+/// How long a request waits for a scan of the host.
+const SCAN_LIMIT: Duration = Duration::from_secs(3);
+
+/// What the server keys say about a collection.
+pub(crate) fn options(settings: &Settings) -> Options {
+    Options {
+        shared_filesystems: if settings.shared_filesystems {
+            SharedFilesystems::Serve
+        } else {
+            SharedFilesystems::LeaveOut
+        },
+        remote_filesystems: if settings.remote_filesystems {
+            miharu_collect::RemoteFilesystems::Ask
+        } else {
+            miharu_collect::RemoteFilesystems::Skip
+        },
+        disk_layers: if settings.all_disk_layers {
+            miharu_collect::Layers::All
+        } else {
+            miharu_collect::Layers::One
+        },
+        instance_timeout: settings.instance_timeout,
+        collect_timeout: settings.collect_timeout,
+        agent_grace: settings.agent_grace,
+    }
+}
+
+/// What the figures of the server itself are made of.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) started: Instant,
+    pub(crate) warnings: Warnings,
+    pub(crate) requests: Arc<Requests>,
+}
+
+/// The host.
+pub(crate) struct Host {
+    discovery: Discovery,
+    collector: Collector,
+    own: Own,
+}
+
+impl Host {
+    pub(crate) fn new(roots: &Roots, own: Own) -> Self {
+        Self {
+            discovery: Discovery::new(roots.clone(), drivers()),
+            collector: Collector::new(roots.clone()),
+            own,
+        }
+    }
+}
+
+impl Source for Host {
+    fn collect(&mut self, options: &Options) -> Result<Gathered, String> {
+        let begun = Instant::now();
+        let scan = self.discovery.scan().map_err(|error| format!("instances cannot be found: {error}"))?;
+        let collection = self.collector.collect(&scan.instances, options);
+        let mut warnings: Vec<String> = scan.warnings.iter().map(ToString::to_string).collect();
+        warnings.extend(collection.warnings.iter().map(ToString::to_string));
+        self.own.warnings.replace("collection", warnings);
+        let server = ServerFigures {
+            uptime: Some(self.own.started.elapsed()),
+            operations: Some(0),
+            warnings: Some(self.own.warnings.count() as u64),
+            api_requests: self.own.requests.figures(),
+            collect_duration: Some(begun.elapsed()),
+            collect_timestamp_seconds: epoch_seconds(collection.started),
+            process: collection.process,
+        };
+        let found = scan.instances.iter().map(|instance| found(instance)).collect();
+        Ok(Gathered { snapshot: Snapshot::new(collection.instances, server), found })
+    }
+}
+
+/// Who runs now, told by a thread that may block.
+pub(crate) trait Scan: Send {
+    fn scan(&mut self) -> Result<Vec<Found>, String>;
+}
+
+impl Scan for Discovery {
+    fn scan(&mut self) -> Result<Vec<Found>, String> {
+        let scan = Self::scan(self).map_err(|error| format!("instances cannot be found: {error}"))?;
+        Ok(scan.instances.iter().map(|instance| found(instance)).collect())
+    }
+}
+
+/// Finds instances for requests that need no figures, without waiting for a collection.
+#[derive(Clone)]
+pub(crate) struct Finder {
+    /// Held for a scan. An async lock, so that requests wait for a scan that hangs without a thread each.
+    scanner: Arc<Mutex<Box<dyn Scan>>>,
+}
+
+impl std::fmt::Debug for Finder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Finder")
+    }
+}
+
+impl Finder {
+    pub(crate) fn new(scanner: Box<dyn Scan>) -> Self {
+        Self { scanner: Arc::new(Mutex::new(scanner)) }
+    }
+
+    /// Finds the instances of the host.
+    pub(crate) fn of_host(roots: &Roots) -> Self {
+        Self::new(Box::new(Discovery::new(roots.clone(), drivers())))
+    }
+
+    /// The instances that run now.
+    ///
+    /// # Errors
+    /// Why they cannot be told, for people.
+    pub(crate) async fn find(&self) -> Result<Vec<Found>, String> {
+        let scanner = Arc::clone(&self.scanner);
+        let work = async {
+            let mut scanner = scanner.lock_owned().await;
+            let scan = tokio::task::spawn_blocking(move || scanner.scan());
+            scan.await.map_err(|error| error.to_string())?
+        };
+        let late = |_| Err("the search for instances did not end in time".to_owned());
+        tokio::time::timeout(SCAN_LIMIT, work).await.unwrap_or_else(late)
+    }
+}
+
+fn found(instance: &Instance) -> Found {
+    Found {
+        project: instance.project.clone(),
+        name: instance.name.clone(),
+        instance_type: match instance.kind {
+            Kind::Container => InstanceType::Container,
+            Kind::VirtualMachine => InstanceType::VirtualMachine,
+        },
+        runtime: instance.runtime.to_owned(),
+        id: instance.id.clone(),
+        pid: Some(instance.incarnation.init_pid),
+    }
+}

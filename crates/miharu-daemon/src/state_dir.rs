@@ -1,0 +1,77 @@
+//! The daemon's state directory: made on the first start, locked while the daemon runs.
+
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use rustix::fs::FlockOperation;
+
+/// The directory, locked for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct StateDir {
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory where it is missing, with mode 0711 so that the socket's group can reach the socket, and locks
+    /// it: two daemons on one state would each undo what the other does.
+    pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        let made = || format!("{}: the state directory cannot be made (see --dir)", path.display());
+        let new = !path.exists();
+        DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(made)?;
+        if new {
+            // A strict umask would shut the group out of the socket. One that was there is as its owner wants it.
+            std::fs::set_permissions(path, Permissions::from_mode(0o711)).with_context(made)?;
+        }
+        let lock = File::open(path).with_context(|| path.display().to_string())?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                bail!("another miharud is running: it holds {}", path.display())
+            }
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    }
+}
+
+/// The number of a group, by its name in group(5) or as a number.
+pub(crate) fn group_id(group: &str) -> anyhow::Result<u32> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").context("/etc/group")?;
+    find_group(&groups, group).with_context(|| format!("there is no group '{group}'"))
+}
+
+fn find_group(groups: &str, name: &str) -> Option<u32> {
+    groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_daemon() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let first = StateDir::open(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o711);
+        let error = StateDir::open(&path).unwrap_err();
+        assert!(error.to_string().starts_with("another miharud is running"), "{error}");
+        drop(first);
+        StateDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn groups_go_by_name() {
+        let groups = "root:x:0:\nmiharu:x:994:alice,bob\n";
+        assert_eq!(find_group(groups, "miharu"), Some(994));
+        assert_eq!(find_group(groups, "alice"), None);
+        assert_eq!(group_id("42").unwrap(), 42);
+    }
+}

@@ -1,0 +1,297 @@
+//! The server's own certificate: made on the first start, picked up again when its files change.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use rcgen::{
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+};
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
+
+/// How often a handshake looks whether the files have changed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a certificate made here is valid.
+const VALIDITY: time::Duration = time::Duration::days(3652);
+
+/// The certificate and key that the server shows.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    dir: PathBuf,
+    current: ArcSwap<Shown>,
+    /// When the files were looked at last, and what they were; held for a few stat calls.
+    looked: Mutex<(Instant, Option<Stamp>)>,
+}
+
+/// What is shown now.
+#[derive(Debug)]
+struct Shown {
+    certified: Arc<CertifiedKey>,
+    pem: String,
+    fingerprint: String,
+}
+
+/// What tells two versions of the files apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp(Vec<(PathBuf, u64, u64, i64, i64)>);
+
+impl Identity {
+    /// Reads the certificate in `dir`, or makes one for these names and addresses.
+    pub(crate) fn open(dir: &Path, names: impl FnOnce() -> Vec<String>) -> anyhow::Result<Self> {
+        let (certificate, key) = (dir.join("server.crt"), dir.join("server.key"));
+        match (certificate.exists(), key.exists()) {
+            (true, true) => {}
+            // A start that was cut short leaves a key alone: it gets its certificate now.
+            (false, _) => make(&certificate, &key, names())?,
+            // Clients pin the certificate, so one without its key is for a person to judge.
+            (true, false) => bail!("{} is there but {} is not", certificate.display(), key.display()),
+        }
+        let stamp = stamp(dir);
+        let current = ArcSwap::from_pointee(load(dir)?);
+        Ok(Self { dir: dir.to_owned(), current, looked: Mutex::new((Instant::now(), stamp)) })
+    }
+
+    /// The certificate, PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.current.load().pem.clone()
+    }
+
+    /// SHA-256 of the certificate's DER.
+    pub(crate) fn fingerprint(&self) -> String {
+        self.current.load().fingerprint.clone()
+    }
+
+    /// Reads the files again, if they changed since the last look and that is a while ago.
+    pub(crate) fn reload_if_changed(&self) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.0.elapsed() < LOOK_INTERVAL {
+            return;
+        }
+        let found = stamp(&self.dir);
+        let changed = found != looked.1;
+        *looked = (Instant::now(), found);
+        drop(looked);
+        if changed {
+            self.reload();
+        }
+    }
+
+    /// Reads the files again. A pair that is broken, or half written, leaves the old one in place; the next change of
+    /// the files is another chance.
+    pub(crate) fn reload(&self) {
+        match load(&self.dir) {
+            Ok(shown) => {
+                if shown.fingerprint != self.current.load().fingerprint {
+                    tracing::info!(fingerprint = shown.fingerprint, "the server's certificate was replaced");
+                }
+                self.current.store(Arc::new(shown));
+            }
+            Err(error) => tracing::warn!("the server's certificate stays as it was: {error:#}"),
+        }
+    }
+}
+
+impl Identity {
+    /// Makes the server's own certificate anew for these names, with the key that it has: so one file is replaced, and a
+    /// kill at any moment leaves a pair that fits.
+    ///
+    /// # Errors
+    /// For what cannot be a name, and where the cluster's certificate is shown: its members share that.
+    pub(crate) fn renew(&self, own: Vec<String>, further: Vec<String>) -> anyhow::Result<()> {
+        let (certificate, key) = (self.dir.join("server.crt"), self.dir.join("server.key"));
+        let shown = pair(&self.dir).0;
+        if shown != certificate {
+            bail!("{} is shown in the place of {}", shown.display(), certificate.display());
+        }
+        if let Some(name) = further.iter().find(|name| !is_name(name)) {
+            bail!("'{name}' is neither a host name nor an address");
+        }
+        let mut seen = BTreeSet::new();
+        let names = own.into_iter().chain(further).filter(|name| seen.insert(name.clone())).collect();
+        make(&certificate, &key, names)?;
+        self.reload();
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.current.load().certified))
+    }
+}
+
+/// Whether a client could look for a server under this: an address, or a host name, which may begin with `*.`.
+fn is_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let known = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        !label.is_empty() && label.len() <= 63 && label.bytes().all(known)
+    };
+    name.parse::<IpAddr>().is_ok()
+        || name.len() <= 253 && name.strip_prefix("*.").unwrap_or(name).split('.').all(label)
+}
+
+/// The pair in use: the cluster's where there is one, else the server's own.
+fn pair(dir: &Path) -> (PathBuf, PathBuf) {
+    let cluster = (dir.join("cluster.crt"), dir.join("cluster.key"));
+    if cluster.0.exists() && cluster.1.exists() {
+        return cluster;
+    }
+    (dir.join("server.crt"), dir.join("server.key"))
+}
+
+fn stamp(dir: &Path) -> Option<Stamp> {
+    let (certificate, key) = pair(dir);
+    let stamps = [certificate, key].into_iter().map(|path| {
+        let meta = std::fs::metadata(&path).ok()?;
+        Some((path, meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+    });
+    stamps.collect::<Option<Vec<_>>>().map(Stamp)
+}
+
+fn load(dir: &Path) -> anyhow::Result<Shown> {
+    let (certificate, key) = pair(dir);
+    let pem = std::fs::read(&certificate).with_context(|| certificate.display().to_string())?;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{}: no certificate in PEM form", certificate.display()))?;
+    let Some(leaf) = chain.first() else {
+        bail!("{}: no certificate in PEM form", certificate.display());
+    };
+    let shown_pem = crate::pem::encode(leaf);
+    let fingerprint = miharu_store::fingerprint(leaf);
+    let key_pem = std::fs::read(&key).with_context(|| key.display().to_string())?;
+    let private = PrivateKeyDer::from_pem_slice(&key_pem)
+        .with_context(|| format!("{}: no private key in PEM form", key.display()))?;
+    let signing = any_supported_type(&private).with_context(|| key.display().to_string())?;
+    let certified = CertifiedKey::new(chain, signing);
+    // A key that cannot tell its public half is taken as it is.
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
+        Err(error) => return Err(error).with_context(|| certificate.display().to_string()),
+    }
+    Ok(Shown { certified: Arc::new(certified), pem: shown_pem, fingerprint })
+}
+
+/// Makes a certificate as api.md says: P-384, self-signed, for a server, no authority.
+fn make(certificate: &Path, key: &Path, names: Vec<String>) -> anyhow::Result<()> {
+    if !key.exists() {
+        let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).context("no key could be made")?;
+        write(key, &pair.serialize_pem(), 0o600).with_context(|| key.display().to_string())?;
+    }
+    let pair = std::fs::read_to_string(key).with_context(|| key.display().to_string())?;
+    let pair = KeyPair::from_pem(&pair).with_context(|| key.display().to_string())?;
+    let common_name = names.first().cloned().unwrap_or_else(|| "localhost".to_owned());
+    let mut params = CertificateParams::new(names).context("names for the server's certificate")?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "miharu");
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    let now = OffsetDateTime::now_utc();
+    params.not_before = now;
+    params.not_after = now + VALIDITY;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let signed = params.self_signed(&pair).context("the server's certificate could not be signed")?;
+    write(certificate, &signed.pem(), 0o644).with_context(|| certificate.display().to_string())?;
+    tracing::info!(path = %certificate.display(), "made the server's certificate");
+    Ok(())
+}
+
+/// Writes a file, whole or not at all.
+fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    // One left by a daemon that was cut short is of no worth.
+    let _ = std::fs::remove_file(&draft);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&draft, path)?;
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use x509_parser::prelude::{FromDer, X509Certificate};
+
+    use super::*;
+
+    fn names() -> Vec<String> {
+        vec!["host".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()]
+    }
+
+    #[test]
+    fn the_first_start_makes_a_pair_and_the_second_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Identity::open(dir.path(), names).unwrap();
+        let second = Identity::open(dir.path(), || panic!("not made again")).unwrap();
+        assert_eq!(first.fingerprint(), second.fingerprint());
+        let mode = std::fs::metadata(dir.path().join("server.key")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let shown = first.current.load();
+        let (_, certificate) = X509Certificate::from_der(&shown.certified.cert[0]).unwrap();
+        assert!(!certificate.is_ca());
+        assert!(certificate.extended_key_usage().unwrap().unwrap().value.server_auth);
+        let sans = certificate.subject_alternative_name().unwrap().unwrap();
+        assert_eq!(sans.value.general_names.len(), 3);
+        let seconds =
+            certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
+        assert_eq!(seconds, VALIDITY.whole_seconds());
+    }
+
+    #[test]
+    fn a_renewed_certificate_is_shown_at_once_and_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path(), names).unwrap();
+        let before = identity.fingerprint();
+        let further = |name: &str| vec![name.to_owned()];
+        identity.renew(names(), further("host")).unwrap();
+        assert_ne!(identity.fingerprint(), before);
+        for name in ["not a name", "\u{e9}", "", "a..b", "https://host", "10.0.0.1:9100", "x*"] {
+            assert!(identity.renew(names(), further(name)).is_err(), "{name}");
+        }
+        for name in ["metrics.example.org", "*.example.org", "10.0.0.1", "2001:db8::1", "my_host"] {
+            assert!(identity.renew(names(), further(name)).is_ok(), "{name}");
+        }
+        let after = Identity::open(dir.path(), names).unwrap();
+        assert_eq!(identity.fingerprint(), after.fingerprint());
+
+        for (own, cluster) in [("server.crt", "cluster.crt"), ("server.key", "cluster.key")] {
+            std::fs::copy(dir.path().join(own), dir.path().join(cluster)).unwrap();
+        }
+        let error = identity.renew(names(), further("host")).unwrap_err();
+        assert!(error.to_string().contains("cluster.crt is shown"), "{error}");
+    }
+
+    #[test]
+    fn a_replaced_pair_is_taken_and_a_broken_one_is_not() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let identity = Identity::open(dir.path(), names).unwrap();
+        let before = identity.fingerprint();
+        let replacement = Identity::open(other.path(), names).unwrap();
+
+        std::fs::copy(other.path().join("server.crt"), dir.path().join("server.crt")).unwrap();
+        identity.reload();
+        assert_eq!(identity.fingerprint(), before, "the certificate does not fit the key yet");
+        std::fs::copy(other.path().join("server.key"), dir.path().join("server.key")).unwrap();
+        identity.reload();
+        assert_eq!(identity.fingerprint(), replacement.fingerprint());
+        std::fs::write(dir.path().join("server.crt"), "rubbish").unwrap();
+        identity.reload();
+        assert_eq!(identity.fingerprint(), replacement.fingerprint());
+    }
+}
