@@ -96,7 +96,7 @@ impl Guests {
         for (instance, age) in machines {
             let Some(vm) = &instance.vm else { continue };
             let known = before.remove(&instance.incarnation);
-            let known = known.filter(|known| known.vm == *vm && known.layers == layers);
+            let known = known.filter(|known| is_asked_alike(&known.vm, vm) && known.layers == layers);
             let known = known.unwrap_or_else(|| Known {
                 vm: vm.clone(),
                 layers,
@@ -134,6 +134,16 @@ impl Guests {
         };
         self.runtime.get_or_init(start).as_ref()
     }
+}
+
+/// Whether a session for the one machine will do for the other: a tap or a disk that was plugged in changes nothing about who
+/// can be asked.
+fn is_asked_alike(one: &Vm, other: &Vm) -> bool {
+    let way = |vm: &Vm| {
+        let Vm { monitors, channels, vsock, certificates, owner, .. } = vm.clone();
+        (monitors, channels, vsock, certificates, owner)
+    };
+    way(one) == way(other)
 }
 
 impl Drop for Guests {

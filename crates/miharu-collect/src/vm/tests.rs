@@ -102,6 +102,19 @@ fn an_agent_answers_again_and_again_on_one_connection() {
 }
 
 #[test]
+fn a_tap_that_was_plugged_in_costs_no_connection() {
+    let (guests, before, answer) = ask_one(good_agent);
+    assert!(answer.told.guest.is_some());
+    let vm = Vm { taps: vec!["tap1".to_owned()], ..before.vm.clone().unwrap() };
+    let now = Arc::new(Instance { vm: Some(vm), ..Instance::clone(&before) });
+    // The socket's file is gone: a new session could not connect.
+    assert!(ask(&guests, &[now], Duration::from_millis(800)).remove(0).unwrap().told.guest.is_some());
+    let vm = port(PORT, "/nonexistent/other".into());
+    let moved = Arc::new(Instance { vm: Some(vm), ..Instance::clone(&before) });
+    assert!(ask(&guests, &[moved], Duration::from_millis(800)).remove(0).unwrap().told.guest.is_none());
+}
+
+#[test]
 fn what_answers_wrongly_is_no_guest() {
     let hostile: [fn(UnixStream); 5] = [
         silent,
