@@ -20,9 +20,10 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 # The program that shows whether a package is there, and the package.
-demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:build-essential'
+demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:build-essential
+  cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs'
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
-  promtool:prometheus jq:jq cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs dnsmasq:dnsmasq-base"
+  promtool:prometheus jq:jq dnsmasq:dnsmasq-base"
 
 # Without a network everything below would wait for it in turn: one failed attempt is enough.
 updated=no
@@ -94,6 +95,35 @@ fetch_kernel() {
   rm -rf "$tmp"
 }
 
+# What runs in the guests of tests: unpacked, never installed here, as it belongs into a virtual machine.
+fetch_guest_agent() {
+  [ -x "$cache/qemu-guest-agent/usr/sbin/qemu-ga" ] && return 0
+  have apt-get || { say "no qemu-guest-agent and no apt-get to fetch one"; failed=1; return 1; }
+  say "fetching qemu-guest-agent"
+  local tmp; tmp=$(mktemp -d); chmod 755 "$tmp"
+  { (cd "$tmp" && apt-get download -qq qemu-guest-agent) || { update && (cd "$tmp" && apt-get download -qq qemu-guest-agent); }; } >"$log" 2>&1
+  mkdir -p "$cache"
+  if compgen -G "$tmp/*.deb" >/dev/null && dpkg -x "$tmp"/*.deb "$tmp/unpacked" && rm -rf "$cache/qemu-guest-agent" && mv "$tmp/unpacked" "$cache/qemu-guest-agent"
+  then :; else fail "could not fetch qemu-guest-agent:"; fi
+  rm -rf "$tmp"
+}
+
+# Virtio vsock for guests on a host whose kernel has none, as machines for CI: about a minute to build, once.
+build_vsock() {
+  [ -x "$cache/vhost-device-vsock/bin/vhost-device-vsock" ] && return 0
+  say "building vhost-device-vsock"
+  mkdir -p "$cache"
+  CARGO_TARGET_DIR=$cache/vhost-device-vsock/target cargo install -q --locked --debug --no-track \
+    --root "$cache/vhost-device-vsock" --version 0.3.0 vhost-device-vsock >"$log" 2>&1 || fail "could not build vhost-device-vsock:"
+  rm -rf "$cache/vhost-device-vsock/target"
+}
+
+# Packages of libvirt whose programs do not tell whether they are all there.
+install_libvirt() {
+  have libvirtd && have virsh && return 0
+  install libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
+}
+
 # A strict OpenMetrics parser, the reference one, from PyPI.
 install_parser() {
   "$cache/venv/bin/python" -c 'import prometheus_client.openmetrics.parser' 2>/dev/null && return 0
@@ -110,12 +140,18 @@ have cargo || { say "cargo is missing: install Rust from https://rustup.rs first
 case $goal in
 demo)
   # shellcheck disable=SC2046
-  install $(missing $demo_needs) ;;
+  install $(missing $demo_needs)
+  # The demo's virtual machine; without it the containers have to do.
+  install_qemu
+  fetch_kernel ;;
 test)
   # shellcheck disable=SC2046
   install $(missing $test_needs)
   install_qemu
+  install_libvirt
   fetch_kernel
+  fetch_guest_agent
+  build_vsock
   install_parser ;;
 *) say "usage: scripts/setup.sh demo|test"; exit 2 ;;
 esac

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::need::cache;
 use crate::scratch::{self, Entry};
-use crate::shell;
+use crate::{initramfs, shell};
 
 /// Kernel modules of the guest, beside what they depend on.
 const MODULES: [&str; 7] = ["virtio_pci", "virtio_blk", "veth", "loop", "ext4", "overlay", "bridge"];
@@ -226,68 +225,22 @@ fn stage(root: &Path, programs: &[&Path], script: &str) -> Result<()> {
     fs::write(root.join("etc/os-release"), "ID=guest\n")?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost guest\n")?;
     fs::write(root.join("script"), script)?;
-    executable(&root.join("init"), SETUP)
+    initramfs::executable(&root.join("init"), SETUP)
 }
 
 /// The initramfs: busybox, the modules in the order of their needs, and the first init.
 fn initramfs(home: &Path, kernel: &Path) -> Result<()> {
     let dir = home.join("initramfs");
-    for sub in ["bin", "dev", "modules", "proc"] {
+    for sub in ["bin", "dev", "proc"] {
         fs::create_dir_all(dir.join(sub))?;
     }
     fs::copy("/bin/busybox", dir.join("bin/busybox"))?;
-    let name = kernel.file_name().context("kernel")?.to_string_lossy().into_owned();
-    let version = name.trim_start_matches("vmlinuz-");
-    let tree = cache().join("kernel");
-    if !tree.join("lib/modules").join(version).join("modules.dep.bin").exists() {
-        shell::run("depmod", ["-b".as_ref(), tree.as_os_str(), version.as_ref()])?;
-    }
-    let mut order: Vec<String> = Vec::new();
-    for module in MODULES {
-        let args = [
-            "-d".as_ref(),
-            tree.as_os_str(),
-            "-S".as_ref(),
-            version.as_ref(),
-            "--show-depends".as_ref(),
-            module.as_ref(),
-        ];
-        for line in shell::run("modprobe", args)?.lines() {
-            let Some(path) =
-                line.strip_prefix("insmod ").and_then(|rest| rest.split(' ').next()).map(Path::new)
-            else {
-                continue;
-            };
-            let file = path.file_name().context("a module without a name")?.to_string_lossy().into_owned();
-            if !order.contains(&file) {
-                fs::copy(path, dir.join("modules").join(&file))?;
-                order.push(file);
-            }
-        }
-    }
-    fs::write(dir.join("modules/order"), order.join("\n"))?;
-    executable(&dir.join("init"), INIT)?;
-    let list = shell::output(Command::new("find").arg(".").current_dir(&dir))?;
-    let mut cpio = Command::new("cpio")
-        .args(["-o", "-H", "newc", "--quiet"])
-        .current_dir(&dir)
-        .stdin(Stdio::piped())
-        .stdout(fs::File::create(home.join("initrd.cpio"))?)
-        .spawn()
-        .context("cpio")?;
-    cpio.stdin.take().context("cpio's input")?.write_all(list.as_bytes())?;
-    if !cpio.wait()?.success() {
-        bail!("cpio failed");
-    }
-    Ok(())
+    initramfs::modules(kernel, &MODULES, &dir.join("modules"))?;
+    initramfs::pack(&dir, INIT, &home.join("initrd.cpio"))
 }
 
-fn executable(path: &Path, text: &str) -> Result<()> {
-    fs::write(path, text)?;
-    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
-}
-
-fn install(root: &Path, from: &Path, to: &Path) -> Result<()> {
+/// Copies a file to a path of a root.
+pub(crate) fn install(root: &Path, from: &Path, to: &Path) -> Result<()> {
     let to = root.join(to.strip_prefix("/").unwrap_or(to));
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent)?;
@@ -304,7 +257,7 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// The libraries of a program, the loader among them.
-fn ldd(program: &Path) -> Vec<PathBuf> {
+pub(crate) fn ldd(program: &Path) -> Vec<PathBuf> {
     let text = shell::run("ldd", [program]).unwrap_or_default();
     text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }

@@ -8,6 +8,8 @@
 pub mod cgroup;
 pub mod exposition;
 pub mod guest;
+pub mod initramfs;
+pub mod libvirt;
 pub mod loopdev;
 pub mod lxc;
 pub mod lxd;
@@ -21,8 +23,11 @@ pub mod rootfs;
 pub mod scratch;
 pub mod shell;
 pub mod tls;
+pub mod vm;
+pub mod vsock;
 
 pub use exposition::Exposition;
 pub use lxc::Lxc;
 pub use miharud::Miharud;
 pub use need::Need;
+pub use vm::Vm;

@@ -235,6 +235,31 @@ impl Drop for Miharud {
     }
 }
 
+/// Scrapes between two readings of the same thing: what the exposition says must lie between them.
+///
+/// # Errors
+/// When it does not.
+pub fn between(
+    daemon: &Miharud,
+    family: &str,
+    labels: &[(&str, &str)],
+    read: impl Fn() -> Result<f64>,
+) -> Result<f64> {
+    let mut last = None;
+    // A gauge may rise and fall between the two readings, a few times in a row at most.
+    for _ in 0..5 {
+        let before = read()?;
+        let figure = daemon.scrape()?.sum(family, labels)?;
+        let after = read()?;
+        let slack = 1e-6 * before.abs().max(after.abs()).max(1.0);
+        if (before.min(after) - slack..=before.max(after) + slack).contains(&figure) {
+            return Ok(figure);
+        }
+        last = Some((before, figure, after));
+    }
+    bail!("{family} {labels:?}: before, figure, after: {last:?}")
+}
+
 /// Asks over a unix socket, one connection a request.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{guest, shell};
+use crate::{guest, shell, vm, vsock};
 
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +25,12 @@ pub enum Need {
     Parser,
     /// QEMU, the guest's kernel, and what packs its root.
     Qemu,
+    /// qemu-guest-agent, unpacked.
+    GuestAgent,
+    /// vhost-device-vsock.
+    Vsock,
+    /// libvirt's daemon and client, and no libvirtd that runs already.
+    Libvirt,
     /// openssl and curl.
     Tls,
 }
@@ -47,6 +53,12 @@ impl Need {
                 .or_else(|| program("cpio"))
                 .or_else(|| program("modprobe"))
                 .or_else(|| guest::kernel().err().map(|error| error.to_string())),
+            Self::GuestAgent => vm::guest_agent().err().map(|error| error.to_string()),
+            Self::Vsock => vsock::program().err().map(|error| error.to_string()),
+            Self::Libvirt => program("libvirtd")
+                .or_else(|| program("virsh"))
+                .or_else(|| containers().clone())
+                .or_else(crate::libvirt::Libvirt::lacking),
             Self::Tls => program("openssl").or_else(|| program("curl")),
         }
     }

@@ -47,6 +47,17 @@ pub fn unique(what: &str) -> String {
     format!("{what}{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Waits until no other test, of any process, holds what this gives, and keeps the others waiting for as long as it is held.
+///
+/// # Errors
+/// When the lock's file cannot be made.
+pub fn alone() -> Result<fs::File> {
+    fs::create_dir_all(base())?;
+    let file = fs::File::options().create(true).truncate(false).write(true).open(base().join("alone"))?;
+    file.lock()?;
+    Ok(file)
+}
+
 /// What the journal can hold.
 #[derive(Clone, Copy, Debug)]
 pub enum Entry<'a> {

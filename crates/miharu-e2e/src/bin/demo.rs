@@ -1,6 +1,7 @@
-//! `make demo`: two real LXC containers, miharud on loopback, and the figures of the busy one printed twice, read over mutual TLS
-//! as Prometheus reads them. usage: `demo start|stop`. Where no container can be started it serves a recorded host instead and
-//! says so. State that a person may want to look at is in `.demo/`; the rest is in a scratch folder.
+//! `make demo`: two real LXC containers and, where QEMU is there, a virtual machine, miharud on loopback, and the figures of the
+//! busy ones printed twice, read over mutual TLS as Prometheus reads them. usage: `demo start|stop`. Where no container can be
+//! started it serves a recorded host instead and says so. State that a person may want to look at is in `.demo/`; the rest is in
+//! a scratch folder.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person at a terminal")]
 
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use miharu_e2e::lxc::{self, Config};
 use miharu_e2e::tls::{self, Certificate};
-use miharu_e2e::{Exposition, Lxc, Miharud, Need, scratch, shell};
+use miharu_e2e::{Exposition, Lxc, Miharud, Need, Vm, scratch, shell, vm};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// What `u1` does: it counts, writes and reads its disk, and talks to itself over its own loopback interface.
@@ -34,6 +35,13 @@ const FIGURES: [(&str, &str, f64, &str); 6] = [
     ("incus_memory_usage_bytes", "memory in use", 1e6, "MB"),
     ("incus_procs_total", "tasks", 1.0, ""),
 ];
+
+/// What `vm` does.
+const BUSY_GUEST: &str = "(while :; do dd if=/dev/zero of=/tmp/x bs=64k count=16 2>/dev/null; i=0; \
+    while [ $i -lt 3000 ]; do i=$((i+1)); done; sleep 0.2; done) </dev/null >/dev/null 2>&1 &";
+
+/// The modes of a guest's CPU time.
+const MODES: [&str; 8] = ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"];
 
 fn main() -> ExitCode {
     let done = match std::env::args().nth(1).as_deref() {
@@ -137,6 +145,9 @@ fn show(dir: &Path, interrupted: &AtomicBool) -> Result<()> {
     let used = |exposition: &Exposition| exposition.sum("incus_cpu_seconds_total", &labels);
     let (before, after) = (used(&first)?, used(&second)?);
     ensure!(host.recorded || after > before, "the figures did not move: {before} and {after}");
+    if host.machine.is_some() {
+        print_machine(&second, &first);
+    }
     explain(&address, dir, daemon);
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
         return Ok(());
@@ -152,6 +163,7 @@ struct Host {
     recorded: bool,
     /// The project of `u1`, as the host may have other containers of that name.
     project: String,
+    machine: Option<Vm>,
     _containers: Vec<Lxc>,
 }
 
@@ -167,6 +179,7 @@ impl Host {
                         daemon: Miharud::with(&[])?,
                         recorded: false,
                         project,
+                        machine: machine(),
                         _containers: containers,
                     });
                 }
@@ -178,7 +191,7 @@ impl Host {
         let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1");
         let tree = tree.to_str().context("a path that is no UTF-8")?.to_owned();
         let daemon = Miharud::with(&["--root", &tree])?;
-        Ok(Self { daemon, recorded: true, project: "lxc".into(), _containers: Vec::new() })
+        Ok(Self { daemon, recorded: true, project: "lxc".into(), machine: None, _containers: Vec::new() })
     }
 
     fn containers() -> Result<Vec<Lxc>> {
@@ -200,6 +213,39 @@ impl Host {
 
     fn mark(&self) -> &'static str {
         if self.recorded { " (RECORDED)" } else { "" }
+    }
+}
+
+/// The virtual machine `vm` with our agent in it. The demo goes on without one.
+fn machine() -> Option<Vm> {
+    if let Some(reason) = Need::Qemu.lacking() {
+        println!("No virtual machine can be started here: {reason}");
+        return None;
+    }
+    println!("Starting a virtual machine, vm, without KVM; it takes some seconds.");
+    let ports = vec!["org.miharu.agent.0".into()];
+    let started =
+        Vm::start(&vm::Config { name: "vm".into(), ports, ..vm::Config::default() }).and_then(|vm| {
+            vm.run(BUSY_GUEST)?;
+            vm.start_agent()?;
+            Ok(vm)
+        });
+    started.inspect_err(|error| println!("It did not start: {error:#}")).ok()
+}
+
+/// What the machine's guest tells through the agent in it.
+fn print_machine(now: &Exposition, before: &Exposition) {
+    println!("\nvm, a virtual machine, by the agent in its guest:\n");
+    for mode in MODES {
+        let labels = [("name", "vm"), ("project", "qemu"), ("mode", mode)];
+        let of = |exposition: &Exposition| exposition.sum("incus_cpu_seconds_total", &labels).ok();
+        let Some(value) = of(now) else { continue };
+        let moved = of(before).map_or(String::new(), |before| format!("  {:+.2}", value - before));
+        println!("  CPU {mode:<18} {value:>12.2} s  {moved}");
+    }
+    let labels = [("name", "vm"), ("project", "qemu")];
+    if let Ok(total) = now.sum("incus_memory_MemTotal_bytes", &labels) {
+        println!("  {:<22} {:>12.2} MB", "memory", total / 1e6);
     }
 }
 

@@ -15,27 +15,7 @@ use miharu_e2e::{Exposition, Lxc, Miharud, need, scratch, shell};
 /// Keeps a CPU busy for some moments.
 const BURN: &str = "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done";
 
-/// Scrapes between two readings of the same thing: what the exposition says must lie between them.
-pub(crate) fn between(
-    daemon: &Miharud,
-    family: &str,
-    labels: &[(&str, &str)],
-    read: impl Fn() -> Result<f64>,
-) -> Result<f64> {
-    let mut last = None;
-    // A gauge may rise and fall between the two readings, a few times in a row at most.
-    for _ in 0..5 {
-        let before = read()?;
-        let figure = daemon.scrape()?.sum(family, labels)?;
-        let after = read()?;
-        let slack = 1e-6 * before.abs().max(after.abs()).max(1.0);
-        if (before.min(after) - slack..=before.max(after) + slack).contains(&figure) {
-            return Ok(figure);
-        }
-        last = Some((before, figure, after));
-    }
-    anyhow::bail!("{family} {labels:?}: before, figure, after: {last:?}")
-}
+pub(crate) use miharu_e2e::miharud::between;
 
 fn seconds_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()

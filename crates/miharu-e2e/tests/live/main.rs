@@ -15,7 +15,6 @@
 
 mod cgroup2_guest;
 mod concurrency;
-mod demo;
 mod filesystems;
 mod harness;
 mod hostile;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use miharu_e2e::{need, scratch, shell};
+use miharu_e2e::{Need, need, scratch, shell};
 
 fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -36,6 +36,7 @@ fn figure(text: &str, what: &str, table: usize) -> Result<f64> {
 #[test]
 fn the_demo_shows_moving_figures_cleans_up_and_runs_again() -> Result<()> {
     need!(Lxc, Tls);
+    let _alone = scratch::alone()?;
     let dir = scratch::dir("demo")?.join("state");
     for round in 0..2 {
         // The second time the usual port is taken, by us or by whoever has it.
@@ -48,6 +49,12 @@ fn the_demo_shows_moving_figures_cleans_up_and_runs_again() -> Result<()> {
         }
         assert!(text.contains("u1") && text.contains("u2") && text.contains("curl --cacert"), "{text}");
         assert!(text.contains("scrape_configs:") && !text.contains("RECORDED"), "{text}");
+        if Need::Qemu.lacking().is_none() {
+            for mode in ["user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal"] {
+                assert!(figure(&text, &format!("CPU {mode}"), 0)? >= 0.0, "{text}");
+            }
+            assert!(figure(&text, "CPU idle", 0)? > 0.0, "{text}");
+        }
         assert!(!dir.exists(), "files are left");
         let left = shell::run("ps", ["-eo", "pid,args"])?;
         let left: Vec<_> =
