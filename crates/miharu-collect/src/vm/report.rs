@@ -91,6 +91,8 @@ pub(crate) struct Guest {
     pub(crate) figures: Figures,
     pub(crate) addresses: Vec<Addresses>,
     pub(crate) hostname: Option<String>,
+    /// The kernel's name for this boot.
+    pub(crate) boot: Option<String>,
 }
 
 /// Whose agent sent a report.
@@ -130,7 +132,8 @@ pub(crate) fn guest(report: Report, layers: Layers) -> Option<Guest> {
     let hostname = report.hostname.filter(|name| {
         !name.is_empty() && name.len() <= MAX_HOSTNAME && !name.contains(|c: char| c.is_control())
     });
-    Some(Guest { figures, addresses, hostname })
+    let boot = report.boot_id.filter(|boot| from == From::Own && bounds::name(boot.clone()).is_some());
+    Some(Guest { figures, addresses, hostname, boot })
 }
 
 fn seconds(seconds: Option<f64>) -> Option<Duration> {

@@ -26,9 +26,9 @@ pub(crate) struct Served {
 /// waited for, as host figures that end after two minutes help nobody.
 pub(crate) fn serve(told: Told, host: Figures, age: Age) -> Served {
     let memory = told.monitor.memory;
-    let Some((teller, Guest { figures, addresses, hostname })) = told.guest else {
+    let Some((teller, Guest { figures, addresses, hostname, .. })) = told.guest else {
         if age == Age::Young && told.is_awaited {
-            let figures = Figures { hypervisor: host.hypervisor, ..Figures::default() };
+            let figures = of_the_young(host);
             return Served { figures, source: "host", facts: Facts::default() };
         }
         let memory = with_balloon(host.memory, memory);
@@ -41,10 +41,32 @@ pub(crate) fn serve(told: Told, host: Figures, age: Age) -> Served {
     }
 }
 
-/// An agent that does not tell the boot time leaves it to the host, which knows when the machine was started.
+/// What is served while a guest is waited for: what carries the same labels whoever tells it, and so is continued by the
+/// guest's own. Dashboards look for these of every machine that runs.
+fn of_the_young(host: Figures) -> Figures {
+    Figures {
+        boot_time_seconds: host.boot_time_seconds,
+        cpu_effective: host.cpu_effective,
+        memory: host.memory,
+        procs: host.procs,
+        hypervisor: host.hypervisor,
+        ..Figures::default()
+    }
+}
+
+/// What dashboards look for of every machine and an agent does not tell is left to the host, which knows when the machine was
+/// started, how much memory it has, and its tasks. Memory comes from one of both: a difference of two views means nothing.
 fn of_agent(figures: Figures, host: &Figures) -> Figures {
+    let Figures { mut memory, .. } = figures;
+    if memory.mem_total.is_none() || memory.mem_free.is_none() {
+        let Memory { mem_total, mem_free, mem_available, .. } = host.memory;
+        memory = Memory { mem_total, mem_free, mem_available, ..memory };
+    }
+    memory.cached = memory.cached.or(host.memory.cached);
     Figures {
         boot_time_seconds: figures.boot_time_seconds.or(host.boot_time_seconds),
+        procs: figures.procs.or(host.procs),
+        memory,
         hypervisor: host.hypervisor,
         ..figures
     }
@@ -76,7 +98,8 @@ fn with_balloon(host: Memory, balloon: Option<GuestMemory>) -> Memory {
         mem_total: balloon.total,
         mem_free: balloon.free,
         mem_available: balloon.available,
-        cached: balloon.caches,
+        // Older guests do not tell it, and it is looked for even where it is 0.
+        cached: balloon.caches.or(host.cached),
         ..host
     }
 }
@@ -101,7 +124,7 @@ mod tests {
     fn guest(teller: Teller) -> Told {
         let figures = Figures {
             cpus: vec![CpuTimes::new(0).with(CpuMode::User, Duration::from_secs(9))],
-            memory: Memory { mem_total: Some(90), ..Memory::default() },
+            memory: Memory { mem_total: Some(90), mem_free: Some(30), cached: Some(9), ..Memory::default() },
             ..Figures::default()
         };
         Told { guest: Some((teller, Guest { figures, ..Guest::default() })), ..Told::default() }
@@ -111,7 +134,8 @@ mod tests {
     fn an_agents_figures_are_not_mixed_with_the_hosts() {
         let served = serve(guest(Teller::Agent), host(), Age::Grown);
         assert_eq!((served.source, served.figures.memory.mem_total), ("agent", Some(90)));
-        assert_eq!((served.figures.procs, served.figures.hypervisor.rss), (None, Some(50)));
+        assert_eq!(served.figures.memory.cached, Some(9));
+        assert_eq!(served.figures.hypervisor.rss, Some(50));
         assert_eq!(served.figures.boot_time_seconds, Some(5.0));
         assert_eq!(served.figures.cpus.len(), 1);
     }
@@ -138,9 +162,29 @@ mod tests {
     fn a_guest_that_boots_is_waited_for() {
         let awaited = || Told { is_awaited: true, ..Told::default() };
         let served = serve(awaited(), host(), Age::Young);
-        assert_eq!((served.figures.memory.mem_total, served.figures.hypervisor.rss), (None, Some(50)));
-        assert!(served.figures.cpus.is_empty());
+        assert_eq!((served.figures.memory.mem_total, served.figures.hypervisor.rss), (Some(100), Some(50)));
+        let Figures { cpus, disks, interfaces, .. } = served.figures;
+        assert!(
+            cpus.is_empty() && disks.is_empty() && interfaces.is_empty(),
+            "these would end with the guest"
+        );
         assert_eq!(serve(awaited(), host(), Age::Grown).figures.memory.mem_total, Some(100));
         assert_eq!(serve(Told::default(), host(), Age::Young).figures.memory.mem_total, Some(100));
+    }
+
+    #[test]
+    fn what_dashboards_look_for_is_there_whoever_answers() {
+        let bare = |teller| Told { guest: Some((teller, Guest::default())), ..Told::default() };
+        let caches_unknown = GuestMemory { total: Some(80), free: Some(40), ..GuestMemory::default() };
+        let mut with_balloon = bare(Teller::GuestAgent);
+        with_balloon.monitor.memory = Some(caches_unknown);
+        let awaited = Told { is_awaited: true, ..Told::default() };
+        let tolds = [Told::default(), awaited, bare(Teller::Agent), bare(Teller::GuestAgent), with_balloon];
+        for told in tolds {
+            let served = serve(told, host(), Age::Young);
+            let Memory { mem_total, mem_free, cached, .. } = served.figures.memory;
+            assert!(mem_total.is_some() && mem_free.is_some() && cached.is_some(), "{}", served.source);
+            assert!(served.figures.procs.is_some() && served.figures.boot_time_seconds.is_some());
+        }
     }
 }

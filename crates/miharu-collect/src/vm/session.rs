@@ -144,8 +144,7 @@ pub(crate) struct Session {
     guest_agent: Slot<GuestAgent>,
     libvirt: Slot<Libvirt>,
     monitor: Slot<Qmp>,
-    agent_guard: Guard,
-    guest_agent_guard: Guard,
+    guard: Guard,
     layers: Layers,
 }
 
@@ -196,8 +195,7 @@ impl Session {
             guest_agent: Slot::new(guest_agent),
             libvirt: Slot::new(libvirt),
             monitor: Slot::new(Qmp::new(roots, &vm.monitors)),
-            agent_guard: Guard::default(),
-            guest_agent_guard: Guard::default(),
+            guard: Guard::default(),
             layers,
         }
     }
@@ -230,7 +228,7 @@ impl Session {
         let mut told = Told::default();
         let report = by_port.or(by_vsock).or(by_incus.flatten());
         if let Some(guest) = report.and_then(|report| report::guest(report, self.layers)) {
-            match admit(&mut self.agent_guard, guest) {
+            match admit(&mut self.guard, guest) {
                 Ok(guest) => told.guest = Some((Teller::Agent, guest)),
                 Err(why) => told.problems.push(format!("the guest's agent is not believed: {why}")),
             }
@@ -243,7 +241,7 @@ impl Session {
             && told.guest.is_none()
         {
             told.problems.extend(problem.map(|error| format!("qemu-guest-agent did not tell all: {error}")));
-            match admit(&mut self.guest_agent_guard, guest) {
+            match admit(&mut self.guard, guest) {
                 Ok(guest) => told.guest = Some((Teller::GuestAgent, guest)),
                 Err(why) => told.problems.push(format!("qemu-guest-agent is not believed: {why}")),
             }
@@ -287,7 +285,7 @@ impl Session {
 }
 
 fn admit(guard: &mut Guard, mut guest: Guest) -> Result<Guest, super::guard::Fell> {
-    let figures: Figures = guard.admit(std::mem::take(&mut guest.figures), std::time::Instant::now())?;
-    guest.figures = figures;
+    let figures: Figures = std::mem::take(&mut guest.figures);
+    guest.figures = guard.admit(figures, guest.boot.take(), std::time::Instant::now())?;
     Ok(guest)
 }
