@@ -55,7 +55,10 @@ pub(crate) struct Collected {
 
 impl Collected {
     /// The answer in that form, rendered at most once.
-    pub(crate) async fn render(self: &Arc<Self>, rendering: Rendering) -> bytes::Bytes {
+    ///
+    /// # Errors
+    /// When the rendering was broken off.
+    pub(crate) async fn render(self: &Arc<Self>, rendering: Rendering) -> Result<bytes::Bytes, String> {
         rendered::render(self, rendering).await
     }
 

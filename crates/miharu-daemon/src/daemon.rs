@@ -8,6 +8,7 @@ use anyhow::Context;
 use miharu_collect::Roots;
 use miharu_collect::host::{Buffer, Capabilities, listener, own_addresses};
 use miharu_store::Store;
+use miharu_store::address;
 use rustix::process::Resource;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -135,8 +136,9 @@ fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
 }
 
 fn port_holder(roots: Roots) -> PortHolder {
-    Box::new(move |port| {
-        let holder = listener(&roots, port)?;
+    Box::new(move |address| {
+        let ip = if let address::Host::Ip(ip) = address.host { Some(ip) } else { None };
+        let holder = listener(&roots, ip, address.port)?;
         Some(format!("{} (pid {})", holder.comm, holder.pid))
     })
 }

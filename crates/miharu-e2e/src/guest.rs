@@ -64,6 +64,7 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 mkdir /sys/fs/cgroup/init.scope
 echo 1 >/sys/fs/cgroup/init.scope/cgroup.procs
 for c in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$c >/sys/fs/cgroup/cgroup.subtree_control; done
+echo 3 >/proc/sys/vm/nr_hugepages
 mount --make-rshared /
 ip link set lo up
 hostname guest

@@ -44,18 +44,19 @@ impl Rendered {
     }
 }
 
-pub(super) async fn render(collected: &Arc<Collected>, rendering: Rendering) -> Bytes {
+pub(super) async fn render(collected: &Arc<Collected>, rendering: Rendering) -> Result<Bytes, String> {
     let cell = collected.rendered.cell(&rendering);
-    cell.get_or_init(|| produce(collected, rendering)).await.clone()
+    cell.get_or_try_init(|| produce(collected, rendering)).await.cloned()
 }
 
-async fn produce(collected: &Arc<Collected>, rendering: Rendering) -> Bytes {
+/// A rendering that fails, as when the daemon stops, is no answer: an empty exposition would say that nothing runs.
+async fn produce(collected: &Arc<Collected>, rendering: Rendering) -> Result<Bytes, String> {
     let plain = match rendering.encoding {
         Encoding::Identity => None,
         Encoding::Gzip | Encoding::Zstd => {
             let identity = Rendering { encoding: Encoding::Identity, ..rendering.clone() };
             // The plain form is a cell of its own; the recursion is one step deep.
-            Some(Box::pin(render(collected, identity)).await)
+            Some(Box::pin(render(collected, identity)).await?)
         }
     };
     let collected = Arc::clone(collected);
@@ -66,8 +67,5 @@ async fn produce(collected: &Arc<Collected>, rendering: Rendering) -> Bytes {
             Bytes::from(encode(&collected.gathered.snapshot, format, prefix, &scope))
         }
     });
-    work.await.unwrap_or_else(|error| {
-        tracing::error!("an answer could not be rendered: {error}");
-        Bytes::new()
-    })
+    work.await.map_err(|error| error.to_string())
 }

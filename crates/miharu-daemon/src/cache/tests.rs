@@ -120,8 +120,8 @@ async fn an_answer_is_rendered_once() {
     let rendering =
         |encoding| Rendering { format: Format::Text, prefix: Prefix::Incus, scope: Scope::all(), encoding };
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
-        let first = collected.render(rendering(encoding)).await;
-        let second = collected.render(rendering(encoding)).await;
+        let first = collected.render(rendering(encoding)).await.unwrap();
+        let second = collected.render(rendering(encoding)).await.unwrap();
         assert_eq!(first.as_ptr(), second.as_ptr(), "the very same buffer");
     }
 }

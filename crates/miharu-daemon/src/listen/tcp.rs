@@ -31,8 +31,8 @@ pub(crate) struct BindError {
     in_use: bool,
 }
 
-/// Who holds a TCP port, for people.
-pub(crate) type PortHolder = Box<dyn Fn(u16) -> Option<String> + Send + Sync>;
+/// Who holds the port of an address, for people.
+pub(crate) type PortHolder = Box<dyn Fn(&ListenAddress) -> Option<String> + Send + Sync>;
 
 /// The TCP listeners.
 pub(crate) struct Listeners {
@@ -203,7 +203,7 @@ impl Listeners {
     async fn bind(&self, key: &'static str, address: &ListenAddress) -> Result<TcpListener, BindError> {
         bind::bind(address).await.map_err(|error| {
             let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
-            let holder = if in_use { (self.holder)(address.port) } else { None };
+            let holder = if in_use { (self.holder)(address) } else { None };
             let reason = match holder {
                 Some(holder) => format!("the port is held by {holder}"),
                 None if in_use => "the port is in use".to_owned(),

@@ -45,7 +45,8 @@ pub(super) async fn show(
     let encoding = negotiate::encoding(&headers);
     let prefix = if settings.prefix_lxd { Prefix::Lxd } else { Prefix::Incus };
     let scope = scope(&collected, right, parameters.projects());
-    let body = collected.render(Rendering { format, prefix, scope, encoding }).await;
+    let rendering = Rendering { format, prefix, scope, encoding };
+    let body = collected.render(rendering).await.map_err(ApiError::internal)?;
 
     let mut response = Response::new(Body::from(body));
     let headers = response.headers_mut();

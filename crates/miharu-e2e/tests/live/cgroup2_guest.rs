@@ -8,8 +8,16 @@ use miharu_e2e::miharud::program;
 use miharu_e2e::{guest, need};
 
 /// The test files that the guest runs.
-const SUBJECTS: [&str; 7] =
-    ["harness::", "lxc_figures::", "lxc_lifecycle::", "nspawn::", "hostile::", "filesystems::", "rights::"];
+const SUBJECTS: [&str; 8] = [
+    "harness::",
+    "lxc_figures::",
+    "lxc_memory::",
+    "lxc_lifecycle::",
+    "nspawn::",
+    "hostile::",
+    "filesystems::",
+    "rights::",
+];
 
 #[test]
 fn the_same_tests_hold_on_a_cgroup2_host() -> Result<()> {

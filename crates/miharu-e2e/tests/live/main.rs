@@ -20,6 +20,7 @@ mod harness;
 mod hostile;
 mod lxc_figures;
 mod lxc_lifecycle;
+mod lxc_memory;
 mod lxd_compare;
 mod nspawn;
 mod prometheus;
