@@ -1,7 +1,7 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
 .PHONY: demo demo-stop test lint clean
 
-# Two real containers, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
+# Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
 	@scripts/demo.sh start
 

@@ -95,16 +95,16 @@ fetch_kernel() {
   rm -rf "$tmp"
 }
 
-# What runs in the guests of tests: unpacked, never installed here, as it belongs into a virtual machine.
-fetch_guest_agent() {
-  [ -x "$cache/qemu-guest-agent/usr/sbin/qemu-ga" ] && return 0
-  have apt-get || { say "no qemu-guest-agent and no apt-get to fetch one"; failed=1; return 1; }
-  say "fetching qemu-guest-agent"
+# Agents for the guests of tests: unpacked, never installed here, as they belong into a virtual machine.
+fetch_agent() { # package program
+  [ -x "$cache/$1/$2" ] && return 0
+  have apt-get || { say "no $1 and no apt-get to fetch one"; failed=1; return 1; }
+  say "fetching $1"
   local tmp; tmp=$(mktemp -d); chmod 755 "$tmp"
-  { (cd "$tmp" && apt-get download -qq qemu-guest-agent) || { update && (cd "$tmp" && apt-get download -qq qemu-guest-agent); }; } >"$log" 2>&1
+  { (cd "$tmp" && apt-get download -qq "$1") || { update && (cd "$tmp" && apt-get download -qq "$1"); }; } >"$log" 2>&1
   mkdir -p "$cache"
-  if compgen -G "$tmp/*.deb" >/dev/null && dpkg -x "$tmp"/*.deb "$tmp/unpacked" && rm -rf "$cache/qemu-guest-agent" && mv "$tmp/unpacked" "$cache/qemu-guest-agent"
-  then :; else fail "could not fetch qemu-guest-agent:"; fi
+  if compgen -G "$tmp/*.deb" >/dev/null && dpkg -x "$tmp"/*.deb "$tmp/unpacked" && rm -rf "$cache/$1" && mv "$tmp/unpacked" "$cache/$1"
+  then :; else fail "could not fetch $1:"; fi
   rm -rf "$tmp"
 }
 
@@ -150,7 +150,8 @@ test)
   install_qemu
   install_libvirt
   fetch_kernel
-  fetch_guest_agent
+  fetch_agent qemu-guest-agent usr/sbin/qemu-ga
+  fetch_agent lxd-agent usr/bin/lxd-agent
   build_vsock
   install_parser ;;
 *) say "usage: scripts/setup.sh demo|test"; exit 2 ;;

@@ -27,6 +27,8 @@ pub enum Need {
     Qemu,
     /// qemu-guest-agent, unpacked.
     GuestAgent,
+    /// LXD's agent, unpacked.
+    LxdAgent,
     /// vhost-device-vsock.
     Vsock,
     /// libvirt's daemon and client, and no libvirtd that runs already.
@@ -54,6 +56,7 @@ impl Need {
                 .or_else(|| program("modprobe"))
                 .or_else(|| guest::kernel().err().map(|error| error.to_string())),
             Self::GuestAgent => vm::guest_agent().err().map(|error| error.to_string()),
+            Self::LxdAgent => vm::lxd_agent().err().map(|error| error.to_string()),
             Self::Vsock => vsock::program().err().map(|error| error.to_string()),
             Self::Libvirt => program("libvirtd")
                 .or_else(|| program("virsh"))

@@ -34,6 +34,8 @@ pub struct Config {
     pub balloon: Option<u32>,
     /// A tap in a namespace, which QEMU then runs in. Without one the card leads nowhere.
     pub tap: Option<(PathBuf, String)>,
+    /// What the guest's disk holds, which it mounts as [`DISK`].
+    pub files: Option<PathBuf>,
     /// Further arguments.
     pub arguments: Vec<String>,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
             ports: Vec::new(),
             balloon: None,
             tap: None,
+            files: None,
             arguments: Vec::new(),
         }
     }
@@ -74,7 +77,9 @@ impl Vm {
         let kernel = guest::kernel()?;
         let disk = dir.join("disk.img");
         fs::File::create(&disk)?.set_len(48 << 20)?;
-        shell::run("mkfs.ext4", ["-q".as_ref(), "-F".as_ref(), disk.as_os_str()])?;
+        let mut mkfs = Command::new("mkfs.ext4");
+        mkfs.args(["-q", "-F"]).args(config.files.iter().flat_map(|dir| ["-d".as_ref(), dir.as_os_str()]));
+        shell::output(mkfs.arg(&disk))?;
         let mut qemu = command(config, &dir, &name);
         qemu.args(["-m", "192", "-append", "console=ttyS0 quiet panic=-1 psi=1 random.trust_cpu=on"])
             .arg("-kernel")
@@ -414,6 +419,15 @@ pub fn guest_agent() -> Result<PathBuf> {
         .into_iter()
         .find(|path| path.is_file())
         .context("no qemu-guest-agent in target/e2e-cache: run scripts/setup.sh test")
+}
+
+/// LXD's agent, a static program, as `scripts/setup.sh` unpacked it from its package.
+///
+/// # Errors
+/// When it is not there.
+pub fn lxd_agent() -> Result<PathBuf> {
+    let path = crate::need::cache().join("lxd-agent/usr/bin/lxd-agent");
+    path.is_file().then_some(path).context("no lxd-agent in target/e2e-cache: run scripts/setup.sh test")
 }
 
 /// One QMP session, to see what miharud ought to say, or to hold a monitor.

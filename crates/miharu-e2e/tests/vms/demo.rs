@@ -56,9 +56,11 @@ fn the_demo_shows_moving_figures_cleans_up_and_runs_again() -> Result<()> {
             assert!(figure(&text, "CPU idle", 0)? > 0.0, "{text}");
         }
         assert!(!dir.exists(), "files are left");
+        // Other demos may run beside this one; its own containers are under its own path.
+        let path = text.split("lxc:").nth(1).and_then(|rest| rest.split_whitespace().next());
+        let monitor = format!("[lxc monitor] {} u1", path.context(text.clone())?);
         let left = shell::run("ps", ["-eo", "pid,args"])?;
-        let left: Vec<_> =
-            left.lines().filter(|line| line.contains("[lxc monitor]") && line.ends_with(" u1")).collect();
+        let left: Vec<_> = left.lines().filter(|line| line.ends_with(&monitor)).collect();
         assert!(left.is_empty(), "{left:?}");
     }
     assert!(make("demo-stop", &dir)?.contains("No demo runs."));
