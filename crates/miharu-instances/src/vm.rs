@@ -3,6 +3,7 @@
 //! All of it is read of files that root wrote and of the command line of a process that root, or whoever runs it for
 //! root, started. Paths are the host's: they go through [`miharu_linux::Roots::host_path`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The facts of a running virtual machine.
@@ -22,6 +23,8 @@ pub struct Vm {
     pub vsock: Option<Vsock>,
     /// The directory in which Incus or LXD keep the certificates with which its agent is asked.
     pub certificates: Option<PathBuf>,
+    /// What its owner calls its disks, where that is not what QEMU does: libvirt's `vda`, and QEMU's `virtio-disk0`.
+    pub disk_ids: BTreeMap<String, String>,
     /// The host's network interfaces that carry its traffic.
     pub taps: Vec<String>,
     /// Who runs it.

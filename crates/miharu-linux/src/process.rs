@@ -126,6 +126,16 @@ impl ProcDir {
             .ok_or_else(|| Error::Parse { path: self.path.join(&name), what: "a namespace's inode" })
     }
 
+    /// The directory in which the process runs, as the host's paths go where it is in the host's mount namespace.
+    ///
+    /// # Errors
+    /// As [`ProcDir::read`], and where the caller may not see it.
+    pub fn working_directory(&self) -> Result<PathBuf> {
+        let place = |e: rustix::io::Errno| Error::io(&self.path.join("cwd"), e.into());
+        let target = rustix::fs::readlinkat(self.dir.as_fd(), "cwd", Vec::new()).map_err(place)?;
+        Ok(PathBuf::from(OsStr::from_bytes(target.to_bytes())))
+    }
+
     /// `cmdline`, at most [`MAX_COMMAND_LINE`] bytes; [`arguments`] divides it. The kernel takes a lock of the process
     /// for it, so it is read of processes that the host's administrator started, never of an instance's own.
     ///

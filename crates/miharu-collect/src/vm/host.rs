@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use miharu_instances::{Instance, Vm};
+use miharu_instances::{Instance, Owner, Vm};
 use miharu_linux::host::HostFacts;
 use miharu_linux::hypervisor::{self, Memory, Vcpu};
 use miharu_linux::process::{self, Stat};
@@ -75,7 +75,7 @@ pub(crate) fn figures(
         boot_time_seconds: start_time(reading.stat.starttime, facts),
         cpus: reading.vcpus.iter().map(|vcpu| cpu(vcpu, facts)).collect(),
         cpu_effective: vcpu_count(vm, reading, monitor),
-        disks: monitor.disks.clone(),
+        disks: monitor.disks.iter().filter_map(|row| disk(vm, row)).collect(),
         memory: memory(vm, reading, monitor),
         interfaces: taps(vm, links),
         procs: Some(reading.stat.num_threads),
@@ -98,6 +98,28 @@ fn cpu(vcpu: &Vcpu, facts: &HostFacts) -> CpuTimes {
             None => cpu,
         }
     })
+}
+
+/// A disk under the name of its device in QEMU. Never under one that the guest's kernel may give: the guest's own counters, when
+/// they take over, would go on from the host's.
+fn disk(vm: &Vm, row: &Disk) -> Option<Disk> {
+    let device = match &vm.owner {
+        Owner::Libvirt { .. } => vm.disk_ids.get(&row.device)?.clone(),
+        _ => row.device.clone(),
+    };
+    let device = if is_kernels_name(&device) { format!("peripheral/{device}") } else { device };
+    Some(Disk { device, ..row.clone() })
+}
+
+/// `sda`, `vdb`, `hdc`, `xvda`, `nvme0n1`, `sr0`, `fd0`, `mmcblk0`.
+fn is_kernels_name(name: &str) -> bool {
+    let lettered = ["sd", "vd", "hd", "xvd"];
+    let numbered = ["nvme", "sr", "fd", "mmcblk"];
+    let rest_is = |prefixes: &[&str], wanted: fn(&u8) -> bool| {
+        let mut rests = prefixes.iter().filter_map(|prefix| name.strip_prefix(prefix));
+        rests.any(|rest| rest.as_bytes().first().is_some_and(wanted) && rest.len() <= 8)
+    };
+    rest_is(&lettered, u8::is_ascii_lowercase) || rest_is(&numbered, u8::is_ascii_digit)
 }
 
 /// How many vCPUs there are: QMP knows, then the configuration, which plugging may have changed, then the threads.
@@ -217,6 +239,27 @@ mod tests {
         assert_eq!(figures.memory.mem_total, Some(90 << 20));
         assert_eq!(figures.memory.mem_free, Some(0), "it saturates");
         assert_eq!(figures.disks, disks);
+    }
+
+    #[test]
+    fn no_disk_is_called_as_the_guest_calls_it() {
+        let named = |device: &str| Disk { device: device.into(), ..Disk::default() };
+        let of = |vm: &Vm, disks: &[&str]| {
+            let disks = disks.iter().map(|disk| named(disk)).collect();
+            let monitor = Monitor { disks, ..Monitor::default() };
+            let figures = figures(vm, &reading(), &monitor, &[], &facts());
+            figures.disks.into_iter().map(|disk| disk.device).collect::<Vec<_>>()
+        };
+        let domain = Vm {
+            owner: Owner::Libvirt { domain: "d".into() },
+            disk_ids: [("vda".to_owned(), "virtio-disk0".to_owned())].into(),
+            ..vm()
+        };
+        assert_eq!(of(&domain, &["vda", "vdb"]), ["virtio-disk0"], "one just plugged in has no id yet");
+        assert_eq!(
+            of(&vm(), &["disk0", "vda", "nvme0", "sd", "fdisk"]),
+            ["disk0", "peripheral/vda", "peripheral/nvme0", "sd", "fdisk"]
+        );
     }
 
     #[test]

@@ -74,6 +74,7 @@ fn parse(text: &str) -> Option<Domain> {
         channels: devices.children("channel").filter_map(channel).collect(),
         vsock: devices.children("vsock").find_map(vsock),
         certificates: None,
+        disk_ids: devices.children("disk").filter_map(disk).collect(),
         taps: devices.children("interface").filter_map(tap).collect(),
         owner: Owner::Libvirt { domain: name.clone() },
     };
@@ -115,6 +116,13 @@ fn channel(channel: &Element) -> Option<Channel> {
         port: target.attribute("name")?.to_owned(),
         socket: PathBuf::from(source.attribute("path")?),
     })
+}
+
+/// What libvirt calls a disk, which a guest may call so, too, and the id of its device in QEMU.
+fn disk(disk: &Element) -> Option<(String, String)> {
+    let target = disk.child("target")?.attribute("dev")?;
+    let id = disk.child("alias")?.attribute("name")?;
+    Some((target.to_owned(), id.to_owned()))
 }
 
 fn vsock(vsock: &Element) -> Option<Vsock> {
@@ -165,6 +173,8 @@ WARNING: THIS IS AN AUTO-GENERATED FILE.
     <currentMemory unit='KiB'>131072</currentMemory>
     <vcpu placement='static' current='1'>2</vcpu>
     <devices>
+      <disk type='file' device='disk'><target dev='vda' bus='virtio'/><alias name='virtio-disk0'/></disk>
+      <disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>
       <channel type='unix'>
         <source mode='bind' path='/run/libvirt/qemu/channel/1-lvm1/org.test.agent'/>
         <target type='virtio' name='org.test.agent' state='disconnected'/>
@@ -191,6 +201,7 @@ WARNING: THIS IS AN AUTO-GENERATED FILE.
                 socket: "/run/libvirt/qemu/channel/1-lvm1/org.test.agent".into(),
             }],
             vsock: Some(Vsock::Cid(3)),
+            disk_ids: [("vda".to_owned(), "virtio-disk0".to_owned())].into(),
             taps: vec!["vnet0".into()],
             owner: Owner::Libvirt { domain: "lvm\"1,x".into() },
             ..Vm::default()

@@ -181,6 +181,11 @@ impl Qemu {
         let line = self.command_line(host, pid, start, uid)?;
         let mut sections = sections::of_command_line(&line);
         let process = self.watch.processes.get(&pid)?;
+        // Whoever starts a machine for root chose this directory, too.
+        let place = if is_trusted(uid) { process.dir.working_directory().ok() } else { None };
+        // One that became a daemon has left the directory in which it opened its sockets.
+        let place = place.filter(|_| !Options::new(&sections).is_daemon);
+        options::resolve(&mut sections, place.as_deref());
         let mut options = Options::new(&sections);
         if options.is_probe {
             return None;
@@ -191,7 +196,9 @@ impl Qemu {
             .and_then(|pidfile| managed::find(host.roots, process, pidfile, host.buffer));
         if is_trusted(uid) || managed.is_some() {
             for file in options::files(&sections) {
-                sections.extend(of_file(host.roots, &file, host.buffer));
+                let mut of_file = of_file(host.roots, &file, host.buffer);
+                options::resolve(&mut of_file, place.as_deref());
+                sections.extend(of_file);
             }
             options = Options::new(&sections);
         }

@@ -31,6 +31,23 @@ pub(super) fn files(sections: &[Section]) -> Vec<PathBuf> {
     sections.iter().filter_map(|section| Some(PathBuf::from(section.get("readconfig")?))).take(8).collect()
 }
 
+/// Makes relative paths absolute, by the directory in which QEMU runs, where that is known.
+pub(super) fn resolve(sections: &mut [Section], directory: Option<&Path>) {
+    let Some(directory) = directory.filter(|path| path.is_absolute()).and_then(Path::to_str) else { return };
+    for Section { group, entries } in sections {
+        let is_path = |key: &str| match group.as_str() {
+            "chardev" | "mon" => key == "path",
+            "pidfile" | "readconfig" => true,
+            _ => false,
+        };
+        for (_, value) in entries.iter_mut().filter(|(key, _)| is_path(key)) {
+            if !value.is_empty() && !value.starts_with('/') {
+                *value = format!("{}/{value}", directory.trim_end_matches('/'));
+            }
+        }
+    }
+}
+
 impl Options {
     /// Out of all options, those of files too.
     pub(super) fn new(sections: &[Section]) -> Self {
@@ -211,5 +228,20 @@ mod tests {
         assert_eq!(options("q|-smp|sockets=2,cores=3").vm.configured_vcpus, Some(6));
         assert_eq!(options("q|-smp|x").vm.configured_vcpus, None);
         assert_eq!(options(&format!("q|-name|{}", "n".repeat(300))).name, None);
+    }
+
+    #[test]
+    fn relative_paths_lie_where_qemu_runs() {
+        let monitors = |line: &str| {
+            let mut sections = of_command_line(line.replace('|', "\0").as_bytes());
+            resolve(&mut sections, Some(Path::new("/srv/vm")));
+            let options = Options::new(&sections);
+            (options.vm.monitors, options.pidfile)
+        };
+        let line = "qemu|-qmp|unix:a.sock,server=on|-chardev|socket,id=c,path=./b,server=on|-mon|c,mode=control|-pidfile|p";
+        let (found, pidfile) = monitors(line);
+        assert_eq!(found, [PathBuf::from("/srv/vm/a.sock"), PathBuf::from("/srv/vm/./b")]);
+        assert_eq!(pidfile, Some("/srv/vm/p".into()));
+        assert_eq!(monitors("qemu|-qmp|unix:/x,server").0, [PathBuf::from("/x")]);
     }
 }

@@ -42,6 +42,23 @@ fn machines_started_by_hand() {
 }
 
 #[test]
+fn relative_sockets_lie_where_roots_qemu_runs() {
+    let tree = Tree::v2();
+    let line = "|-qmp|unix:q.sock,server=on";
+    qemu(&tree, 70, own_uid(), &format!("qemu|-name|a{line}"));
+    qemu(&tree, 71, own_uid(), &format!("qemu|-name|b{line}|-daemonize|-pidfile|/w/p"));
+    tree.file("w/p", "71\n");
+    qemu(&tree, 72, 4000, &format!("qemu|-name|c{line}"));
+    for pid in [70, 71, 72] {
+        symlink("/srv/vm", tree.path(&format!("proc/{pid}/cwd"))).unwrap();
+    }
+    let mut discovery = tree.discovery();
+    assert_eq!(vm(&mut discovery, "a").monitors, [PathBuf::from("/srv/vm/q.sock")]);
+    assert!(vm(&mut discovery, "b").monitors.is_empty(), "a daemon has left the directory");
+    assert!(vm(&mut discovery, "c").monitors.is_empty(), "a user's sockets could be anybody's");
+}
+
+#[test]
 fn a_users_machine_gets_into_no_project_but_the_users() {
     let tree = Tree::v2();
     tree.file("etc/passwd", "ann:x:4000:4000::/:/bin/sh\n");
