@@ -50,6 +50,18 @@ missing() { # program:package…
   for pair in "$@"; do have "${pair%%:*}" || printf '%s\n' "${pair##*:}"; done | sort -u
 }
 
+# The machine's own sources with another suite, in a folder.
+backports() { # folder
+  local f
+  for f in /etc/apt/sources.list.d/*.sources; do
+    grep -q 'bookworm' "$f" || continue
+    sed 's/^Suites:.*/Suites: bookworm-backports/' "$f" | awk 'BEGIN{RS=""} !/security/{print $0 "\n"}' >"$1/backports-$(basename "$f")"
+  done
+  [ -s /etc/apt/sources.list ] && grep -E '^deb .* bookworm main' /etc/apt/sources.list | head -n 1 |
+    sed 's/ bookworm / bookworm-backports /' >"$1/backports.list"
+  chmod 755 "$1"
+}
+
 # Debian's own QEMU, or the one from backports where parts of that are installed already (the two do not mix). The extra
 # source is the machine's own with another suite, in a folder for this one call: the machine's sources stay as they are.
 install_qemu() {
@@ -63,13 +75,7 @@ install_qemu() {
   say "installing qemu-system-x86 from backports, as other parts of QEMU here are from there"
   local parts; parts=$(mktemp -d)
   cp /etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list "$parts/" 2>/dev/null
-  for f in /etc/apt/sources.list.d/*.sources; do
-    grep -q 'bookworm' "$f" || continue
-    sed 's/^Suites:.*/Suites: bookworm-backports/' "$f" | awk 'BEGIN{RS=""} !/security/{print $0 "\n"}' >"$parts/backports-$(basename "$f")"
-  done
-  [ -s /etc/apt/sources.list ] && grep -E '^deb .* bookworm main' /etc/apt/sources.list | head -n 1 |
-    sed 's/ bookworm / bookworm-backports /' >"$parts/backports.list"
-  chmod 755 "$parts"
+  backports "$parts"
   local opts=(-o "Dir::Etc::SourceParts=$parts")
   { "${sudo[@]}" apt-get "${opts[@]}" update -qq &&
     "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get "${opts[@]}" install -yqq --no-install-recommends \
@@ -96,12 +102,18 @@ fetch_kernel() {
 }
 
 # Agents for the guests of tests: unpacked, never installed here, as they belong into a virtual machine.
-fetch_agent() { # package program
+fetch_agent() { # package program [backports]
   [ -x "$cache/$1/$2" ] && return 0
   have apt-get || { say "no $1 and no apt-get to fetch one"; failed=1; return 1; }
   say "fetching $1"
   local tmp; tmp=$(mktemp -d); chmod 755 "$tmp"
-  { (cd "$tmp" && apt-get download -qq "$1") || { update && (cd "$tmp" && apt-get download -qq "$1"); }; } >"$log" 2>&1
+  if [ "${3:-}" = backports ]; then
+    mkdir "$tmp/parts" "$tmp/lists"; backports "$tmp/parts"
+    local opts=(-o "Dir::Etc::SourceParts=$tmp/parts" -o Dir::Etc::SourceList=/dev/null -o "Dir::State::Lists=$tmp/lists")
+    { apt-get "${opts[@]}" update -qq && (cd "$tmp" && apt-get "${opts[@]}" download -qq "$1"); } >"$log" 2>&1
+  else
+    { (cd "$tmp" && apt-get download -qq "$1") || { update && (cd "$tmp" && apt-get download -qq "$1"); }; } >"$log" 2>&1
+  fi
   mkdir -p "$cache"
   if compgen -G "$tmp/*.deb" >/dev/null && dpkg -x "$tmp"/*.deb "$tmp/unpacked" && rm -rf "$cache/$1" && mv "$tmp/unpacked" "$cache/$1"
   then :; else fail "could not fetch $1:"; fi
@@ -152,6 +164,7 @@ test)
   fetch_kernel
   fetch_agent qemu-guest-agent usr/sbin/qemu-ga
   fetch_agent lxd-agent usr/bin/lxd-agent
+  fetch_agent incus-agent usr/libexec/incus/incus-agent backports
   build_vsock
   install_parser ;;
 *) say "usage: scripts/setup.sh demo|test"; exit 2 ;;

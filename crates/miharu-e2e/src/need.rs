@@ -27,8 +27,8 @@ pub enum Need {
     Qemu,
     /// qemu-guest-agent, unpacked.
     GuestAgent,
-    /// LXD's agent, unpacked.
-    LxdAgent,
+    /// The agents of LXD and Incus, unpacked.
+    ManagedAgents,
     /// vhost-device-vsock.
     Vsock,
     /// libvirt's daemon and client, and no libvirtd that runs already.
@@ -56,7 +56,10 @@ impl Need {
                 .or_else(|| program("modprobe"))
                 .or_else(|| guest::kernel().err().map(|error| error.to_string())),
             Self::GuestAgent => vm::guest_agent().err().map(|error| error.to_string()),
-            Self::LxdAgent => vm::lxd_agent().err().map(|error| error.to_string()),
+            Self::ManagedAgents => ["lxd", "incus"]
+                .iter()
+                .find_map(|whose| vm::managed_agent(whose).err())
+                .map(|error| error.to_string()),
             Self::Vsock => vsock::program().err().map(|error| error.to_string()),
             Self::Libvirt => program("libvirtd")
                 .or_else(|| program("virsh"))

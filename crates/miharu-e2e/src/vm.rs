@@ -421,13 +421,16 @@ pub fn guest_agent() -> Result<PathBuf> {
         .context("no qemu-guest-agent in target/e2e-cache: run scripts/setup.sh test")
 }
 
-/// LXD's agent, a static program, as `scripts/setup.sh` unpacked it from its package.
+/// The agent of `lxd` or `incus`, a static program, as `scripts/setup.sh` unpacked it from its package.
 ///
 /// # Errors
 /// When it is not there.
-pub fn lxd_agent() -> Result<PathBuf> {
-    let path = crate::need::cache().join("lxd-agent/usr/bin/lxd-agent");
-    path.is_file().then_some(path).context("no lxd-agent in target/e2e-cache: run scripts/setup.sh test")
+pub fn managed_agent(whose: &str) -> Result<PathBuf> {
+    let place = if whose == "lxd" { "usr/bin" } else { "usr/libexec/incus" };
+    let path = crate::need::cache().join(format!("{whose}-agent/{place}/{whose}-agent"));
+    path.is_file()
+        .then_some(path)
+        .with_context(|| format!("no {whose}-agent in target/e2e-cache: run scripts/setup.sh test"))
 }
 
 /// One QMP session, to see what miharud ought to say, or to hold a monitor.

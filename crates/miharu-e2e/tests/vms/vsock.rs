@@ -33,25 +33,25 @@ fn an_agent_answers_over_vsock() -> Result<()> {
     Ok(())
 }
 
-/// What LXD keeps of a machine on the host, and what it puts into the guest.
+/// What LXD or Incus keeps of a machine on the host, and what it puts into the guest.
 struct Kept {
     arguments: Vec<String>,
     guest: std::path::PathBuf,
 }
 
-fn as_lxd_keeps_it(name: &str) -> Result<Kept> {
-    let (state, guest) = (scratch::dir("lxdvm")?, scratch::dir("lxdguest")?);
+fn as_kept_by(whose: &str, name: &str) -> Result<Kept> {
+    let (state, guest) = (scratch::dir("state")?, scratch::dir("config")?);
     let (logs, kept) = (state.join("logs").join(name), state.join("virtual-machines").join(name));
-    for dir in [&logs, &kept, &state.join("devlxd")] {
+    for dir in [&logs, &kept, &state.join(if whose == "lxd" { "devlxd" } else { "guestapi" })] {
         fs::create_dir_all(dir)?;
     }
-    // By these it is LXD's state directory.
+    // By these it is a state directory.
     fs::write(state.join("unix.socket"), "")?;
     let (agent, client) =
         (Certificate::create_in(&guest, "agent")?, Certificate::create_in(&kept, "agent-client")?);
     fs::copy(&agent.crt, kept.join("agent.crt"))?;
     fs::copy(&client.crt, guest.join("server.crt"))?;
-    fs::copy(vm::lxd_agent()?, guest.join("lxd-agent"))?;
+    fs::copy(vm::managed_agent(whose)?, guest.join("agent"))?;
     let pidfile = logs.join("qemu.pid");
     let pidfile = pidfile.to_str().context("a path that is no UTF-8")?;
     Ok(Kept { arguments: vec!["-pidfile".into(), pidfile.into()], guest })
@@ -59,11 +59,22 @@ fn as_lxd_keeps_it(name: &str) -> Result<Kept> {
 
 #[test]
 fn lxds_own_agent_is_asked_with_the_certificates_that_lxd_keeps() -> Result<()> {
-    need!(Qemu, Vsock, LxdAgent, Tls);
+    need!(Qemu, Vsock, ManagedAgents, Tls);
     let _alone = scratch::alone()?;
+    asked_with_what_is_kept("lxd")
+}
+
+#[test]
+fn incus_own_agent_is_asked_with_the_certificates_that_incus_keeps() -> Result<()> {
+    need!(Qemu, Vsock, ManagedAgents, Tls);
+    let _alone = scratch::alone()?;
+    asked_with_what_is_kept("incus")
+}
+
+fn asked_with_what_is_kept(whose: &str) -> Result<()> {
     let device = Vsock::start()?;
-    let name = scratch::unique("mhlxd");
-    let kept = as_lxd_keeps_it(&name)?;
+    let name = scratch::unique("managed");
+    let kept = as_kept_by(whose, &name)?;
     let arguments = [device.arguments("192M"), kept.arguments].concat();
     let vm = Vm::start(&Config {
         name: format!("qemu-{name}"),
@@ -72,12 +83,12 @@ fn lxds_own_agent_is_asked_with_the_certificates_that_lxd_keeps() -> Result<()> 
         ..Config::default()
     })?;
     let daemon = Miharud::start()?;
-    vm.run("cd '/data disk' && ./lxd-agent --debug </dev/null >/agent.log 2>&1 & sleep 1")?;
+    vm.run("cd '/data disk' && ./agent --debug </dev/null >/agent.log 2>&1 & sleep 1")?;
     let only = [("name", name.as_str())];
     let scrape =
         from(&daemon, &name, "agent").with_context(|| vm.run("cat /agent.log").unwrap_or_default())?;
     let info = scrape.select("incus_instance_info", &only);
-    assert_eq!((info[0].label("runtime"), info[0].label("project")), ("lxd", "default"));
+    assert_eq!((info[0].label("runtime"), info[0].label("project")), (whose, "default"));
     for cpu in 0..2 {
         for (column, mode) in [(0, "user"), (2, "system")] {
             let number = cpu.to_string();
