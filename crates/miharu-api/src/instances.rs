@@ -88,8 +88,14 @@ pub struct InstanceState {
     pub cpu: StateCpu,
     /// When it was started, RFC 3339.
     pub started_at: String,
-    /// Ours: where the figures come from (`cgroup1`, `cgroup2`, …).
+    /// Ours: where the figures come from (`cgroup1`, `cgroup2`, `agent`, `qga`, `host`).
     pub source: String,
+    /// Ours: how many CPUs a virtual machine has; 0 for a container.
+    pub vcpus: i64,
+    /// Ours: seconds since it was started, by its own clock where it has one; 0 where that is not known.
+    pub uptime: i64,
+    /// Ours: what a virtual machine calls itself, where its guest tells.
+    pub hostname: String,
 }
 
 /// CPU time.
@@ -132,7 +138,7 @@ pub struct StateMemory {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StateNetwork {
-    /// Its addresses; not known to miharu.
+    /// Its addresses; known of guests that tell them, and of no container.
     pub addresses: Vec<StateNetworkAddress>,
     /// Its counters.
     pub counters: StateNetworkCounters,

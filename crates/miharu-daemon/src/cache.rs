@@ -6,8 +6,8 @@ mod rendered;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use miharu_collect::Options;
-use miharu_metrics::{InstanceFigures, Snapshot};
+use miharu_collect::{Guest, Options};
+use miharu_metrics::{InstanceFigures, InstanceType, Snapshot};
 use tokio::sync::watch;
 
 pub(crate) use rendered::{Rendered, Rendering};
@@ -22,7 +22,7 @@ const ABANDONED_LIMIT: usize = 4;
 pub(crate) struct Found {
     pub(crate) project: String,
     pub(crate) name: String,
-    pub(crate) instance_type: miharu_metrics::InstanceType,
+    pub(crate) instance_type: InstanceType,
     pub(crate) runtime: String,
     pub(crate) id: String,
     /// The host's process id of its init.
@@ -34,6 +34,8 @@ pub(crate) struct Found {
 pub(crate) struct Gathered {
     pub(crate) snapshot: Snapshot,
     pub(crate) found: Vec<Found>,
+    /// What guests told of themselves.
+    pub(crate) guests: Vec<Guest>,
 }
 
 /// Where figures come from: the host, or a test's fake. It blocks, for about `options.collect_timeout` at most.
@@ -68,6 +70,13 @@ impl Collected {
         let instances = &self.gathered.snapshot.instances;
         let at = instances.binary_search_by(|instance| instance.key().cmp(&wanted)).ok()?;
         instances.get(at)
+    }
+
+    /// What the guest of this instance told of itself.
+    pub(crate) fn guest_of(&self, found: &Found) -> Option<&Guest> {
+        let is_its = |guest: &&Guest| guest.project == found.project && guest.name == found.name;
+        let is_machine = found.instance_type == InstanceType::VirtualMachine;
+        self.gathered.guests.iter().filter(|_| is_machine).find(is_its)
     }
 
     /// Of the projects named, those in which an instance was found: all others make no difference to an answer.

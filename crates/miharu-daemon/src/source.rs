@@ -83,7 +83,8 @@ impl Source for Host {
             process: collection.process,
         };
         let found = scan.instances.iter().map(|instance| found(instance)).collect();
-        Ok(Gathered { snapshot: Snapshot::new(collection.instances, server), found })
+        let snapshot = Snapshot::new(collection.instances, server);
+        Ok(Gathered { snapshot, found, guests: collection.guests })
     }
 }
 

@@ -64,11 +64,11 @@ fn write_instance(out: &mut dyn Write, full: &InstanceFull) -> Result<(), Failur
         ("Runtime", about.runtime.clone()),
         ("ID", about.id.clone()),
         ("Architecture", about.architecture.clone()),
-        (
-            "PID",
-            full.state.as_ref().map(|s| s.pid).filter(|p| *p > 0).map(|p| p.to_string()).unwrap_or_default(),
-        ),
+        ("PID", of_state(full, |state| state.pid).map(|pid| pid.to_string()).unwrap_or_default()),
         ("Last Used", date(&about.last_used_at)),
+        ("Uptime", of_state(full, |state| state.uptime).map(output::duration).unwrap_or_default()),
+        ("Host name", full.state.as_ref().map(|s| s.hostname.clone()).unwrap_or_default()),
+        ("vCPUs", of_state(full, |state| state.vcpus).map(|n| n.to_string()).unwrap_or_default()),
         ("Figures from", full.state.as_ref().map(|s| s.source.clone()).unwrap_or_default()),
     ];
     for (what, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
@@ -78,6 +78,11 @@ fn write_instance(out: &mut dyn Write, full: &InstanceFull) -> Result<(), Failur
         Some(state) => write_state(out, state),
         None => Ok(writeln!(out, "\nIts figures could not be read: the log of miharud says why.")?),
     }
+}
+
+/// A figure of the state, where it is known.
+fn of_state(full: &InstanceFull, figure: fn(&InstanceState) -> i64) -> Option<i64> {
+    full.state.as_ref().map(figure).filter(|figure| *figure > 0)
 }
 
 /// A date without its fractions; nothing for the zero time of Go, which means that it is not known.
@@ -138,13 +143,9 @@ fn write_network(out: &mut dyn Write, device: &str, network: &StateNetwork) -> R
     writeln!(out, "      Packets received: {}", counters.packets_received)?;
     writeln!(out, "      Packets sent: {}", counters.packets_sent)?;
     for address in &network.addresses {
-        writeln!(
-            out,
-            "      {}: {}/{}",
-            printable(&address.family),
-            printable(&address.address),
-            printable(&address.netmask)
-        )?;
+        let length = if address.netmask.is_empty() { "" } else { "/" };
+        let (family, netmask) = (printable(&address.family), printable(&address.netmask));
+        writeln!(out, "      {family}: {}{length}{netmask}", printable(&address.address))?;
     }
     Ok(())
 }
@@ -215,6 +216,48 @@ mod tests {
                   Bytes sent: 0B
                   Packets received: 3
                   Packets sent: 0
+        "#]]
+        .assert_eq(&out);
+    }
+
+    #[test]
+    fn a_machine_shows_what_it_has_and_who_tells() {
+        let fake = Fake::start(vec![Canned::sync(
+            r#"{"name":"vm","status":"Running","type":"virtual-machine","project":"qemu","runtime":"qemu",
+                "created_at":"0001-01-01T00:00:00Z","last_used_at":"0001-01-01T00:00:00Z",
+                "state":{"processes":90,"source":"agent","vcpus":2,"uptime":183,"hostname":"inner\u001b[2J",
+                         "memory":{"usage":1024,"total":2048},
+                         "network":{"eth0":{"addresses":[{"family":"inet","address":"192.0.2.7","netmask":"24"},
+                                                         {"family":"inet6","address":"fe80::1"}]}}}}"#,
+        )]);
+        let (result, out) = fake.miharu(&["info", "vm"]);
+        result.unwrap();
+        expect![[r#"
+            Name: vm
+            Status: RUNNING
+            Type: virtual-machine
+            Project: qemu
+            Runtime: qemu
+            Uptime: 3m 3s
+            Host name: inner�[2J
+            vCPUs: 2
+            Figures from: agent
+
+            Resources:
+              Processes: 90
+              CPU usage:
+                CPU usage (in seconds): 0
+              Memory usage:
+                Memory (current): 1.00KiB
+                Memory (total): 2.00KiB
+              Network usage:
+                eth0:
+                  Bytes received: 0B
+                  Bytes sent: 0B
+                  Packets received: 0
+                  Packets sent: 0
+                  inet: 192.0.2.7/24
+                  inet6: fe80::1
         "#]]
         .assert_eq(&out);
     }

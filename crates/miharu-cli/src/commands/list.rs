@@ -18,7 +18,7 @@ Filters: a word is the start of a name; KEY=VALUE compares, KEY being name, proj
 instance must pass all of them; VALUE may be several with commas between.
 
 Columns: n name, e project, t type, r runtime, s state, N processes, m memory used, u CPU time used (seconds),
-p process id of its init, i identifier, 4 IPv4, 6 IPv6
+p process id of its init, i identifier, 4 IPv4, 6 IPv6, v vCPUs, U time since its start, o origin of its figures
 
 Examples:
   miharu list
@@ -60,6 +60,9 @@ const COLUMNS: &[(char, &str, Cell)] = &[
     ('i', "ID", |i| i.instance.id.clone()),
     ('4', "IPV4", |i| addresses(i, "inet")),
     ('6', "IPV6", |i| addresses(i, "inet6")),
+    ('v', "VCPUS", |i| of_state(i, |state| state.vcpus)),
+    ('U', "UPTIME", |i| positive(i, |s| s.uptime).map(output::duration).unwrap_or_default()),
+    ('o', "SOURCE", |i| i.state.as_ref().map(|state| state.source.clone()).unwrap_or_default()),
 ];
 
 /// Asks and prints.
@@ -172,7 +175,7 @@ mod tests {
 
     const INSTANCES: &str = r#"[
         {"name":"u1","project":"lxc","type":"container","status":"Running","runtime":"lxc","id":"u1",
-         "state":{"pid":4242,"processes":7,"memory":{"usage":1887436},"cpu":{"usage":3400000000},
+         "state":{"pid":4242,"processes":7,"vcpus":2,"uptime":93784,"source":"agent","memory":{"usage":1887436},"cpu":{"usage":3400000000},
                   "network":{"eth0":{"addresses":[{"family":"inet","address":"10.0.0.2","scope":"global"}]}}}},
         {"name":"web","project":"default","type":"container","status":"Running","runtime":"incus","state":null}
     ]"#;
@@ -211,6 +214,11 @@ mod tests {
             u1,lxc,1.80MiB,3s
         "#]]
         .assert_eq(&list(&["-f", "csv", "-c", "nemu"]).1);
+        expect![[r#"
+            web,,,
+            u1,2,1d 2h,agent
+        "#]]
+        .assert_eq(&list(&["-f", "csv", "-c", "nvUo"]).1);
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub(super) async fn state(
     let figures = collected
         .figures_of(&found)
         .ok_or_else(|| unavailable("the instance has not been collected yet, try again".to_owned()))?;
-    ok(state::state(&found, &figures.figures))
+    ok(state::state(&found, &figures.figures, collected.guest_of(&found)))
 }
 
 /// The path of an instance, with its project unless that is the one that clients leave out.
@@ -164,7 +164,10 @@ fn full(app: &App, found: &Found, collected: Option<&Collected>) -> InstanceFull
     let figures = collected.and_then(|collected| collected.figures_of(found));
     InstanceFull {
         instance: plain(app, found, collected),
-        state: figures.map(|instance| state::state(found, &instance.figures)),
+        state: figures.map(|instance| {
+            let guest = collected.and_then(|collected| collected.guest_of(found));
+            state::state(found, &instance.figures, guest)
+        }),
         ..InstanceFull::default()
     }
 }

@@ -47,7 +47,7 @@ impl Source for FakeHost {
             figures: Figures { procs: Some(3), ..Figures::default() },
         });
         let server = ServerFigures { operations: Some(0), ..ServerFigures::default() };
-        Ok(Gathered { snapshot: Snapshot::new(figures.collect(), server), found })
+        Ok(Gathered { snapshot: Snapshot::new(figures.collect(), server), found, guests: Vec::new() })
     }
 }
 
