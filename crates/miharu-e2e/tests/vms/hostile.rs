@@ -13,6 +13,9 @@ use serde_json::{Value, json};
 
 use crate::agent::{PORT, from};
 
+/// The collection's deadline is 4 s; a busy machine needs some time besides, but none for each of sixty.
+const LIMIT: Duration = Duration::from_secs(6);
+
 /// A halted machine with a port for our agent, behind which `answer` stands: it gets each request's number and the stream.
 fn machine(
     answer: impl Fn(u64, &mut UnixStream) -> std::io::Result<()> + Clone + Send + 'static,
@@ -77,7 +80,7 @@ fn sixty_machines_that_hang_cost_four_others_and_the_containers_nothing() -> Res
         let started = Instant::now();
         let scrape = daemon.scrape()?;
         let took = started.elapsed();
-        assert!(took < Duration::from_millis(4500), "round {round} took {took:?}");
+        assert!(took < LIMIT, "round {round} took {took:?}");
         for vm in &well {
             let only = [("name", vm.name.as_str())];
             assert_eq!(scrape.value("incus_memory_MemTotal_bytes", &only)?, 1000.0, "round {round}");
@@ -135,7 +138,7 @@ fn what_a_guest_says_neither_breaks_nor_forges_nor_fills_anything() -> Result<()
         let started = Instant::now();
         // The strict reader refuses duplicate and broken series.
         let scrape = daemon.scrape()?;
-        assert!(started.elapsed() < Duration::from_millis(4500), "{:?}", started.elapsed());
+        assert!(started.elapsed() < LIMIT, "{:?}", started.elapsed());
         let of = |vm: &Vm, family: &str| scrape.select(family, &[("name", vm.name.as_str())]).len();
         for vm in [&good, &many, &forger] {
             assert_eq!(of(vm, "incus_memory_MemTotal_bytes"), 1, "{}", vm.name);
