@@ -60,6 +60,8 @@ pub struct Options {
     pub collect_timeout: Duration,
     /// How long after the start of a virtual machine its guest is waited for before host figures are served.
     pub agent_grace: Duration,
+    /// How often a guest's balloon driver is told to report the guest's memory, where nobody told it yet; zero for never.
+    pub balloon_interval: Duration,
 }
 
 impl Default for Options {
@@ -71,6 +73,7 @@ impl Default for Options {
             instance_timeout: Duration::from_secs(2),
             collect_timeout: Duration::from_secs(4),
             agent_grace: Duration::from_secs(120),
+            balloon_interval: Duration::ZERO,
         }
     }
 }

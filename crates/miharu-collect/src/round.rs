@@ -134,7 +134,7 @@ impl Round<'_> {
         let longest = self.options.instance_timeout.min(self.options.collect_timeout * 3 / 4);
         let until = self.start + longest;
         let guests = &self.collector.guests;
-        let asking = guests.ask(&machines, self.options.disk_layers, until, self.options.agent_grace);
+        let asking = guests.ask(&machines, until, self.options);
         Machines { machines, asking }
     }
 

@@ -37,6 +37,7 @@ pub(crate) fn options(settings: &Settings) -> Options {
         instance_timeout: settings.instance_timeout,
         collect_timeout: settings.collect_timeout,
         agent_grace: settings.agent_grace,
+        balloon_interval: settings.balloon_interval,
     }
 }
 

@@ -98,6 +98,7 @@ impl Config {
             collect_timeout: self.duration("metrics.collect_timeout"),
             instance_timeout: self.duration("metrics.instance_timeout"),
             agent_grace: self.duration("instances.agent_grace"),
+            balloon_interval: self.duration("instances.balloon_interval"),
         }
     }
 
@@ -169,6 +170,8 @@ pub struct Settings {
     pub instance_timeout: Duration,
     /// How long the guest agent of a virtual machine that has just started is awaited.
     pub agent_grace: Duration,
+    /// How often a guest's balloon driver is told to report the guest's memory; zero leaves that as it is.
+    pub balloon_interval: Duration,
 }
 
 #[cfg(test)]

@@ -67,6 +67,12 @@ pub const KEYS: &[Key] = &[
         description: "How long a virtual machine's guest agent is awaited before host figures are served",
     },
     Key {
+        name: "instances.balloon_interval",
+        kind: Kind::Seconds(0, 3_600_000),
+        default: "0",
+        description: "How often guests without an agent of miharu's are told to report their memory; 0 leaves that as it is",
+    },
+    Key {
         name: "metrics.cache_seconds",
         kind: Kind::Seconds(0, 3_600_000),
         default: "8",

@@ -33,6 +33,8 @@ use miharu_linux::Roots;
 use miharu_linux::block::Layers;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::Options;
+
 pub use report::Addresses;
 pub(crate) use served::{Facts, Served, serve};
 pub(crate) use session::{Age, Told};
@@ -81,14 +83,9 @@ impl Guests {
     }
 
     /// Begins to ask all of `machines` at once; what is not known `until` then is given up. A source that was lost is spoken of
-    /// for as long as `memory`. Machines that are not among these are forgotten.
-    pub(crate) fn ask(
-        &self,
-        machines: &[(Arc<Instance>, Age)],
-        layers: Layers,
-        until: Instant,
-        memory: Duration,
-    ) -> Asking {
+    /// for as long as `options.agent_grace`. Machines that are not among these are forgotten.
+    pub(crate) fn ask(&self, machines: &[(Arc<Instance>, Age)], until: Instant, options: &Options) -> Asking {
+        let Options { disk_layers: layers, agent_grace: memory, balloon_interval, .. } = *options;
         let (sender, answers) = mpsc::channel();
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *sessions);
@@ -104,7 +101,7 @@ impl Guests {
             });
             if let Some(runtime) = self.runtime() {
                 let session = Arc::clone(&known.session);
-                let limits = Limits { until: until.into(), age: *age, memory };
+                let limits = Limits { until: until.into(), age: *age, memory, balloon_interval };
                 let (incarnation, sender) = (instance.incarnation, sender.clone());
                 count += 1;
                 runtime.spawn(async move {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use miharu_linux::Roots;
 use serde_json::value::RawValue;
@@ -33,6 +33,8 @@ pub(crate) struct Qmp {
     roots: Roots,
     sockets: Vec<PathBuf>,
     connection: Option<Connection>,
+    /// How often the guest is told to report its memory where nobody told it yet; zero leaves that alone.
+    pub(crate) interval: Duration,
 }
 
 #[derive(Debug)]
@@ -48,6 +50,7 @@ impl Qmp {
             roots: roots.clone(),
             sockets: sockets.to_vec(),
             connection: None,
+            interval: Duration::ZERO,
         })
     }
 
@@ -88,7 +91,7 @@ impl Source for Qmp {
             Some(connection) => connection,
             None => self.connect(until).await?,
         };
-        let told = connection.ask().await?;
+        let told = connection.ask(self.interval).await?;
         // The only monitor is let go of, as its machine's owner may want it at any moment.
         if self.sockets.len() > 1 {
             self.connection = Some(connection);
@@ -102,7 +105,7 @@ impl Source for Qmp {
 }
 
 impl Connection {
-    async fn ask(&mut self) -> io::Result<Told> {
+    async fn ask(&mut self, polling: Duration) -> io::Result<Told> {
         let vcpus = self.execute(qmp::CPUS, qmp::cpus).await?.unwrap_or_default();
         let disks = self.execute(qmp::BLOCK_STATISTICS, qmp::disks).await?.unwrap_or_default();
         let balloon = self.execute(qmp::BALLOON, qmp::balloon).await?;
@@ -115,13 +118,18 @@ impl Connection {
             balloon: total,
             disks,
         };
-        Ok(Told { monitor, memory: self.guest_memory().await? })
+        Ok(Told { monitor, memory: self.guest_memory(polling).await? })
     }
 
-    async fn guest_memory(&mut self) -> io::Result<Option<GuestMemory>> {
+    async fn guest_memory(&mut self, polling: Duration) -> io::Result<Option<GuestMemory>> {
         let Some(path) = self.balloon.clone() else { return Ok(None) };
         let interval = self.property(&path, "guest-stats-polling-interval", qmp::number).await?;
         if interval.unwrap_or(0) == 0 {
+            if interval.is_some() && !polling.is_zero() {
+                let (seconds, id) = (polling.as_secs().max(1), self.next_id());
+                let line = qmp::set(&path, "guest-stats-polling-interval", seconds, id);
+                let _: Option<()> = self.exchange(&line, id, |_| Some(())).await?;
+            }
             return Ok(None);
         }
         let memory = self.property(&path, "guest-stats", qmp::guest_memory).await?;
@@ -197,7 +205,6 @@ pub(crate) fn is_fresh(last_update: u64, interval: Option<u64>, now: SystemTime)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn figures_of_a_balloon_count_while_they_move() {

@@ -46,6 +46,12 @@ pub(crate) fn of_object(execute: &str, path: &str, property: Option<&str>, id: u
     format!("{}\n", serde_json::json!({ "execute": execute, "arguments": arguments, "id": id }))
 }
 
+/// The line that sets a property of an object to a number.
+pub(crate) fn set(path: &str, property: &str, value: u64, id: u64) -> String {
+    let arguments = serde_json::json!({ "path": path, "property": property, "value": value });
+    format!("{}\n", serde_json::json!({ "execute": "qom-set", "arguments": arguments, "id": id }))
+}
+
 /// One line of a monitor or of a guest agent.
 #[derive(Debug)]
 pub(crate) enum Message<'a> {

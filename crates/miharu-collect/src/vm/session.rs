@@ -157,6 +157,8 @@ pub(crate) struct Limits {
     pub(crate) age: Age,
     /// For how long a source that has stopped answering is worth a word.
     pub(crate) memory: Duration,
+    /// How often a guest is told to report its memory; zero for never.
+    pub(crate) balloon_interval: Duration,
 }
 
 /// Whether a guest may still be booting.
@@ -202,7 +204,7 @@ impl Session {
 
     /// Asks all sources at once, but qemu-guest-agent only where a better one does not answer: that costs the guest some work.
     pub(crate) async fn ask(&mut self, limits: Limits) -> Told {
-        let Limits { until, age, memory } = limits;
+        let Limits { until, age, memory, balloon_interval } = limits;
         let pause = match age {
             Age::Young => FIRST_PAUSE,
             Age::Grown => LONGEST_PAUSE,
@@ -214,6 +216,10 @@ impl Session {
         let first = if is_second { now + until.saturating_duration_since(now) / 2 } else { until };
         if let Some(libvirt) = &mut self.libvirt.source {
             libvirt.guest = if has_agent { Wanted::No } else { Wanted::Yes };
+        }
+        if let Some(monitor) = &mut self.monitor.source {
+            // A guest with an agent tells its memory without.
+            monitor.interval = if has_agent { Duration::ZERO } else { balloon_interval };
         }
         let Self { port, vsock, incus, guest_agent, libvirt, monitor, .. } = self;
         let on_host = async { tokio::join!(monitor.ask(until, pause), libvirt.ask(until, pause)) };

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use miharu_api::report::PORT;
 use miharu_instances::{Channel, Incarnation, Instance, Kind, Owner, Vm, Vsock};
 use miharu_linux::Roots;
-use miharu_linux::block::Layers;
 use miharu_linux::cgroup::CgroupPaths;
 use miharu_linux::process::ProcDir;
 
 use super::session::{GUEST_AGENT_PORT, Teller};
 use super::{Age, Answer, Guests};
+use crate::Options;
 
 const REPORT: &str = r#"{"agent":"miharu","cpu_seconds_total":[{"cpu":"cpu0","cpu_seconds_user":1.5,"cpu_seconds_idle":8}],
     "memory":{"memory_mem_total_bytes":1000},"disk":[{"device":"vda","disk_read_bytes":512}],"boot_time_seconds":1000}"#;
@@ -75,8 +75,8 @@ fn port(name: &str, socket: PathBuf) -> Vm {
 
 fn ask(guests: &Guests, machines: &[Arc<Instance>], time: Duration) -> Vec<Option<Answer>> {
     let asked: Vec<_> = machines.iter().map(|machine| (Arc::clone(machine), Age::Grown)).collect();
-    let memory = Duration::from_secs(60);
-    let mut answers = guests.ask(&asked, Layers::One, Instant::now() + time, memory).finish();
+    let options = Options { balloon_interval: Duration::from_secs(5), ..Options::default() };
+    let mut answers = guests.ask(&asked, Instant::now() + time, &options).finish();
     machines.iter().map(|machine| answers.remove(&machine.incarnation)).collect()
 }
 
@@ -229,6 +229,47 @@ fn a_monitor_that_somebody_holds_is_passed_over() {
     let guests = Guests::new(Roots::default());
     let answer = ask(&guests, &[machine(1, vm)], Duration::from_millis(800)).remove(0).unwrap();
     assert_eq!(answer.told.monitor.monitor.vcpus, [(0, 5)]);
+}
+
+/// A monitor with a balloon whose polling is off until it is switched on.
+fn balloon(stream: UnixStream) {
+    let mut writer = stream.try_clone().unwrap();
+    writer.write_all(b"{\"QMP\": {}}\n").unwrap();
+    let mut interval = 0;
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let asked: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let arguments = &asked["arguments"];
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        let answer = match (asked["execute"].as_str().unwrap(), arguments["property"].as_str()) {
+            ("qom-list", _) => serde_json::json!([{"name": "b0", "type": "child<virtio-balloon-pci>"}]),
+            ("qom-set", Some("guest-stats-polling-interval")) => {
+                assert_eq!(arguments["path"], "/machine/peripheral/b0");
+                interval = arguments["value"].as_u64().unwrap();
+                serde_json::json!({})
+            }
+            ("qom-get", Some("guest-stats-polling-interval")) => interval.into(),
+            ("qom-get", _) => serde_json::json!({"last-update": now, "stats":
+                {"stat-total-memory": interval, "stat-free-memory": 1, "stat-disk-caches": u64::MAX}}),
+            _ => serde_json::json!([]),
+        };
+        let answer = serde_json::json!({"return": answer, "id": asked["id"]});
+        if writer.write_all(format!("{answer}\n").as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_balloon_is_switched_on_where_the_key_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let sockets = ["a", "b"].map(|name| directory.path().join(name));
+    stub(&sockets[0], balloon);
+    let machine = [machine(1, Vm { monitors: sockets.to_vec(), ..Vm::default() })];
+    let guests = Guests::new(Roots::default());
+    let asked = || ask(&guests, &machine, Duration::from_millis(800)).remove(0).unwrap().told.monitor.memory;
+    assert_eq!(asked(), None, "it has not polled yet");
+    let memory = asked().unwrap();
+    assert_eq!((memory.total, memory.caches), (Some(5), None));
 }
 
 #[test]
