@@ -75,7 +75,18 @@ fn write_instance(out: &mut dyn Write, full: &InstanceFull) -> Result<(), Failur
         writeln!(out, "{what}: {}", printable(value))?;
     }
     match &full.state {
-        Some(state) => write_state(out, state),
+        Some(state) => {
+            write_state(out, state)?;
+            // A container's figures come from nobody else.
+            if matches!(state.source.as_str(), "host" | "qga") {
+                writeln!(
+                    out,
+                    "\nNo agent answers for the guest: docs/agent.md tells how miharu-agent is installed. Without one,\n\
+                     `miharu config set instances.balloon_interval 10` has the guest report its memory at least."
+                )?;
+            }
+            Ok(())
+        }
         None => Ok(writeln!(out, "\nIts figures could not be read: the log of miharud says why.")?),
     }
 }
@@ -260,6 +271,17 @@ mod tests {
                   inet6: fe80::1
         "#]]
         .assert_eq(&out);
+    }
+
+    #[test]
+    fn a_machine_without_an_agent_is_told_how_to_get_one() {
+        for (source, is_told) in [("host", true), ("qga", true), ("agent", false), ("cgroup2", false)] {
+            let reply = format!(r#"{{"name":"vm","state":{{"source":"{source}"}}}}"#);
+            let fake = Fake::start(vec![Canned::sync(&reply)]);
+            let (result, out) = fake.miharu(&["info", "vm"]);
+            result.unwrap();
+            assert_eq!(out.contains("instances.balloon_interval"), is_told, "{out}");
+        }
     }
 
     #[test]
