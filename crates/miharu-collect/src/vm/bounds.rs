@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 /// The longest answer that is taken, in bytes.
 pub(crate) const MAX_ANSWER: usize = 1 << 20;
@@ -55,8 +56,9 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut rows = Vec::new();
         while rows.len() < MAX_ROWS {
-            let Some(row) = list.next_element()? else { return Ok(Rows(rows)) };
-            rows.push(row);
+            let Some(row) = list.next_element::<&'de RawValue>()? else { return Ok(Rows(rows)) };
+            // A number that cannot be, such as -1 for one that is not known, costs its own row.
+            rows.extend(serde_json::from_str(row.get()).ok());
         }
         while list.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Rows(rows))

@@ -326,4 +326,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_wrong_row_costs_no_other() {
+        let text = r#"[{"name":"a","statistics":{"rx-bytes":-1}},7,{"name":"eth0","statistics":{"rx-bytes":5},
+            "ip-addresses":[{"ip-address":"192.0.2.7","prefix":-1},{"ip-address":"192.0.2.8","prefix":24}]}]"#;
+        let answer = RawValue::from_string(text.to_owned()).unwrap();
+        let (interfaces, addresses) = interfaces(&answer).unwrap();
+        assert_eq!(interfaces.len(), 1);
+        assert_eq!((interfaces[0].device.as_str(), interfaces[0].receive.bytes), ("eth0", Some(5)));
+        assert_eq!(addresses[0].addresses, ["192.0.2.8/24"]);
+    }
 }

@@ -300,7 +300,7 @@ mod tests {
         );
         let expected = [Vcpu { cpu: 0, thread: 21784 }, Vcpu { cpu: 1, thread: 21785 }];
         assert_eq!(cpus(&answer).unwrap(), expected);
-        assert_eq!(cpus(&raw(r#"[{"thread-id": -1, "cpu-index": 1}]"#)), None);
+        assert_eq!(cpus(&raw(r#"[{"thread-id": -1, "cpu-index": 1}]"#)), Some(Vec::new()));
     }
 
     #[test]
