@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test lint clean
+.PHONY: demo demo-stop test agent lint clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -11,6 +11,10 @@ demo-stop:
 # Everything: lints, unit tests, live tests against real runtimes. The last line counts passed, failed and skipped.
 test:
 	@scripts/test.sh
+
+# The guest agent as it is installed in virtual machines: one static program, target/x86_64-unknown-linux-gnu/release/miharu-agent.
+agent:
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --locked -p miharu-agent --target x86_64-unknown-linux-gnu
 
 # What `test` starts with, for the time between two edits.
 lint:

@@ -20,6 +20,10 @@ command -v cargo-deny >/dev/null 2>&1 && step "cargo deny" cargo deny --offline 
 
 # The live tests start these two; cargo builds them for nobody by itself.
 step "cargo build" cargo build -q --workspace --bins --locked
+# In the guests runs the agent that users install.
+step "make agent" make --no-print-directory agent
+agent=${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-gnu/release/miharu-agent
+[ -x "$agent" ] && MIHARU_STATIC_AGENT=$(realpath "$agent") && export MIHARU_STATIC_AGENT
 
 # Containers need root: where sudo gives it without asking, the tests run through it.
 if [ "$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then

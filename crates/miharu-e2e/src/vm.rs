@@ -393,7 +393,7 @@ fn pack(kernel: &Path) -> Result<PathBuf> {
         fs::create_dir_all(root.join(dir))?;
     }
     fs::copy("/bin/busybox", root.join("bin/busybox"))?;
-    let mut programs = vec![(crate::miharud::program("miharu-agent")?, "miharu-agent")];
+    let mut programs = vec![(agent()?.0, "miharu-agent")];
     programs.extend(guest_agent().ok().map(|agent| (agent, "qemu-ga")));
     for (from, name) in &programs {
         let to = root.join("usr/sbin").join(name);
@@ -408,6 +408,26 @@ fn pack(kernel: &Path) -> Result<PathBuf> {
     initramfs::pack(&root, INIT, &home.join("initrd.cpio"))?;
     fs::remove_dir_all(&root)?;
     Ok(home.join("initrd.cpio"))
+}
+
+/// How an agent was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// As users install it: static, optimised.
+    Release,
+    /// As cargo builds it for a test.
+    Debug,
+}
+
+/// Our agent: the one that users install where `scripts/test.sh` has built it, so that its needs can be measured.
+///
+/// # Errors
+/// When none is built.
+pub fn agent() -> Result<(PathBuf, Build)> {
+    match std::env::var_os("MIHARU_STATIC_AGENT") {
+        Some(path) => Ok((PathBuf::from(path), Build::Release)),
+        None => Ok((crate::miharud::program("miharu-agent")?, Build::Debug)),
+    }
 }
 
 /// qemu-guest-agent as `scripts/setup.sh` unpacked it from its package, or as it is installed.
