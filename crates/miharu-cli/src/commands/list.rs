@@ -14,11 +14,14 @@ use crate::remote;
 /// What to list, and how.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Filters: a word is the start of a name; KEY=VALUE compares, KEY being name, project, type, status or runtime. An
-instance must pass all of them; VALUE may be several with commas between.
+Filters, of which an instance must pass all:
+  WORD       its name starts with WORD
+  KEY=VALUE  it has that name, project, type, status or runtime; several values with commas between
 
-Columns: n name, e project, t type, r runtime, s state, N processes, m memory used, u CPU time used (seconds),
-p process id of its init, i identifier, 4 IPv4, 6 IPv6
+Columns:
+  n name       r runtime    m memory used               p process id of its init   4 IPv4 addresses
+  e project    s state      u CPU time used (seconds)   i identifier               6 IPv6 addresses
+  t type       N processes
 
 Examples:
   miharu list
