@@ -71,7 +71,8 @@ fn start() -> Result<()> {
     scratch::finish();
     let _ = fs::remove_dir_all(&dir);
     println!("\nCleaned up.");
-    shown
+    // Ctrl-C reaches the programs that the demo starts as well: that one of them then failed is no news.
+    if interrupted.load(Ordering::Relaxed) { Ok(()) } else { shown }
 }
 
 /// Ends a demo that runs, or clears away what a killed one left.
@@ -139,6 +140,10 @@ fn show(dir: &Path, interrupted: &AtomicBool) -> Result<()> {
     ensure!(host.recorded || after > before, "the figures did not move: {before} and {after}");
     explain(&address, dir, daemon);
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        println!(
+            "\nThere is no terminal to press Ctrl-C on, so the demo ends here, and what it started with it."
+        );
+        println!("On a terminal it goes on running, and the lines above can be tried.");
         return Ok(());
     }
     println!("\nIt runs until you press Ctrl-C here, or say `make demo-stop` elsewhere.");
