@@ -16,12 +16,15 @@ use crate::remote;
 #[command(after_help = "\
 Filters, of which an instance must pass all:
   WORD       its name starts with WORD
-  KEY=VALUE  it has that name, project, type, status or runtime; several values with commas between
+  KEY=VALUE  its name, project, type, status or runtime is VALUE, or one of
+             several with commas between
 
 Columns:
-  n name       r runtime    m memory used               p process id of its init   4 IPv4 addresses
-  e project    s state      u CPU time used (seconds)   i identifier               6 IPv6 addresses
-  t type       N processes
+  n name       N processes                 i identifier
+  e project    m memory used               4 IPv4 addresses
+  t type       u CPU time used (seconds)   6 IPv6 addresses
+  r runtime    p process id of its init
+  s state
 
 Examples:
   miharu list
