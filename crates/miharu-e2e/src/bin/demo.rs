@@ -104,7 +104,7 @@ fn show(dir: &Path, interrupted: &AtomicBool) -> Result<()> {
             bail!("{reason}");
         }
     }
-    let host = Host::start()?;
+    let host = Host::start(interrupted)?;
     if interrupted.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -161,7 +161,7 @@ struct Host {
 }
 
 impl Host {
-    fn start() -> Result<Self> {
+    fn start(interrupted: &AtomicBool) -> Result<Self> {
         let reason = match Need::Lxc.lacking() {
             Some(reason) => reason,
             None => match Self::containers() {
@@ -175,6 +175,7 @@ impl Host {
                         _containers: containers,
                     });
                 }
+                Err(error) if interrupted.load(Ordering::Relaxed) => return Err(error),
                 Err(error) => format!("{error:#}"),
             },
         };
