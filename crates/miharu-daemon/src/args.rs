@@ -8,7 +8,7 @@ use miharu_collect::Roots;
 /// Serves the metrics of every container on this host, over the API of Incus and LXD.
 ///
 /// Without any option it keeps its state in /var/lib/miharu and listens on the unix socket there. Where metrics are
-/// served is a server key: `miharu config set core.metrics_address :9100`.
+/// served is a server key: `miharu config set core.metrics_address :8444`.
 #[derive(Debug, Parser)]
 #[command(name = "miharud", version)]
 pub(crate) struct Args {

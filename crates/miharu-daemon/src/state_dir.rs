@@ -17,20 +17,30 @@ impl StateDir {
     /// Makes the directory where it is missing, with mode 0711 so that the socket's group can reach the socket, and locks
     /// it: two daemons on one state would each undo what the other does.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let made = || format!("{}: the state directory cannot be made (see --dir)", path.display());
+        let cannot_be = |done: &str| {
+            let path = path.display();
+            format!(
+                "{path}: the state directory cannot be {done} (run as root, or name another one with --dir)"
+            )
+        };
+        let made = || cannot_be("made");
+        let opened = || cannot_be("opened");
         let new = !path.exists();
         DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(made)?;
         if new {
             // A strict umask would shut the group out of the socket. One that was there is as its owner wants it.
             std::fs::set_permissions(path, Permissions::from_mode(0o711)).with_context(made)?;
         }
-        let lock = File::open(path).with_context(|| path.display().to_string())?;
+        let lock = File::open(path).with_context(opened)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                bail!("another miharud is running: it holds {}", path.display())
+                bail!(
+                    "another miharud is running: it holds {} (stop it, or name another directory with --dir)",
+                    path.display()
+                )
             }
-            Err(error) => Err(error).with_context(|| path.display().to_string()),
+            Err(error) => Err(error).with_context(opened),
         }
     }
 }
@@ -41,7 +51,8 @@ pub(crate) fn group_id(group: &str) -> anyhow::Result<u32> {
         return Ok(number);
     }
     let groups = std::fs::read_to_string("/etc/group").context("/etc/group")?;
-    find_group(&groups, group).with_context(|| format!("there is no group '{group}'"))
+    find_group(&groups, group)
+        .with_context(|| format!("there is no group '{group}' in /etc/group (see --group)"))
 }
 
 fn find_group(groups: &str, name: &str) -> Option<u32> {

@@ -25,7 +25,9 @@ pub fn run_dir() -> Result<&'static Path> {
             fs::write(dir.join("owner"), start_time(pid).unwrap_or_default())?;
             Ok(())
         };
-        make().map(|()| dir.clone()).map_err(|error| format!("{}: {error}", dir.display()))
+        make()
+            .map(|()| dir.clone())
+            .map_err(|error| format!("{}: {error} (TMPDIR can name another place)", dir.display()))
     });
     made.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
 }

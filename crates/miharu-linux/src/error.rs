@@ -10,7 +10,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The file, process or cgroup is not there (any more): ENOENT, ESRCH, ENODEV, ENOTDIR. The caller drops what it
     /// was about, without noise.
-    #[error("{} is gone", .0.display())]
+    #[error("{} is not there", .0.display())]
     Gone(PathBuf),
     /// The file is there and this process may not read it (EACCES, EPERM).
     #[error("{}: {source}", path.display())]
@@ -29,7 +29,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The text is not what this kernel file holds.
-    #[error("{}: unexpected content: {what}", path.display())]
+    #[error("{} does not hold {what}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,

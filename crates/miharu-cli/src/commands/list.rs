@@ -14,11 +14,17 @@ use crate::remote;
 /// What to list, and how.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Filters: a word is the start of a name; KEY=VALUE compares, KEY being name, project, type, status or runtime. An
-instance must pass all of them; VALUE may be several with commas between.
+Filters, of which an instance must pass all:
+  WORD       its name starts with WORD
+  KEY=VALUE  its name, project, type, status or runtime is VALUE, or one of
+             several with commas between
 
-Columns: n name, e project, t type, r runtime, s state, N processes, m memory used, u CPU time used (seconds),
-p process id of its init, i identifier, 4 IPv4, 6 IPv6, v vCPUs, U time since its start, o origin of its figures
+Columns:
+  n name       N processes                 i identifier
+  e project    m memory used               4 IPv4 addresses
+  t type       u CPU time used (seconds)   6 IPv6 addresses
+  r runtime    p process id of its init    v vCPUs
+  s state      U time since its start      o origin of its figures
 
 Examples:
   miharu list

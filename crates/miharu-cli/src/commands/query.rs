@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use http::Method;
+use http::{Method, StatusCode};
 use miharu_api::{Envelope, Kind};
 use serde::Serialize;
 use serde_json::Value;
@@ -50,7 +50,17 @@ pub(crate) async fn run(context: &Context<'_>, args: &QueryArgs, out: &mut dyn W
     if args.wait {
         reply = wait(&context.client, reply).await?;
     }
-    print(&reply, args, out)
+    print(&reply, args, out).map_err(|failure| explain(failure, reply.status, &args.request, &path))
+}
+
+/// The server's words for what is not there name neither path nor method, of which one is mistyped.
+fn explain(failure: Failure, status: StatusCode, method: &str, path: &str) -> Failure {
+    match (failure, status) {
+        (Failure::Request(words), StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED) => {
+            Failure::request(format!("{words}\nThis was the answer to {} {path}.", method.to_uppercase()))
+        }
+        (failure, _) => failure,
+    }
 }
 
 /// The path to ask for: absolute, with `--project` in its query unless that names projects itself.
@@ -181,7 +191,7 @@ mod tests {
             }
         "#]]
         .assert_eq(&out);
-        assert_eq!(result.unwrap_err().to_string(), "not found");
+        assert_eq!(result.unwrap_err().to_string(), "not found\nThis was the answer to GET /1.0/nothing.");
     }
 
     #[test]

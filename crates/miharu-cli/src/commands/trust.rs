@@ -100,12 +100,25 @@ pub(crate) async fn run(
         TrustCommand::Add(args) | TrustCommand::AddCertificate(args) => add(context, args).await,
         TrustCommand::List(args) => list(context, args, out).await,
         TrustCommand::Show(fingerprint) => {
-            let certificate: Certificate = context.client.get(&fingerprint.path()?).await?;
+            let reply = context.client.send(Ask::new(Method::GET, &fingerprint.path()?)).await?;
+            let certificate: Certificate =
+                reply.metadata().map_err(|failure| absent(failure, reply.status))?;
             output::write_yaml(out, &certificate)
         }
         TrustCommand::Remove(fingerprint) => {
-            context.client.send(Ask::new(Method::DELETE, &fingerprint.path()?)).await?.check()
+            let reply = context.client.send(Ask::new(Method::DELETE, &fingerprint.path()?)).await?;
+            reply.check().map_err(|failure| absent(failure, reply.status))
         }
+    }
+}
+
+/// Where no certificate has the fingerprint, what prints those there are.
+fn absent(failure: Failure, status: StatusCode) -> Failure {
+    match status {
+        StatusCode::NOT_FOUND => Failure::request(format!(
+            "{failure}\n`miharu config trust list` prints the fingerprints of those that are trusted."
+        )),
+        _ => failure,
     }
 }
 
@@ -277,6 +290,18 @@ mod tests {
         expect![[r#"
             metrics,metrics.crt,metrics.local,0123456789ab,"Nov 21, 2026 at 9:02pm (UTC)","Nov 18, 2036 at 9:02pm (UTC)"
         "#]].assert_eq(&fake.miharu(&["config", "trust", "list", "-f", "csv"]).1);
+    }
+
+    #[test]
+    fn an_unknown_fingerprint_is_told_with_what_to_do() {
+        for word in ["show", "remove"] {
+            let fake = Fake::start(vec![Canned::error(404, "Certificate not found")]);
+            let failure = fake.miharu(&["config", "trust", word, "ab"]).0.unwrap_err().to_string();
+            assert!(
+                failure.starts_with("Certificate not found\n") && failure.contains("config trust list"),
+                "{failure}"
+            );
+        }
     }
 
     #[test]

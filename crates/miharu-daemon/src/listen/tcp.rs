@@ -207,6 +207,9 @@ impl Listeners {
             let reason = match holder {
                 Some(holder) => format!("the port is held by {holder}"),
                 None if in_use => "the port is in use".to_owned(),
+                None if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                    "this host has no such address".to_owned()
+                }
                 None => error.to_string(),
             };
             BindError { key, address: address.to_string(), reason, in_use }

@@ -79,7 +79,8 @@ fn start() -> Result<()> {
     scratch::finish();
     let _ = fs::remove_dir_all(&dir);
     println!("\nCleaned up.");
-    shown
+    // Ctrl-C reaches the programs that the demo starts as well: that one of them then failed is no news.
+    if interrupted.load(Ordering::Relaxed) { Ok(()) } else { shown }
 }
 
 /// Ends a demo that runs, or clears away what a killed one left.
@@ -111,7 +112,7 @@ fn show(dir: &Path, interrupted: &AtomicBool) -> Result<()> {
             bail!("{reason}");
         }
     }
-    let host = Host::start()?;
+    let host = Host::start(interrupted)?;
     if interrupted.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -150,6 +151,10 @@ fn show(dir: &Path, interrupted: &AtomicBool) -> Result<()> {
     }
     explain(&address, dir, daemon);
     if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        println!(
+            "\nThere is no terminal to press Ctrl-C on, so the demo ends here, and what it started with it."
+        );
+        println!("On a terminal it goes on running, and the lines above can be tried.");
         return Ok(());
     }
     println!("\nIt runs until you press Ctrl-C here, or say `make demo-stop` elsewhere.");
@@ -168,7 +173,7 @@ struct Host {
 }
 
 impl Host {
-    fn start() -> Result<Self> {
+    fn start(interrupted: &AtomicBool) -> Result<Self> {
         let reason = match Need::Lxc.lacking() {
             Some(reason) => reason,
             None => match Self::containers() {
@@ -183,6 +188,7 @@ impl Host {
                         _containers: containers,
                     });
                 }
+                Err(error) if interrupted.load(Ordering::Relaxed) => return Err(error),
                 Err(error) => format!("{error:#}"),
             },
         };

@@ -64,7 +64,7 @@ impl Directory {
                 let parsed = parse(text);
                 if parsed.is_none() {
                     let path = self.path.join(name);
-                    reading.problems.push(Error::Parse { path, what: "the file's known form" });
+                    reading.problems.push(Error::Parse { path, what: "what the kernel writes there" });
                 }
                 parsed
             }
