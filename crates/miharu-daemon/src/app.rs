@@ -76,10 +76,14 @@ impl App {
 
     /// Commits a change on a thread that may block.
     pub(crate) async fn commit(self: &Arc<Self>, change: Change) -> Result<Arc<State>, Error> {
-        log(&self.store.load(), &change);
         let app = Arc::clone(self);
-        let committed = tokio::task::spawn_blocking(move || app.store.commit(&change, None)).await;
-        committed.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        let committed = tokio::task::spawn_blocking(move || {
+            let before = app.store.load();
+            let after = app.store.commit(&change, None)?;
+            log(&before, &change);
+            Ok(after)
+        });
+        committed.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
     /// Runs a change to its end, even when the client that asked for it goes away in the middle.
@@ -99,7 +103,7 @@ fn log(state: &State, change: &Change) {
             let (before, after) = (state.config.values(), config.values());
             let keys: BTreeSet<&String> =
                 before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).collect();
-            tracing::info!(?keys, "changing the configuration");
+            tracing::info!(?keys, "changed the configuration");
         }
         Change::AddCertificate(entry) | Change::UpdateCertificate(entry) => {
             tracing::info!(
@@ -107,13 +111,13 @@ fn log(state: &State, change: &Change) {
                 fingerprint = entry.certificate.fingerprint(),
                 r#type = entry.certificate_type.as_str(),
                 projects = ?entry.projects,
-                "trusting a certificate"
+                "trusts a certificate"
             );
         }
         Change::RemoveCertificate(fingerprint) => {
-            tracing::info!(fingerprint, "no longer trusting a certificate")
+            tracing::info!(fingerprint, "no longer trusts a certificate")
         }
-        Change::AddProject(name, _) => tracing::info!(name, "declaring a project"),
-        Change::RemoveProject(name) => tracing::info!(name, "no longer declaring a project"),
+        Change::AddProject(name, _) => tracing::info!(name, "declared a project"),
+        Change::RemoveProject(name) => tracing::info!(name, "took the declaration of a project back"),
     }
 }
