@@ -34,6 +34,8 @@ pub(crate) struct Measured {
     pub(crate) rows: Vec<figures::Filesystem>,
     /// How many did not answer in time, or are left alone as they did not before.
     pub(crate) late: usize,
+    /// How many this process may not look at.
+    pub(crate) denied: usize,
 }
 
 /// Chooses from the mounts of an instance whose directory on the host is called `directory`.
@@ -94,6 +96,7 @@ pub(crate) fn measure(
                     measured.rows.extend(row(file_system, sharing, answer, host_sizes, &several, shared));
                 }
                 Reply::Nothing => {}
+                Reply::Denied => measured.denied += 1,
                 Reply::Late => measured.late += 1,
             }
         }

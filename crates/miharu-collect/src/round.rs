@@ -240,9 +240,19 @@ impl Round<'_> {
                 continue;
             }
             raw.figures.filesystems = measured.rows;
-            let Some(scrape) = raw.figures.scrape.as_mut().filter(|_| measured.late > 0) else { continue };
-            scrape.success = false;
-            if !stuck.iter().any(|stuck| stuck.whose == whose(instance)) {
+            if measured.late == 0 && measured.denied == 0 {
+                continue;
+            }
+            if let Some(scrape) = &mut raw.figures.scrape {
+                scrape.success = false;
+            }
+            if measured.denied > 0 {
+                let message = "miharud may not look into its file systems: it lacks CAP_SYS_PTRACE, or a capability that \
+                               the instance has";
+                let instance = Arc::clone(instance);
+                self.warn(&instance, message.to_owned());
+            }
+            if measured.late > 0 && !stuck.iter().any(|stuck| stuck.whose == whose(instance)) {
                 let message = format!("{} of its file systems did not answer in time", measured.late);
                 let instance = Arc::clone(instance);
                 self.warn(&instance, message);

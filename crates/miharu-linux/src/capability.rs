@@ -18,11 +18,7 @@ pub struct Capability {
 
 /// The capabilities that miharu has a use for, most wanted first.
 pub const CAPABILITIES: &[Capability] = &[
-    Capability {
-        name: "CAP_SYS_PTRACE",
-        purpose: "no network counters and no file systems of other users' processes",
-        bit: 19,
-    },
+    Capability { name: "CAP_SYS_PTRACE", purpose: "no file systems of other users' processes", bit: 19 },
     Capability {
         name: "CAP_DAC_READ_SEARCH",
         purpose: "no instances whose directory only root may enter, and no file systems of theirs",

@@ -103,6 +103,8 @@ pub enum Reply {
     Sizes(Answer),
     /// There are none: no such mount is seen there (any more), or its file system has no size.
     Nothing,
+    /// This process may not look into the instance's file tree.
+    Denied,
     /// No answer in time, or not asked as it hung before.
     #[default]
     Late,
@@ -114,7 +116,18 @@ impl Reply {
     pub fn answer(self) -> Option<Answer> {
         match self {
             Self::Sizes(answer) => Some(answer),
-            Self::Nothing | Self::Late => None,
+            Self::Nothing | Self::Denied | Self::Late => None,
+        }
+    }
+}
+
+impl From<Result<Option<Answer>>> for Reply {
+    fn from(result: Result<Option<Answer>>) -> Self {
+        match result {
+            Ok(Some(answer)) => Self::Sizes(answer),
+            Err(Error::Denied { .. }) => Self::Denied,
+            // What is gone has no size, and what the kernel cannot tell is absent.
+            Ok(None) | Err(_) => Self::Nothing,
         }
     }
 }
@@ -260,6 +273,14 @@ mod tests {
             assert_eq!(answer.answer().unwrap().sizes.size, expected.f_blocks * expected.f_frsize);
         }
         assert!(pool.stuck().is_empty());
+    }
+
+    #[test]
+    fn what_may_not_be_looked_at_is_told_from_what_is_not_there() {
+        let error = |code: rustix::io::Errno| Reply::from(Err(Error::io(Path::new("root"), code.into())));
+        assert_eq!(error(rustix::io::Errno::ACCESS), Reply::Denied);
+        assert_eq!(error(rustix::io::Errno::NOENT), Reply::Nothing);
+        assert_eq!(Reply::from(Ok(None)), Reply::Nothing);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Answer, Key, Reply, Request, Stuck, Whose, answer};
+use super::{Key, Reply, Request, Stuck, Whose, answer};
 use crate::read::Buffer;
 use crate::roots::Roots;
 use crate::sys;
@@ -218,11 +218,11 @@ impl State {
     }
 
     /// Notes what came of a job, for its caller if that still waits.
-    fn finish(&mut self, id: u64, job: &Job, answer: Option<Answer>, now: Instant) {
+    fn finish(&mut self, id: u64, job: &Job, reply: Reply, now: Instant) {
         let Some(run) = self.running.remove(&id) else { return };
         if let Some(batch) = self.batches.get_mut(&job.batch) {
             if let Some(place) = batch.answers.get_mut(job.index) {
-                *place = answer.map_or(Reply::Nothing, Reply::Sizes);
+                *place = reply;
             }
             batch.left = batch.left.saturating_sub(1);
             self.pauses.remove(&run.key);
@@ -288,9 +288,9 @@ impl Worker {
                 continue;
             };
             drop(state);
-            let answer = answer(&self.shared.roots, &job.request, &mut buffer).ok().flatten();
+            let reply = Reply::from(answer(&self.shared.roots, &job.request, &mut buffer));
             state = self.shared.lock();
-            state.finish(id, &job, answer, Instant::now());
+            state.finish(id, &job, reply, Instant::now());
             self.shared.done.notify_all();
             // Another job of this instance may have waited for this one.
             self.shared.work.notify_one();
@@ -336,7 +336,7 @@ mod tests {
         let second = state.add(vec![request(1, 1)], later);
         assert_eq!(state.batches[&second].left, 0, "it hangs");
         let late = start + Duration::from_secs(60);
-        state.finish(stuck, &job, None, late);
+        state.finish(stuck, &job, Reply::Nothing, late);
         let third = state.add(vec![request(1, 1)], late);
         assert_eq!(state.batches[&third].left, 0, "it came back too late");
         let paused = |at| state.left_out(at).into_iter().filter(|s| s.paused_until.is_some()).count();
@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(state.batches[&fourth].left, 1);
         let (again, job) = state.take(late + FIRST_PAUSE).unwrap();
         state.batches.remove(&fourth);
-        state.finish(again, &job, None, late + FIRST_PAUSE * 2);
+        state.finish(again, &job, Reply::Nothing, late + FIRST_PAUSE * 2);
         assert_eq!(state.pauses.values().next().unwrap().length, FIRST_PAUSE * 2);
     }
 
