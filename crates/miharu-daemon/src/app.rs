@@ -83,7 +83,10 @@ impl App {
             log(&before, &change);
             Ok(after)
         });
-        committed.await.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
+        // A commit is broken off only when the daemon stops; that is an error like any other of the database.
+        committed.await.unwrap_or_else(|error| {
+            Err(Error::Io { path: "miharu.db".to_owned(), source: std::io::Error::other(error) })
+        })
     }
 
     /// Runs a change to its end, even when the client that asked for it goes away in the middle.
