@@ -6,6 +6,7 @@
 
 pub mod certificates;
 pub mod envelope;
+pub mod events;
 pub mod instances;
 pub mod internal;
 pub mod projects;
@@ -14,6 +15,7 @@ pub mod server;
 
 pub use certificates::{Certificate, CertificatePatch, CertificatePut, CertificatesPost};
 pub use envelope::{Envelope, Kind};
+pub use events::{Event, Lifecycle, Logging, Requestor};
 pub use instances::{
     Instance, InstanceFull, InstanceState, StateCpu, StateDisk, StateMemory, StateNetwork,
     StateNetworkAddress, StateNetworkCounters,

@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use miharu_api::Lifecycle;
 use miharu_collect::Roots;
 use miharu_store::{Change, Error, State, Store};
 
 use crate::cache::{Cache, Collected, Found, Wish};
+use crate::events::Events;
 use crate::listen::Listeners;
 use crate::machine::Machine;
 use crate::requests::Requests;
-use crate::respond::ApiError;
+use crate::respond::{ApiError, path};
 use crate::source::{Finder, options};
 use crate::tls::Tls;
 
@@ -28,6 +30,8 @@ pub(crate) struct App {
     pub(crate) machine: Machine,
     pub(crate) roots: Roots,
     pub(crate) requests: Arc<Requests>,
+    /// Where what happens is told.
+    pub(crate) events: Events,
     /// Set once they exist; they hold the routes, which hold this.
     pub(crate) listeners: OnceLock<Arc<Listeners>>,
     /// Held from the check of a change to its commit, so that changes come one after the other.
@@ -81,6 +85,7 @@ impl App {
             let before = app.store.load();
             let after = app.store.commit(&change, None)?;
             log(&before, &change);
+            app.events.lifecycle(None, &lifecycle_of(&change));
             Ok(after)
         });
         // A commit is broken off only when the daemon stops; that is an error like any other of the database.
@@ -97,6 +102,23 @@ impl App {
     {
         tokio::spawn(change).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
     }
+}
+
+/// A change as those who listen to events know it.
+fn lifecycle_of(change: &Change) -> Lifecycle {
+    let (action, source) = match change {
+        Change::Config(_) => ("config-updated", "/1.0".to_owned()),
+        Change::AddCertificate(entry) => {
+            ("certificate-created", path("certificates", entry.certificate.fingerprint()))
+        }
+        Change::UpdateCertificate(entry) => {
+            ("certificate-updated", path("certificates", entry.certificate.fingerprint()))
+        }
+        Change::RemoveCertificate(fingerprint) => ("certificate-deleted", path("certificates", fingerprint)),
+        Change::AddProject(name, _) => ("project-created", path("projects", name)),
+        Change::RemoveProject(name) => ("project-deleted", path("projects", name)),
+    };
+    Lifecycle { action: action.to_owned(), source, ..Lifecycle::default() }
 }
 
 /// Tells the log who and what is trusted and which keys changed; values may be nobody's business.

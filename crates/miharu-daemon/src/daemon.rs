@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::App;
 use crate::args::Args;
 use crate::cache::{Cache, Source};
+use crate::events::Events;
 use crate::listen::{Listeners, PortHolder, UnixListener};
 use crate::machine::Machine;
 use crate::requests::Requests;
@@ -36,7 +37,7 @@ const WORKERS: usize = 4;
 const BLOCKING_THREADS: usize = 64;
 
 /// Runs the daemon until it is told to stop.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args, events: Events) -> anyhow::Result<()> {
     raise_descriptor_limit();
     // What runs here waits for the kernel far more than it computes: a core more would only spread it.
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
@@ -47,13 +48,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         .thread_name("miharud")
         .build()
         .context("the runtime cannot be started")?;
-    let result = runtime.block_on(serve(args));
+    let result = runtime.block_on(serve(args, events));
     // Threads that hang on a dead file system are left behind, not waited for.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(args: &Args) -> anyhow::Result<()> {
+async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     // Signals are caught before anything is made that would have to be cleaned up.
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -63,7 +64,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let group = args.group.as_deref().map(group_id).transpose()?;
     let _lock = StateDir::open(dir)?;
     let roots = args.roots();
-    let (app, warnings) = app(dir, &roots)?;
+    let (app, warnings) = app(dir, &roots, events)?;
     let settings = app.store.load().config.settings();
 
     let unix = UnixListener::bind(&dir.join("unix.socket"), group)?;
@@ -109,7 +110,7 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
+fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, Warnings)> {
     let machine = Machine::read(roots);
     // Its words name their cause already.
     let store = Store::open(&dir.join("miharu.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
@@ -129,6 +130,7 @@ fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
         machine,
         roots: roots.clone(),
         requests,
+        events,
         listeners: std::sync::OnceLock::new(),
         changes: tokio::sync::Mutex::default(),
     };

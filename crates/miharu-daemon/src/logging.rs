@@ -2,26 +2,30 @@
 
 use anyhow::{Context, bail};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::args::LogFormat;
+use crate::events::{Events, LogEvents};
 
-/// Starts the log. `level` is a level or a filter of tracing's.
-pub(crate) fn start(level: &str, format: LogFormat) -> anyhow::Result<()> {
+/// Starts the log. `level` is a level or a filter of tracing's; `events` get the lines too, while somebody listens.
+pub(crate) fn start(level: &str, format: LogFormat, events: Events) -> anyhow::Result<()> {
     check(level)?;
     // That the schema was brought up to date is no news for an operator.
     let filter = EnvFilter::try_new(format!("rusqlite_migration=warn,{level}"))
         .with_context(|| format!("--log-level {level}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
         LogFormat::Text => {
             let colours = std::io::IsTerminal::is_terminal(&std::io::stderr())
                 && std::env::var_os("NO_COLOR").is_none();
-            builder.with_ansi(colours).with_target(false).try_init()
+            lines.with_ansi(colours).with_target(false).with_filter(filter).boxed()
         }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    }
-    .map_err(|error| anyhow::anyhow!("{error}"))
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    let log = tracing_subscriber::registry().with(lines).with(LogEvents::layer(events));
+    log.try_init().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 /// A filter takes a mistyped level for the name of a module, and would then log nothing at all without a word.

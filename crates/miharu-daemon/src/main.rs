@@ -6,6 +6,8 @@ mod args;
 mod auth;
 mod cache;
 mod daemon;
+#[allow(dead_code, reason = "the route that reads it follows")]
+mod events;
 mod listen;
 mod logging;
 mod machine;
@@ -24,15 +26,17 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::Args;
+use events::Events;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(error) = logging::start(&args.log_level, args.log_format) {
+    let events = Events::default();
+    if let Err(error) = logging::start(&args.log_level, args.log_format, events.clone()) {
         // There is no log to tell it to.
         let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("miharud: {error:#}\n").as_bytes());
         return ExitCode::from(2);
     }
-    match daemon::run(&args) {
+    match daemon::run(&args, events) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

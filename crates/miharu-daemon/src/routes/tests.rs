@@ -83,6 +83,7 @@ impl Bench {
             machine: Machine::default(),
             roots: Roots::at(dir.path()),
             requests: Arc::default(),
+            events: crate::events::Events::default(),
             listeners: OnceLock::new(),
             changes: tokio::sync::Mutex::default(),
         };
