@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use miharu_api::Lifecycle;
 use miharu_collect::Roots;
 use miharu_store::{Change, Error, State, Store};
 
 use crate::cache::{Cache, Collected, Found, Wish};
+use crate::changes;
 use crate::events::Events;
 use crate::listen::Listeners;
 use crate::machine::Machine;
 use crate::requests::Requests;
-use crate::respond::{ApiError, path};
+use crate::respond::ApiError;
 use crate::source::{Finder, options};
 use crate::tls::Tls;
 
@@ -84,8 +84,7 @@ impl App {
         let committed = tokio::task::spawn_blocking(move || {
             let before = app.store.load();
             let after = app.store.commit(&change, None)?;
-            log(&before, &change);
-            app.events.lifecycle(None, &lifecycle_of(&change));
+            changes::tell(&app, &before, &change);
             Ok(after)
         });
         // A commit is broken off only when the daemon stops; that is an error like any other of the database.
@@ -101,48 +100,5 @@ impl App {
         F: Future<Output = Result<T, ApiError>> + Send + 'static,
     {
         tokio::spawn(change).await.unwrap_or_else(|error| Err(ApiError::internal(error)))
-    }
-}
-
-/// A change as those who listen to events know it.
-fn lifecycle_of(change: &Change) -> Lifecycle {
-    let (action, source) = match change {
-        Change::Config(_) => ("config-updated", "/1.0".to_owned()),
-        Change::AddCertificate(entry) => {
-            ("certificate-created", path("certificates", entry.certificate.fingerprint()))
-        }
-        Change::UpdateCertificate(entry) => {
-            ("certificate-updated", path("certificates", entry.certificate.fingerprint()))
-        }
-        Change::RemoveCertificate(fingerprint) => ("certificate-deleted", path("certificates", fingerprint)),
-        Change::AddProject(name, _) => ("project-created", path("projects", name)),
-        Change::RemoveProject(name) => ("project-deleted", path("projects", name)),
-    };
-    Lifecycle { action: action.to_owned(), source, ..Lifecycle::default() }
-}
-
-/// Tells the log who and what is trusted and which keys changed; values may be nobody's business.
-fn log(state: &State, change: &Change) {
-    match change {
-        Change::Config(config) => {
-            let (before, after) = (state.config.values(), config.values());
-            let keys: BTreeSet<&String> =
-                before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).collect();
-            tracing::info!(?keys, "changed the configuration");
-        }
-        Change::AddCertificate(entry) | Change::UpdateCertificate(entry) => {
-            tracing::info!(
-                name = entry.name,
-                fingerprint = entry.certificate.fingerprint(),
-                r#type = entry.certificate_type.as_str(),
-                projects = ?entry.projects,
-                "trusts a certificate"
-            );
-        }
-        Change::RemoveCertificate(fingerprint) => {
-            tracing::info!(fingerprint, "no longer trusts a certificate")
-        }
-        Change::AddProject(name, _) => tracing::info!(name, "declared a project"),
-        Change::RemoveProject(name) => tracing::info!(name, "took the declaration of a project back"),
     }
 }

@@ -5,8 +5,8 @@ mod app;
 mod args;
 mod auth;
 mod cache;
+mod changes;
 mod daemon;
-#[allow(dead_code, reason = "the route that reads it follows")]
 mod events;
 mod listen;
 mod logging;

@@ -12,6 +12,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use crate::token::SecretHash;
+
 /// The smallest RSA key that a handshake takes, in bits.
 const RSA_MINIMUM_BITS: usize = 2048;
 /// The largest.
@@ -56,6 +58,9 @@ pub struct Certificate {
     pub projects: Option<BTreeSet<String>>,
     /// The certificate itself.
     pub certificate: ParsedCertificate,
+    /// For a bearer token: the hash of its secret. The certificate beside it only stands for the token where the API shows
+    /// certificates; nobody has its key, and it opens nothing.
+    pub token: Option<SecretHash>,
 }
 
 /// A certificate that was read as far as the server needs it.
@@ -122,6 +127,18 @@ impl ParsedCertificate {
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// When its validity ends, in seconds since 1970.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+
+    /// When its validity begins, in seconds since 1970.
+    #[must_use]
+    pub fn not_before(&self) -> i64 {
+        self.not_before
     }
 
     /// Whether its validity holds at that moment.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::address::ListenAddress;
+use crate::expiry::Expiry;
 use crate::keys::{
     DEFAULT_HTTPS_PORT, DEFAULT_METRICS_PORT, KEYS, find, is_user_key, parse_bool, parse_milliseconds,
 };
@@ -89,6 +90,8 @@ impl Config {
             https_address: self.address("core.https_address", DEFAULT_HTTPS_PORT),
             metrics_address: self.address("core.metrics_address", DEFAULT_METRICS_PORT),
             metrics_authentication: self.bool("core.metrics_authentication"),
+            remote_token_expiry: Expiry::parse(self.get("core.remote_token_expiry")).ok(),
+            trust_ca_certificates: self.bool("core.trust_ca_certificates"),
             tls12: self.get("core.tls_minimum_version") == "1.2",
             prefix_lxd: self.get("metrics.prefix") == "lxd",
             cache: self.duration("metrics.cache_seconds"),
@@ -152,6 +155,10 @@ pub struct Settings {
     pub metrics_address: Option<ListenAddress>,
     /// Whether metrics ask for a trusted certificate.
     pub metrics_authentication: bool,
+    /// How long a join token is valid; `None` for ever.
+    pub remote_token_expiry: Option<Expiry>,
+    /// Whether what the certificate authority signed is trusted without an entry.
+    pub trust_ca_certificates: bool,
     /// Whether TLS 1.2 is served beside 1.3.
     pub tls12: bool,
     /// Whether names begin with `lxd` rather than `incus`.

@@ -11,11 +11,15 @@ use rusqlite_migration::{M, Migrations};
 
 use crate::certificate::{Certificate, CertificateType, ParsedCertificate};
 use crate::config::Config;
+use crate::token::SecretHash;
 use crate::{Change, DeclaredProject, Error, State};
 
+mod tokens;
+
 /// The schema, one step a version that changed it; steps are only ever added.
-const STEPS: &[M<'_>] = &[M::up(
-    "CREATE TABLE revision (only INTEGER PRIMARY KEY CHECK (only = 1), value INTEGER NOT NULL) STRICT;
+const STEPS: &[M<'_>] = &[
+    M::up(
+        "CREATE TABLE revision (only INTEGER PRIMARY KEY CHECK (only = 1), value INTEGER NOT NULL) STRICT;
      INSERT INTO revision VALUES (1, 0);
      CREATE TABLE config (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
      CREATE TABLE certificates (
@@ -32,7 +36,26 @@ const STEPS: &[M<'_>] = &[M::up(
          PRIMARY KEY (fingerprint, project)
      ) STRICT;
      CREATE TABLE projects (name TEXT PRIMARY KEY, description TEXT NOT NULL) STRICT;",
-)];
+    ),
+    M::up(
+        "ALTER TABLE certificates ADD COLUMN token BLOB;
+     CREATE TABLE join_tokens (
+         id TEXT PRIMARY KEY,
+         secret TEXT NOT NULL UNIQUE,
+         name TEXT NOT NULL,
+         description TEXT NOT NULL,
+         type TEXT NOT NULL,
+         restricted INTEGER NOT NULL,
+         created_at INTEGER NOT NULL,
+         expires_at INTEGER
+     ) STRICT;
+     CREATE TABLE join_token_projects (
+         id TEXT NOT NULL REFERENCES join_tokens ON DELETE CASCADE,
+         project TEXT NOT NULL,
+         PRIMARY KEY (id, project)
+     ) STRICT;",
+    ),
+];
 
 /// An open database.
 #[derive(Debug)]
@@ -113,25 +136,7 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), Refusal> 
                 insert.execute(params![key, value])?;
             }
         }
-        Change::AddCertificate(certificate) => {
-            let fingerprint = certificate.certificate.fingerprint();
-            let added = transaction.execute(
-                "INSERT INTO certificates (fingerprint, der, type, name, description, restricted)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-                params![
-                    fingerprint,
-                    certificate.certificate.der(),
-                    certificate.certificate_type.as_str(),
-                    certificate.name,
-                    certificate.description,
-                    certificate.projects.is_some(),
-                ],
-            )?;
-            if added == 0 {
-                return Err(Refusal::Is(Error::Exists(format!("certificate {fingerprint}"))));
-            }
-            set_projects(transaction, certificate)?;
-        }
+        Change::AddCertificate(certificate) => add_certificate(transaction, certificate)?,
         Change::UpdateCertificate(certificate) => {
             let fingerprint = certificate.certificate.fingerprint();
             let changed = transaction.execute(
@@ -153,6 +158,14 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), Refusal> 
                 transaction.execute("DELETE FROM certificates WHERE fingerprint = ?1", [fingerprint])?;
             found(changed, || format!("certificate {fingerprint}"))?;
         }
+        Change::AddJoinToken(token) => tokens::add(transaction, token)?,
+        Change::RemoveJoinToken(id) => {
+            found(tokens::remove(transaction, id)?, || format!("join token {id}"))?
+        }
+        Change::Redeem(id, certificate) => {
+            found(tokens::remove(transaction, id)?, || format!("join token {id}"))?;
+            add_certificate(transaction, certificate)?;
+        }
         Change::AddProject(name, project) => {
             let added = transaction.execute(
                 "INSERT INTO projects (name, description) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
@@ -168,6 +181,27 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), Refusal> 
         }
     }
     Ok(())
+}
+
+fn add_certificate(transaction: &Transaction<'_>, certificate: &Certificate) -> Result<(), Refusal> {
+    let fingerprint = certificate.certificate.fingerprint();
+    let added = transaction.execute(
+        "INSERT INTO certificates (fingerprint, der, type, name, description, restricted, token)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+        params![
+            fingerprint,
+            certificate.certificate.der(),
+            certificate.certificate_type.as_str(),
+            certificate.name,
+            certificate.description,
+            certificate.projects.is_some(),
+            certificate.token.as_ref().map(SecretHash::bytes),
+        ],
+    )?;
+    if added == 0 {
+        return Err(Refusal::Is(Error::Exists(format!("certificate {fingerprint}"))));
+    }
+    Ok(set_projects(transaction, certificate)?)
 }
 
 fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), Refusal> {
@@ -204,13 +238,14 @@ fn read(transaction: &Transaction<'_>) -> rusqlite::Result<State> {
         .collect::<rusqlite::Result<BTreeMap<String, DeclaredProject>>>()?;
 
     let certificates = read_certificates(transaction)?;
-    Ok(State { revision, config: Config::restore(values), certificates, projects })
+    let join_tokens = tokens::read(transaction)?;
+    Ok(State { revision, config: Config::restore(values), certificates, join_tokens, projects })
 }
 
 fn read_certificates(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<String, Arc<Certificate>>> {
     let mut certificates = BTreeMap::new();
-    let mut query =
-        transaction.prepare_cached("SELECT der, type, name, description, restricted FROM certificates")?;
+    let mut query = transaction
+        .prepare_cached("SELECT der, type, name, description, restricted, token FROM certificates")?;
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
         let der: Vec<u8> = row.get(0)?;
@@ -219,6 +254,16 @@ fn read_certificates(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap
         let Some(certificate_type) = CertificateType::parse(&word) else {
             tracing::warn!("a certificate of unknown type '{word}' is not trusted");
             continue;
+        };
+        let token = match row.get::<_, Option<Vec<u8>>>(5)? {
+            None => None,
+            Some(hash) => match SecretHash::restore(&hash) {
+                Some(hash) => Some(hash),
+                None => {
+                    tracing::warn!("a bearer token in the trust store is not trusted: its hash is damaged");
+                    continue;
+                }
+            },
         };
         match ParsedCertificate::restore(&der) {
             Err(error) => tracing::warn!("a certificate in the trust store is not trusted: {error}"),
@@ -229,6 +274,7 @@ fn read_certificates(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap
                     certificate_type,
                     projects: row.get::<_, bool>(4)?.then(Default::default),
                     certificate,
+                    token,
                 };
                 certificates.insert(entry.certificate.fingerprint().to_owned(), entry);
             }

@@ -1,6 +1,7 @@
 //! The one list of server keys: what they are called, what they take, what holds when they are unset.
 
 use crate::address::ListenAddress;
+use crate::expiry::Expiry;
 
 /// A server key.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,8 @@ pub enum Kind {
     Seconds(u64, u64),
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// How long something is valid, see [`Expiry`].
+    Expiry,
 }
 
 /// The default port of `core.https_address`.
@@ -55,10 +58,22 @@ pub const KEYS: &[Key] = &[
         description: "Whether /1.0/metrics asks for a trusted client certificate",
     },
     Key {
+        name: "core.remote_token_expiry",
+        kind: Kind::Expiry,
+        default: "",
+        description: "How long a join token is valid, such as 1d or 12H 30M; for ever when unset",
+    },
+    Key {
         name: "core.tls_minimum_version",
         kind: Kind::OneOf(&["1.2", "1.3"]),
         default: "1.3",
         description: "The oldest TLS version that clients may speak",
+    },
+    Key {
+        name: "core.trust_ca_certificates",
+        kind: Kind::Bool,
+        default: "false",
+        description: "Whether every certificate that server.ca signed is trusted like a client's, without an entry of its own",
     },
     Key {
         name: "instances.agent_grace",
@@ -147,6 +162,7 @@ impl Key {
                 None => Err("invalid duration, expected seconds such as 4, 0.5 or 500ms".to_owned()),
             },
             Kind::OneOf(words) if words.contains(&value) => Ok(value.to_owned()),
+            Kind::Expiry => Expiry::parse(value).map(|_| value.to_owned()),
             Kind::OneOf(words) => Err(format!("must be one of {}", words.join(", "))),
         }
     }

@@ -8,7 +8,9 @@ pub mod address;
 pub mod certificate;
 pub mod config;
 mod database;
+pub mod expiry;
 pub mod keys;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,7 +21,9 @@ use arc_swap::ArcSwap;
 pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError, CertificateType, ParsedCertificate, fingerprint};
 pub use config::{Config, ConfigError, Settings};
+pub use expiry::Expiry;
 pub use keys::{KEYS, Key, Kind};
+pub use token::{JoinToken, Secret, SecretHash};
 
 /// Everything that is stored, as of one revision.
 #[derive(Debug, Clone, Default)]
@@ -28,10 +32,32 @@ pub struct State {
     pub revision: u64,
     /// The server keys that are set.
     pub config: Config,
-    /// The trust store, by fingerprint.
+    /// The trust store, by fingerprint; bearer tokens are in it, too.
     pub certificates: BTreeMap<String, Arc<Certificate>>,
+    /// The join tokens that were not used yet, by their UUID; expired ones may be among them.
+    pub join_tokens: BTreeMap<String, Arc<JoinToken>>,
     /// The projects that were declared, by name.
     pub projects: BTreeMap<String, DeclaredProject>,
+}
+
+impl State {
+    /// The entry of the bearer token with this secret. As long as the search takes tells nothing of the secrets there are:
+    /// every one is looked at.
+    #[must_use]
+    pub fn bearer_token(&self, secret: &str) -> Option<&Arc<Certificate>> {
+        let hash = SecretHash::of(secret);
+        let tokens = self.certificates.values().filter_map(|entry| Some((entry, entry.token.as_ref()?)));
+        tokens.fold(None, |found, (entry, token)| if token.matches(&hash) { Some(entry) } else { found })
+    }
+
+    /// The join token with this secret, expired or not; searched as [`bearer_token`](Self::bearer_token) does.
+    #[must_use]
+    pub fn join_token(&self, secret: &str) -> Option<&Arc<JoinToken>> {
+        let hash = SecretHash::of(secret);
+        self.join_tokens.values().fold(None, |found, token| {
+            if SecretHash::of(token.secret.reveal()).matches(&hash) { Some(token) } else { found }
+        })
+    }
 }
 
 /// A project that was declared with `POST /1.0/projects`.
@@ -52,6 +78,12 @@ pub enum Change {
     UpdateCertificate(Certificate),
     /// The certificate of this fingerprint is not trusted any more.
     RemoveCertificate(String),
+    /// A join token is made; those that have expired by then go.
+    AddJoinToken(JoinToken),
+    /// The join token of this UUID is worth nothing any more.
+    RemoveJoinToken(String),
+    /// The join token of this UUID is used up, and the certificate of its user is trusted.
+    Redeem(String, Certificate),
     /// A project is declared.
     AddProject(String, DeclaredProject),
     /// A project is not declared any more.

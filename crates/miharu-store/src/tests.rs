@@ -12,6 +12,7 @@ fn certificate(name: &str, projects: Option<&[&str]>) -> Certificate {
         certificate_type: CertificateType::Metrics,
         projects: projects.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
         certificate: ParsedCertificate::parse(&der(&rcgen::PKCS_ECDSA_P384_SHA384)).unwrap(),
+        token: None,
     }
 }
 
@@ -76,4 +77,74 @@ fn a_reader_keeps_the_state_that_it_has() {
     store.commit(&config("user.a", "1"), None).unwrap();
     assert_eq!((before.revision, store.load().revision), (0, 1));
     assert!(before.config.values().is_empty());
+}
+
+fn join_token(id: &str, projects: Option<&[&str]>, expires_at: Option<i64>) -> JoinToken {
+    JoinToken {
+        id: id.to_owned(),
+        secret: Secret::new(format!("secret of {id}")),
+        name: "new".to_owned(),
+        description: "of a colleague".to_owned(),
+        certificate_type: CertificateType::Client,
+        projects: projects.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        created_at: 100,
+        expires_at,
+    }
+}
+
+#[test]
+fn a_join_token_is_used_once_and_with_its_certificate_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("miharu.db");
+    let store = Store::open(&path).unwrap();
+    let (first, second) = (join_token("1", Some(&["a", "b"]), Some(200)), join_token("2", None, None));
+    store.commit(&Change::AddJoinToken(first.clone()), None).unwrap();
+    store.commit(&Change::AddJoinToken(second), None).unwrap();
+    drop(store);
+
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.load().join_token("secret of 1").map(|token| (**token).clone()), Some(first));
+    assert!(store.load().join_token("secret of 3").is_none());
+    let entry = certificate("a", None);
+    let state = store.commit(&Change::Redeem("1".to_owned(), entry.clone()), None).unwrap();
+    assert!(state.certificates.contains_key(entry.certificate.fingerprint()));
+    assert!(state.join_token("secret of 1").is_none());
+    let again = store.commit(&Change::Redeem("1".to_owned(), certificate("b", None)), None);
+    assert!(matches!(again, Err(Error::NotFound(_))));
+    // The certificate is there already, so the token stays what it is worth.
+    let known = store.commit(&Change::Redeem("2".to_owned(), entry), None);
+    assert!(matches!(known, Err(Error::Exists(_))));
+    let state = store.load();
+    assert_eq!((state.join_tokens.len(), state.certificates.len()), (1, 1));
+    store.commit(&Change::RemoveJoinToken("2".to_owned()), None).unwrap();
+    assert!(matches!(store.commit(&Change::RemoveJoinToken("2".to_owned()), None), Err(Error::NotFound(_))));
+}
+
+#[test]
+fn expired_join_tokens_go_when_another_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&dir.path().join("miharu.db")).unwrap();
+    for (id, expires_at) in [("1", Some(100)), ("2", Some(101)), ("3", None)] {
+        store.commit(&Change::AddJoinToken(join_token(id, Some(&["a"]), expires_at)), None).unwrap();
+    }
+    store.commit(&Change::AddJoinToken(join_token("4", None, None)), None).unwrap();
+    assert_eq!(store.load().join_tokens.keys().collect::<Vec<_>>(), ["2", "3", "4"]);
+}
+
+#[test]
+fn a_bearer_token_is_found_by_its_secret_and_by_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("miharu.db");
+    let token = Certificate { token: Some(SecretHash::of("s")), ..certificate("prometheus", Some(&["a"])) };
+    let store = Store::open(&path).unwrap();
+    store.commit(&Change::AddCertificate(certificate("other", None)), None).unwrap();
+    store.commit(&Change::AddCertificate(token.clone()), None).unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.load().bearer_token("s").map(|entry| (**entry).clone()), Some(token));
+    for wrong in ["", "S", "s ", "other"] {
+        assert!(store.load().bearer_token(wrong).is_none(), "{wrong}");
+    }
+    let text = std::fs::read(&path).unwrap();
+    assert!(text.windows(10).any(|window| window == b"prometheus"), "the name is in the file");
 }

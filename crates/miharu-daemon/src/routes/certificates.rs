@@ -226,6 +226,7 @@ async fn entry(
         certificate_type,
         projects: restricted.then_some(projects),
         certificate,
+        token: before.and_then(|entry| entry.token.clone()),
     })
 }
 

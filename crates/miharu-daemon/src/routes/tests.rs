@@ -99,6 +99,7 @@ impl Bench {
             certificate_type,
             projects: projects.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
             certificate: ParsedCertificate::parse(&der).unwrap(),
+            token: None,
         };
         self.app.store.commit(&Change::AddCertificate(entry), None).unwrap();
         der
