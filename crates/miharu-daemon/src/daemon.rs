@@ -80,6 +80,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     listeners.start(&settings).await;
     let unix = unix.serve(routes::all(&app));
 
+    tokio::spawn(crate::events::watch(Arc::clone(&app)));
     say_what_is_missing(&roots);
     say_what_runs(&app).await;
     notify(NotifyState::Ready);
@@ -97,7 +98,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
 
     tracing::info!("stopping");
     notify(NotifyState::Stopping);
-    let stopped = async { tokio::join!(unix.stop(), listeners.stop()) };
+    let stopped = async { tokio::join!(unix.stop(), listeners.stop(), app.events.close()) };
     tokio::select! {
         ended = tokio::time::timeout(STOP_LIMIT, stopped) => {
             if ended.is_err() {

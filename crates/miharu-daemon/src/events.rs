@@ -2,6 +2,7 @@
 //!
 //! Nothing is written down while nobody listens, so that publishing costs next to nothing then.
 
+mod instances;
 mod log;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, watch};
 
+pub(crate) use instances::watch;
 pub(crate) use log::LogEvents;
 
 /// Events that a reader may lag behind before it loses the oldest of them.
@@ -92,6 +94,7 @@ impl Events {
 
     /// An operation began, changed or ended; `operation` is its body in the API, without secrets that its readers must
     /// not see: who listens may see all of it.
+    #[allow(dead_code, reason = "operations are on their way")]
     pub(crate) fn operation(&self, project: Option<&str>, operation: &impl Serialize) {
         self.publish(Topic::Operation, project, operation);
     }
@@ -105,16 +108,9 @@ impl Events {
         if self.sender.receiver_count() == 0 {
             return;
         }
-        let event = serde_json::to_value(metadata).map(|metadata| Event {
-            event_type: topic.as_str().to_owned(),
-            timestamp: now(),
-            metadata,
-            location: "none".to_owned(),
-            project: project.unwrap_or_default().to_owned(),
-        });
         // Texts and numbers can always be written; were it otherwise, the log would be the wrong place to tell, as it
         // comes this way itself.
-        let Ok(text) = event.and_then(|event| serde_json::to_string(&event)) else { return };
+        let Ok(text) = text(topic, project, metadata) else { return };
         let project = project.map(str::to_owned);
         // Nobody may be listening any more.
         let _ = self.sender.send(Arc::new(Published { topic, project, text }));
@@ -201,6 +197,26 @@ impl Drop for Subscription {
             self.hub.logging.fetch_sub(1, Ordering::Relaxed);
         }
     }
+}
+
+/// What a reader of the log is told when it was too slow.
+pub(crate) fn loss(lost: u64) -> String {
+    let line = Logging {
+        level: "warning".to_owned(),
+        message: format!("{lost} events were lost: this reader is too slow"),
+        ..Logging::default()
+    };
+    text(Topic::Logging, None, &line).unwrap_or_default()
+}
+
+fn text(topic: Topic, project: Option<&str>, metadata: &impl Serialize) -> serde_json::Result<String> {
+    serde_json::to_string(&Event {
+        event_type: topic.as_str().to_owned(),
+        timestamp: now(),
+        metadata: serde_json::to_value(metadata)?,
+        location: "none".to_owned(),
+        project: project.unwrap_or_default().to_owned(),
+    })
 }
 
 /// Now, as clients read it.

@@ -1,6 +1,7 @@
 //! Every route of the API: one resource, one file.
 
 mod certificates;
+mod events;
 mod instances;
 mod internal;
 mod metrics;
@@ -21,6 +22,8 @@ use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
 use crate::app::App;
 use crate::respond::ApiError;
 
+pub(crate) use instances::instance_path;
+
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The routes of the unix socket and of `core.https_address`.
@@ -34,6 +37,7 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/", get(root::show))
         .route("/1.0", get(server::show).put(server::replace).patch(server::merge))
         .route("/1.0/metrics", get(metrics::show))
+        .route("/1.0/events", get(events::listen))
         .route("/1.0/certificates", get(certificates::list).post(certificates::add))
         .route("/1.0/certificates/{fingerprint}", certificate)
         .route("/1.0/projects", get(projects::list).post(projects::add))

@@ -98,7 +98,8 @@ impl Server {
             }
         });
         let stream = TokioIo::new(Watched::new(stream, activity.clone()));
-        let mut connection = pin!(builder.serve_connection(stream, service));
+        // A WebSocket leaves the connection, its deadlines and its permit behind, and brings its own.
+        let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
         let mut alarm = pin!(sleep_until(Instant::now()));
         let mut stopping = false;
         loop {

@@ -99,7 +99,7 @@ pub(super) async fn state(
 }
 
 /// The path of an instance, with its project unless that is the one that clients leave out.
-pub(super) fn instance_path(instance: &Found) -> String {
+pub(crate) fn instance_path(instance: &Found) -> String {
     let path_of_name = path("instances", &instance.name);
     if instance.project == DEFAULT_PROJECT {
         return path_of_name;
