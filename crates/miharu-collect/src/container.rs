@@ -14,6 +14,7 @@ use miharu_metrics::figures::{Figures, Interface, Traffic};
 
 use crate::filesystems::{self, Found};
 use crate::own_process::start_time;
+use crate::warning::WarningKind;
 use crate::{Options, vm};
 
 /// The process whose mounts and network namespace are the host's.
@@ -73,7 +74,7 @@ pub(crate) struct Raw {
     /// What should have been readable and was not.
     pub(crate) problems: Vec<Error>,
     /// What else makes its collection a failure, in words.
-    pub(crate) complaints: Vec<String>,
+    pub(crate) complaints: Vec<(WarningKind, String)>,
     /// What was spent on it before its turn came.
     pub(crate) waited: Duration,
     /// The label `source`, where it is not the cgroups'.

@@ -27,7 +27,7 @@ pub use miharu_linux::block::Layers;
 pub use miharu_linux::mounts::RemoteFilesystems;
 pub use own_process::own_process;
 pub use vm::Addresses;
-pub use warning::Warning;
+pub use warning::{InstanceName, Warning, WarningKind};
 
 /// What the daemon asks of its host outside of a collection.
 pub mod host {

@@ -18,7 +18,8 @@ use crate::hung::Reading;
 use crate::jobs::{Limits, Outcome};
 use crate::own_process::start_time;
 use crate::vm::{self, Age};
-use crate::{Collection, Collector, Guest, Options, Warning, filesystems, own_process};
+use crate::warning::{InstanceName, Warning, WarningKind};
+use crate::{Collection, Collector, Guest, Options, filesystems, own_process};
 
 /// An instance and what was read of it.
 type Row = (Arc<Instance>, Raw);
@@ -54,7 +55,7 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
         if left_out > 0 {
             let message =
                 format!("{left_out} of its devices or mounts are called as others; they are left out");
-            round.warn(instance, message);
+            round.warn(instance, WarningKind::Incomplete, message);
         }
     }
     let instances = rows.into_iter().map(|(instance, raw)| to_metrics(&instance, raw, source, now)).collect();
@@ -84,8 +85,11 @@ impl Round<'_> {
         let facts = HostFacts::read(roots, &mut buffer);
         let hierarchies = Hierarchies::find(roots);
         let problems = facts.problems.iter().chain(hierarchies.as_ref().err());
-        self.warnings
-            .extend(problems.map(|problem| Warning { instance: None, message: problem.to_string() }));
+        self.warnings.extend(problems.map(|problem| Warning {
+            kind: kind_of(problem),
+            instance: None,
+            message: problem.to_string(),
+        }));
         Host::new(roots, facts, hierarchies.ok(), self.options, &mut buffer)
     }
 
@@ -105,6 +109,7 @@ impl Round<'_> {
             } else {
                 rows.push(self.failed(
                     instance,
+                    WarningKind::Unresponsive,
                     Duration::ZERO,
                     "did not answer and is left alone for a while",
                 ));
@@ -152,7 +157,11 @@ impl Round<'_> {
             match miharu_linux::links::read(&self.collector.roots, &mut Buffer::new()) {
                 Ok(read) => links = read,
                 Err(problem) => {
-                    self.warnings.push(Warning { instance: None, message: problem.to_string() });
+                    self.warnings.push(Warning {
+                        kind: kind_of(&problem),
+                        instance: None,
+                        message: problem.to_string(),
+                    });
                 }
             }
         }
@@ -183,45 +192,47 @@ impl Round<'_> {
                         let success = raw.problems.is_empty() && raw.complaints.is_empty();
                         let duration = raw.waited.saturating_add(duration);
                         raw.figures.scrape = Some(Scrape { success, duration });
-                        for complaint in std::mem::take(&mut raw.complaints) {
-                            self.warn(instance, complaint);
+                        for (kind, complaint) in std::mem::take(&mut raw.complaints) {
+                            self.warn(instance, kind, complaint);
                         }
                         for problem in &raw.problems {
-                            self.warn(instance, problem.to_string());
+                            self.warn(instance, kind_of(problem), problem.to_string());
                         }
                         Some((Arc::clone(instance), raw))
                     }
                     Err(error) if error.is_gone() => None,
-                    Err(error) => Some(self.failed(instance, duration, &error.to_string())),
+                    Err(error) => Some(self.failed(instance, kind_of(&error), duration, &error.to_string())),
                 }
             }
             Outcome::TimedOut => {
                 hung.gave_up(&instance.incarnation, Instant::now());
-                Some(self.failed(instance, timeout, "could not be read in time (metrics.instance_timeout)"))
+                let message = "could not be read in time (metrics.instance_timeout)";
+                Some(self.failed(instance, WarningKind::Unresponsive, timeout, message))
             }
             Outcome::NotStarted | Outcome::CutOff => {
                 let message =
                     "was not read, as all took longer than the time there is (metrics.collect_timeout)";
-                Some(self.failed(instance, Duration::ZERO, message))
+                Some(self.failed(instance, WarningKind::OutOfTime, Duration::ZERO, message))
             }
             Outcome::Failed => Some(self.failed(
                 instance,
+                WarningKind::Incomplete,
                 Duration::ZERO,
                 "could not be read: a defect of miharud, see its log",
             )),
         }
     }
 
-    fn failed(&mut self, instance: &Arc<Instance>, duration: Duration, why: &str) -> Row {
-        self.warn(instance, why.to_owned());
+    fn failed(&mut self, instance: &Arc<Instance>, kind: WarningKind, duration: Duration, why: &str) -> Row {
+        self.warn(instance, kind, why.to_owned());
         let mut raw = Raw::default();
         raw.figures.scrape = Some(Scrape { success: false, duration });
         (Arc::clone(instance), raw)
     }
 
-    fn warn(&mut self, instance: &Instance, message: String) {
-        let instance = Some(format!("{}/{}", instance.project, instance.name));
-        self.warnings.push(Warning { instance, message });
+    fn warn(&mut self, instance: &Instance, kind: WarningKind, message: String) {
+        let instance = InstanceName { project: instance.project.clone(), name: instance.name.clone() };
+        self.warnings.push(Warning { kind, instance: Some(instance), message });
     }
 
     /// Asks for the sizes of all file systems together; an instance on whose file system a thread hangs has failed.
@@ -250,12 +261,12 @@ impl Round<'_> {
                 let message = "miharud may not look into its file systems: it lacks CAP_SYS_PTRACE, or a capability that \
                                the instance has";
                 let instance = Arc::clone(instance);
-                self.warn(&instance, message.to_owned());
+                self.warn(&instance, WarningKind::Denied, message.to_owned());
             }
             if measured.late > 0 && !stuck.iter().any(|stuck| stuck.whose == whose(instance)) {
                 let message = format!("{} of its file systems did not answer in time", measured.late);
                 let instance = Arc::clone(instance);
-                self.warn(&instance, message);
+                self.warn(&instance, WarningKind::StuckFilesystem, message);
             }
         }
         for stuck in stuck {
@@ -268,13 +279,25 @@ impl Round<'_> {
                         scrape.success = false;
                     }
                     let instance = Arc::clone(instance);
-                    self.warn(&instance, message);
+                    self.warn(&instance, WarningKind::StuckFilesystem, message);
                 }
                 // One that has come back belonged to an instance that is no more.
                 None if stuck.paused_until.is_some() && stuck.whose != Whose::Host => {}
-                None => self.warnings.push(Warning { instance: None, message }),
+                None => self.warnings.push(Warning {
+                    kind: WarningKind::StuckFilesystem,
+                    instance: None,
+                    message,
+                }),
             }
         }
+    }
+}
+
+/// Whether it is for want of a right that something could not be read.
+fn kind_of(error: &miharu_linux::Error) -> WarningKind {
+    match error {
+        miharu_linux::Error::Denied { .. } => WarningKind::Denied,
+        _ => WarningKind::Incomplete,
     }
 }
 
@@ -302,9 +325,12 @@ fn machine(
     let vm::Answer { mut told, took } = answer.unwrap_or_default();
     let reading = vm::host::read(instance, &told.monitor.monitor.vcpus, host.network, &mut reader.buffer)?;
     let on_host = vm::host::figures(machine, &reading, &told.monitor.monitor, links, &host.facts);
-    let mut complaints = std::mem::take(&mut told.problems);
+    let problems = std::mem::take(&mut told.problems);
+    let mut complaints: Vec<_> =
+        problems.into_iter().map(|problem| (WarningKind::Incomplete, problem)).collect();
     if is_late {
-        complaints.push("its guest could not be asked in time (metrics.instance_timeout)".to_owned());
+        let message = "its guest could not be asked in time (metrics.instance_timeout)";
+        complaints.push((WarningKind::Unresponsive, message.to_owned()));
     }
     let vm::Served { figures, source, facts } = vm::serve(told, on_host, age);
     Ok(Raw { figures, source: Some(source), facts, complaints, waited: took, ..Raw::default() })

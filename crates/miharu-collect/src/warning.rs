@@ -2,19 +2,47 @@
 
 use std::fmt;
 
-/// One thing that went wrong in a collection, or in finding the instances for it.
+/// One thing that went wrong in a collection.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Warning {
-    /// The instance that it is about, as `project/name`, if it is about one.
-    pub instance: Option<String>,
+    /// What kind of thing.
+    pub kind: WarningKind,
+    /// The instance that it is about, if it is about one.
+    pub instance: Option<InstanceName>,
     /// What happened, to what, and what to do.
     pub message: String,
+}
+
+/// The kinds of things that go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WarningKind {
+    /// An instance, or its guest, did not answer in time.
+    Unresponsive,
+    /// A file system does not answer.
+    StuckFilesystem,
+    /// Something may not be read.
+    Denied,
+    /// There was not enough time for all.
+    OutOfTime,
+    /// Some figures are missing, or wrong and left out.
+    Incomplete,
+}
+
+/// Which instance.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceName {
+    /// Its project.
+    pub project: String,
+    /// Its name within the project.
+    pub name: String,
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.instance {
-            Some(instance) => write!(f, "instance {instance}: {}", self.message),
+            Some(InstanceName { project, name }) => {
+                write!(f, "instance {project}/{name}: {}", self.message)
+            }
             None => f.write_str(&self.message),
         }
     }
