@@ -34,6 +34,7 @@ pub mod host {
     pub use miharu_linux::addresses::own_addresses;
     pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability};
     pub use miharu_linux::read::Buffer;
+    pub use miharu_linux::resources;
     pub use miharu_linux::socket::{Listener, listener};
 }
 

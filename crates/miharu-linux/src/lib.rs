@@ -17,6 +17,7 @@ pub mod links;
 pub mod mounts;
 pub mod process;
 pub mod read;
+pub mod resources;
 pub mod roots;
 pub mod socket;
 pub mod statfs;
