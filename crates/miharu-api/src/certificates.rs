@@ -21,6 +21,9 @@ pub struct Certificate {
     pub description: String,
     /// SHA-256 of its DER, hexadecimal.
     pub fingerprint: String,
+    /// Ours: whether the entry is a bearer token. The certificate then only stands for it, so that every client can list it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub bearer_token: bool,
 }
 
 /// `POST /1.0/certificates`.
@@ -47,8 +50,48 @@ pub struct CertificatesPost {
     /// A trust token.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub trust_token: String,
-    /// Whether a token is asked for instead of adding a certificate.
+    /// Whether a join token is asked for instead of adding a certificate.
     pub token: bool,
+    /// Ours: whether a bearer token for metrics is asked for instead of adding a certificate.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub bearer_token: bool,
+    /// Ours: how long the bearer token is to be valid, such as `30d`; empty for ever.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub expiry: String,
+}
+
+/// Ours: what `POST /1.0/certificates` returns for a bearer token, the only time that its secret is shown.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BearerToken {
+    /// The secret, for `Authorization: Bearer`.
+    pub token: String,
+    /// The fingerprint of its entry in the trust store.
+    pub fingerprint: String,
+    /// When it expires, RFC 3339; `None` for never.
+    pub expires_at: Option<String>,
+}
+
+/// What a join token says, as base64 of its JSON.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JoinToken {
+    /// What the client's certificate is going to be called.
+    pub client_name: String,
+    /// The fingerprint of the server's certificate.
+    pub fingerprint: String,
+    /// Where the server is reached, `HOST:PORT`.
+    #[serde(deserialize_with = "crate::null_is_default")]
+    pub addresses: Vec<String>,
+    /// What proves that the client was asked to join.
+    pub secret: String,
+    /// When it expires, RFC 3339; the first moment of the year 1 for never.
+    pub expires_at: String,
+}
+
+impl JoinToken {
+    /// What stands for no expiry, as Go writes a moment that was never set.
+    pub const NEVER: &'static str = "0001-01-01T00:00:00Z";
 }
 
 /// `PUT /1.0/certificates/FP`: everything that may change.

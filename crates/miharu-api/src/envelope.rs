@@ -53,6 +53,18 @@ impl<T> Envelope<T> {
             metadata: Some(metadata),
         }
     }
+
+    /// Work that goes on at this path, and what it is.
+    #[must_use]
+    pub fn background(operation: impl Into<String>, metadata: T) -> Self {
+        Self {
+            kind: Kind::Async,
+            status: "Operation created".to_owned(),
+            status_code: 100,
+            operation: operation.into(),
+            ..Self::sync(metadata)
+        }
+    }
 }
 
 impl Envelope<()> {

@@ -9,11 +9,14 @@ pub mod envelope;
 pub mod events;
 pub mod instances;
 pub mod internal;
+pub mod operations;
 pub mod projects;
 pub mod report;
 pub mod server;
 
-pub use certificates::{Certificate, CertificatePatch, CertificatePut, CertificatesPost};
+pub use certificates::{
+    BearerToken, Certificate, CertificatePatch, CertificatePut, CertificatesPost, JoinToken,
+};
 pub use envelope::{Envelope, Kind};
 pub use events::{Event, Lifecycle, Logging, Requestor};
 pub use instances::{
@@ -21,6 +24,7 @@ pub use instances::{
     StateNetworkAddress, StateNetworkCounters,
 };
 pub use internal::{CertificateRenewal, RenewedCertificate};
+pub use operations::Operation;
 pub use projects::{Project, ProjectsPost};
 pub use report::{Answer, Report, Request};
 pub use server::{Environment, Server, ServerPut};

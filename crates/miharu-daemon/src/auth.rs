@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use http::request::Parts;
 use miharu_store::{CertificateType, State};
 
 use crate::app::App;
 use crate::listen::{Entrance, Peer};
 use crate::respond::ApiError;
+use crate::tls::{Authority, Purpose, Verdict};
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,26 +38,65 @@ pub(crate) enum MetricsRight {
     None,
 }
 
+/// What a request shows of who sent it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Credentials<'a> {
+    pub(crate) peer: &'a Peer,
+    /// The secret in `Authorization: Bearer`.
+    pub(crate) bearer: Option<&'a str>,
+}
+
 impl Caller {
-    /// Judges a peer by the trust store as it is now: a certificate counts when the whole of it equals the stored one
-    /// and its validity holds.
-    pub(crate) fn of(peer: &Peer, state: &State, now: SystemTime) -> Self {
-        if peer.entrance == Entrance::Unix {
+    /// Judges who asks by the trust store as it is now. The certificate comes first; the token counts where that opens
+    /// nothing.
+    pub(crate) fn of(shown: Credentials<'_>, state: &State, authority: &Authority, now: SystemTime) -> Self {
+        if shown.peer.entrance == Entrance::Unix {
             return Self::Local;
         }
-        let shown = peer.certificate.as_ref();
-        let Some((shown, entry)) =
-            shown.and_then(|shown| Some((shown, state.certificates.get(&shown.fingerprint)?)))
-        else {
-            return Self::Untrusted;
+        match Self::of_certificate(shown.peer, state, authority, now) {
+            Self::Untrusted => {
+                shown.bearer.map_or(Self::Untrusted, |secret| Self::of_token(secret, state, now))
+            }
+            caller => caller,
+        }
+    }
+
+    /// Judges again who holds a connection on which no more requests come.
+    pub(crate) fn again(peer: &Peer, app: &App) -> Self {
+        let shown = Credentials { peer, bearer: None };
+        Self::of(shown, &app.store.load(), app.tls.authority(), SystemTime::now())
+    }
+
+    /// A certificate counts when the whole of it equals the stored one, its validity holds, and the authority, where there
+    /// is one, stands by it.
+    fn of_certificate(peer: &Peer, state: &State, authority: &Authority, now: SystemTime) -> Self {
+        let Some(shown) = peer.certificate.as_ref() else { return Self::Untrusted };
+        // The certificate of a bearer token's entry is nobody's.
+        let entry = state.certificates.get(&shown.fingerprint).filter(|entry| entry.token.is_none());
+        let Some(entry) = entry else {
+            // Asked first, so that a stranger's certificate costs no signature to verify where it could not matter.
+            let trusted = state.config.settings().trust_ca_certificates
+                && authority.judge(&shown.der, now) == Verdict::Signed(Purpose::Client);
+            return if trusted { Self::Client } else { Self::Untrusted };
         };
-        if entry.certificate.der() != shown.der.as_ref() || !entry.certificate.is_valid_at(now) {
+        if entry.certificate.der() != shown.der.as_ref()
+            || !entry.certificate.is_valid_at(now)
+            || authority.judge(&shown.der, now) == Verdict::Refused
+        {
             return Self::Untrusted;
         }
         match (entry.certificate_type, entry.projects.clone()) {
             (CertificateType::Client, None) => Self::Client,
             (CertificateType::Client, Some(projects)) => Self::RestrictedClient(projects),
             (CertificateType::Metrics, projects) => Self::Metrics(projects),
+        }
+    }
+
+    /// A bearer token is for metrics, whatever its entry says.
+    fn of_token(secret: &str, state: &State, now: SystemTime) -> Self {
+        match state.bearer_token(secret).filter(|entry| entry.certificate.is_valid_at(now)) {
+            Some(entry) => Self::Metrics(entry.projects.clone()),
+            None => Self::Untrusted,
         }
     }
 
@@ -70,18 +112,23 @@ impl Caller {
     }
 }
 
-fn caller(parts: &Parts, app: &App) -> (Caller, Option<Peer>) {
-    match parts.extensions.get::<Peer>() {
-        Some(peer) => (Caller::of(peer, &app.store.load(), SystemTime::now()), Some(peer.clone())),
-        None => (Caller::Untrusted, None),
-    }
+fn caller(parts: &Parts, app: &App) -> Caller {
+    let Some(peer) = parts.extensions.get::<Peer>() else { return Caller::Untrusted };
+    let shown = Credentials { peer, bearer: bearer(&parts.headers) };
+    Caller::of(shown, &app.store.load(), app.tls.authority(), SystemTime::now())
+}
+
+/// The secret that a request shows, RFC 6750; of several headers the first counts.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, secret) = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim_start())
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        Ok(caller(parts, app).0)
+        Ok(caller(parts, app))
     }
 }
 
@@ -93,7 +140,7 @@ impl FromRequestParts<Arc<App>> for FullAccess {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        match caller(parts, app).0 {
+        match caller(parts, app) {
             Caller::Local | Caller::Client => Ok(Self),
             _ => Err(ApiError::forbidden()),
         }
@@ -115,7 +162,7 @@ impl FromRequestParts<Arc<App>> for Reader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        match caller(parts, app).0 {
+        match caller(parts, app) {
             Caller::Local | Caller::Client => Ok(Self(None)),
             Caller::RestrictedClient(projects) => Ok(Self(Some(projects))),
             Caller::Metrics(_) | Caller::Untrusted => Err(ApiError::forbidden()),
@@ -131,7 +178,7 @@ impl FromRequestParts<Arc<App>> for LocalOnly {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        match caller(parts, app).0 {
+        match caller(parts, app) {
             Caller::Local => Ok(Self),
             _ => Err(ApiError::not_found()),
         }
@@ -148,8 +195,24 @@ pub(crate) struct ShownCertificate {
 impl OptionalFromRequestParts<Arc<App>> for ShownCertificate {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
-        let certificate = caller(parts, app).1.and_then(|peer| peer.certificate);
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
+        let certificate = parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.clone());
         Ok(certificate.map(|shown| Self { fingerprint: shown.fingerprint.clone(), der: shown.der.to_vec() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bearer_token_is_read_whatever_the_case_of_its_scheme() {
+        let headers = |value: &str| HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);
+        for value in ["Bearer s", "bearer s", "BEARER  s", " Bearer s "] {
+            assert_eq!(bearer(&headers(value)), Some("s"), "{value}");
+        }
+        for value in ["", "Bearer", "Basic s", "s", "Bearers s"] {
+            assert_eq!(bearer(&headers(value)), None, "{value}");
+        }
     }
 }

@@ -16,6 +16,7 @@ mod pem;
 mod requests;
 mod respond;
 mod routes;
+mod secrets;
 mod source;
 mod state_dir;
 mod tls;

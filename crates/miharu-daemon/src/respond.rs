@@ -99,6 +99,22 @@ pub(crate) fn created(location: &str) -> Answer {
     Ok(response)
 }
 
+/// 201 at this path, with what there is to know only now.
+pub(crate) fn created_with(location: &str, metadata: impl Serialize) -> Answer {
+    let mut response = json(StatusCode::CREATED, &Envelope::sync(metadata));
+    let value = HeaderValue::from_str(location).map_err(ApiError::internal)?;
+    response.headers_mut().insert(LOCATION, value);
+    Ok(response)
+}
+
+/// 202 with the operation at this path.
+pub(crate) fn accepted(operation: &str, metadata: impl Serialize) -> Answer {
+    let mut response = json(StatusCode::ACCEPTED, &Envelope::background(operation, metadata));
+    let value = HeaderValue::from_str(operation).map_err(ApiError::internal)?;
+    response.headers_mut().insert(LOCATION, value);
+    Ok(response)
+}
+
 /// The tag of something that may be changed.
 pub(crate) fn tag(of: &impl Serialize) -> Result<String, ApiError> {
     let text = serde_json::to_vec(of).map_err(ApiError::internal)?;

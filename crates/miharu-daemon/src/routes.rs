@@ -5,6 +5,7 @@ mod events;
 mod instances;
 mod internal;
 mod metrics;
+mod operations;
 mod projects;
 mod root;
 mod server;
@@ -40,6 +41,9 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/1.0/events", get(events::listen))
         .route("/1.0/certificates", get(certificates::list).post(certificates::add))
         .route("/1.0/certificates/{fingerprint}", certificate)
+        .route("/1.0/operations", get(operations::list))
+        .route("/1.0/operations/{id}", get(operations::show).delete(operations::cancel))
+        .route("/1.0/operations/{id}/wait", get(operations::wait))
         .route("/1.0/projects", get(projects::list).post(projects::add))
         .route("/1.0/projects/{name}", get(projects::show).delete(projects::remove))
         .route("/1.0/instances", get(instances::list))

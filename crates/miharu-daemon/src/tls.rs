@@ -1,5 +1,6 @@
 //! TLS for both listeners: one server certificate, client certificates asked for and judged per request.
 
+pub(crate) mod authority;
 mod identity;
 mod verifier;
 
@@ -10,6 +11,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
 
+pub(crate) use authority::{Authority, Purpose, Verdict};
 pub(crate) use identity::Identity;
 use verifier::AnyClient;
 
@@ -17,6 +19,7 @@ use verifier::AnyClient;
 #[derive(Debug)]
 pub(crate) struct Tls {
     identity: Arc<Identity>,
+    authority: Authority,
     /// Read at each handshake, replaced when `core.tls_minimum_version` changes.
     config: ArcSwap<ServerConfig>,
 }
@@ -37,7 +40,8 @@ impl Versions {
 impl Tls {
     pub(crate) fn new(identity: Arc<Identity>, versions: Versions) -> anyhow::Result<Self> {
         let config = ArcSwap::from(config(&identity, versions)?);
-        Ok(Self { identity, config })
+        let authority = Authority::open(identity.dir());
+        Ok(Self { identity, authority, config })
     }
 
     /// The configuration for the next handshake.
@@ -49,6 +53,11 @@ impl Tls {
     pub(crate) fn set_versions(&self, versions: Versions) -> anyhow::Result<()> {
         self.config.store(config(&self.identity, versions)?);
         Ok(())
+    }
+
+    /// Who has to have signed the clients' certificates.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     pub(crate) fn identity(&self) -> &Identity {

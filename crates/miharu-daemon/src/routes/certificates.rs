@@ -1,4 +1,7 @@
-//! `/1.0/certificates`: the trust store.
+//! `/1.0/certificates`: the trust store, and the tokens that lead into it.
+
+mod bearer;
+mod join;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,16 +13,19 @@ use miharu_api::{CertificatePatch, CertificatePut, CertificatesPost};
 use miharu_store::{Certificate, CertificateType, Change, Error, ParsedCertificate};
 
 use crate::app::App;
-use crate::auth::{FullAccess, ShownCertificate};
+use crate::auth::{Caller, FullAccess, ShownCertificate};
 use crate::pem;
 use crate::respond::{
     Answer, ApiError, Json, Name, Parameters, check_match, created, done, ok, ok_tagged, path, tag,
 };
+use crate::tls::Verdict;
 
 /// The longest name or description, in bytes.
 const TEXT_LIMIT: usize = 4096;
 /// The fewest digits that a fingerprint may be shortened to.
 const PREFIX_MINIMUM: usize = 2;
+/// The most tokens, of both kinds: every one of them is looked at for a secret that a client shows.
+const TOKENS_LIMIT: usize = 1000;
 
 fn no_such_certificate() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "Certificate not found")
@@ -31,24 +37,40 @@ pub(super) async fn list(State(app): State<Arc<App>>, _: FullAccess, parameters:
     if parameters.recursion() == 0 {
         return ok(state.certificates.keys().map(|name| path("certificates", name)).collect::<Vec<_>>());
     }
-    ok(state.certificates.values().map(|entry| shown(entry)).collect::<Vec<_>>())
+    ok(state.certificates.values().map(|entry| body_of(entry)).collect::<Vec<_>>())
 }
 
 /// `GET /1.0/certificates/FINGERPRINT`.
 pub(super) async fn show(State(app): State<Arc<App>>, _: FullAccess, Name(fingerprint): Name) -> Answer {
     let entry = find(&app, &fingerprint)?;
-    ok_tagged(shown(&entry), &tag_of(&entry)?)
+    ok_tagged(body_of(&entry), &tag_of(&entry)?)
 }
 
-/// `POST /1.0/certificates`: trusts one.
+/// `POST /1.0/certificates`: trusts one, or makes a token; or trusts its sender, who shows a token.
 pub(super) async fn add(
     State(app): State<Arc<App>>,
-    _: FullAccess,
+    caller: Caller,
     own: Option<ShownCertificate>,
-    Json(body): Json<CertificatesPost>,
+    body: Result<Json<CertificatesPost>, ApiError>,
 ) -> Answer {
+    match caller {
+        Caller::Local | Caller::Client => {}
+        // Whatever is wrong with what they send, strangers learn no more than that they are strangers.
+        Caller::Untrusted => {
+            let Json(body) = body.map_err(|_| ApiError::forbidden())?;
+            return join::redeem(app, own, body).await;
+        }
+        Caller::RestrictedClient(_) | Caller::Metrics(_) => return Err(ApiError::forbidden()),
+    }
+    let Json(body) = body?;
     if body.token {
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "trust tokens are not implemented yet"));
+        return join::make(app, body).await;
+    }
+    if body.bearer_token {
+        return bearer::make(app, body).await;
+    }
+    if body.certificate.is_empty() && !join::shown(&body).is_empty() && caller == Caller::Client {
+        return Err(ApiError::bad_request("Client is already trusted"));
     }
     let der = match body.certificate.trim() {
         // The certificate of the connection, as the API has it.
@@ -61,6 +83,9 @@ pub(super) async fn add(
     };
     let certificate =
         ParsedCertificate::parse(&der).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if app.tls.authority().judge(&der, SystemTime::now()) == Verdict::Refused {
+        return Err(not_signed());
+    }
     let fingerprint = certificate.fingerprint().to_owned();
     if !certificate.is_valid_at(SystemTime::now()) {
         tracing::warn!(fingerprint, "a certificate is added that is not valid at the moment");
@@ -83,15 +108,22 @@ pub(super) async fn add(
         if app.store.load().certificates.contains_key(&fingerprint) {
             return Err(already_trusted());
         }
-        let entry = entry(&app, put, certificate, None).await?;
-        match app.commit(Change::AddCertificate(entry)).await {
-            Ok(_) => Ok(()),
-            Err(Error::Exists(_)) => Err(already_trusted()),
-            Err(error) => Err(ApiError::internal(error)),
-        }
+        let wanted = checked(&app, put, None).await?;
+        trust(&app, Change::AddCertificate(wanted.entry(certificate))).await
     })
     .await?;
     created(&location)
+}
+
+/// Commits a change that trusts a certificate.
+async fn trust(app: &Arc<App>, change: Change) -> Result<(), ApiError> {
+    match app.commit(change).await {
+        Ok(_) => Ok(()),
+        Err(Error::Exists(_)) => Err(already_trusted()),
+        // A join token that was used or revoked a moment ago is as good as none.
+        Err(Error::NotFound(_)) => Err(ApiError::forbidden()),
+        Err(error) => Err(ApiError::internal(error)),
+    }
 }
 
 /// `PUT /1.0/certificates/FINGERPRINT`: everything that may change of an entry.
@@ -118,7 +150,7 @@ pub(super) async fn amend(
     Json(body): Json<CertificatePatch>,
 ) -> Answer {
     update(app, fingerprint, headers, move |entry| {
-        let now = shown(entry);
+        let now = body_of(entry);
         let restricted = body.restricted.unwrap_or(now.restricted);
         // Who lifts a restriction need not name the projects away as well.
         let projects = if restricted { now.projects } else { Vec::new() };
@@ -142,14 +174,22 @@ where
         let _one_at_a_time = app.changes.lock().await;
         let before = find(&app, &fingerprint)?;
         check_match(&headers, &tag_of(&before)?)?;
-        let put = put(&before);
+        let mut put = put(&before);
+        if !put.restricted {
+            // Clients send the projects along when they lift a restriction: they limit nothing from then on.
+            put.projects.clear();
+        }
         let same = |text: &str| pem::decode(text).is_some_and(|der| der == before.certificate.der());
         if !put.certificate.trim().is_empty() && !same(&put.certificate) {
             return Err(ApiError::bad_request(
                 "a certificate cannot be replaced by another one: add that, and remove this",
             ));
         }
-        let entry = entry(&app, put, before.certificate.clone(), Some(&before)).await?;
+        let wanted = checked(&app, put, before.projects.as_ref()).await?;
+        if before.token.is_some() && wanted.certificate_type != CertificateType::Metrics {
+            return Err(ApiError::bad_request("a bearer token is of type metrics"));
+        }
+        let entry = Certificate { token: before.token.clone(), ..wanted.entry(before.certificate.clone()) };
         app.commit(Change::UpdateCertificate(entry)).await.map_err(ApiError::internal)?;
         Ok(())
     })
@@ -173,6 +213,23 @@ fn already_trusted() -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "Certificate already in trust store")
 }
 
+fn not_signed() -> ApiError {
+    ApiError::bad_request(
+        "the certificate could not be used: it is not signed by this server's authority (server.ca), or is revoked",
+    )
+}
+
+fn check_number_of_tokens(app: &App) -> Result<(), ApiError> {
+    let state = app.store.load();
+    let bearer = state.certificates.values().filter(|entry| entry.token.is_some()).count();
+    if bearer + state.join_tokens.len() < TOKENS_LIMIT {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "there are {TOKENS_LIMIT} tokens already: revoke some that are not needed"
+    )))
+}
+
 /// The entry whose fingerprint begins so; more than one is none.
 fn find(app: &App, prefix: &str) -> Result<Arc<Certificate>, ApiError> {
     let prefix = prefix.to_ascii_lowercase();
@@ -190,13 +247,27 @@ fn find(app: &App, prefix: &str) -> Result<Arc<Certificate>, ApiError> {
     }
 }
 
-/// Checks what a client wants an entry to be.
-async fn entry(
+/// What a client wants an entry to be, checked.
+struct Wanted {
+    name: String,
+    description: String,
+    certificate_type: CertificateType,
+    projects: Option<BTreeSet<String>>,
+}
+
+impl Wanted {
+    fn entry(self, certificate: ParsedCertificate) -> Certificate {
+        let Self { name, description, certificate_type, projects } = self;
+        Certificate { name, description, certificate_type, projects, certificate, token: None }
+    }
+}
+
+/// Checks what a client wants an entry to be; `before` are the projects that it is limited to already.
+async fn checked(
     app: &App,
     put: CertificatePut,
-    certificate: ParsedCertificate,
-    before: Option<&Certificate>,
-) -> Result<Certificate, ApiError> {
+    before: Option<&BTreeSet<String>>,
+) -> Result<Wanted, ApiError> {
     let CertificatePut { name, certificate_type, restricted, projects, description, .. } = put;
     let certificate_type = match certificate_type.as_str() {
         "" => CertificateType::Client,
@@ -219,15 +290,8 @@ async fn entry(
         // To name projects without restricting to them would look as if it did something.
         return Err(ApiError::bad_request("projects are given, but the certificate is not restricted"));
     }
-    check_projects(app, &projects, before.and_then(|entry| entry.projects.as_ref())).await?;
-    Ok(Certificate {
-        name,
-        description,
-        certificate_type,
-        projects: restricted.then_some(projects),
-        certificate,
-        token: before.and_then(|entry| entry.token.clone()),
-    })
+    check_projects(app, &projects, before).await?;
+    Ok(Wanted { name, description, certificate_type, projects: restricted.then_some(projects) })
 }
 
 /// A project must be known, unless the entry names it already: its instances may be stopped at the moment.
@@ -251,7 +315,7 @@ async fn check_projects(
     }
 }
 
-fn shown(entry: &Certificate) -> miharu_api::Certificate {
+fn body_of(entry: &Certificate) -> miharu_api::Certificate {
     miharu_api::Certificate {
         name: entry.name.clone(),
         certificate_type: entry.certificate_type.as_str().to_owned(),
@@ -260,9 +324,10 @@ fn shown(entry: &Certificate) -> miharu_api::Certificate {
         certificate: pem::encode(entry.certificate.der()),
         description: entry.description.clone(),
         fingerprint: entry.certificate.fingerprint().to_owned(),
+        bearer_token: entry.token.is_some(),
     }
 }
 
 fn tag_of(entry: &Certificate) -> Result<String, ApiError> {
-    tag(&shown(entry))
+    tag(&body_of(entry))
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::State;
@@ -125,7 +125,7 @@ impl Listener {
         match next {
             Next::Event(event) => {
                 // Trust may have been taken back since the last one.
-                let caller = Caller::of(&self.peer, &self.app.store.load(), SystemTime::now());
+                let caller = Caller::again(&self.peer, &self.app);
                 let Some(right) = right(&caller) else {
                     return Err(goodbye(close_code::POLICY, "not authorized"));
                 };

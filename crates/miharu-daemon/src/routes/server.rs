@@ -33,6 +33,13 @@ const API_EXTENSIONS: &[&str] = &[
     "internal_metrics",
     "certificate_project",
     "certificate_update",
+    "certificate_token",
+    "remote_token_expiry",
+    "explicit_trust_token",
+    "auth_pki",
+    "trust_ca_certificates",
+    "operation_description",
+    "metrics_bearer_token",
     "certificate_description",
 ];
 
@@ -173,22 +180,27 @@ fn addresses(listener: SocketAddr, roots: &Roots) -> Vec<String> {
     reachable.map(|ip| SocketAddr::new(ip, listener.port()).to_string()).collect()
 }
 
+/// Under which addresses clients reach the API over HTTPS; none while it is not served there.
+pub(super) async fn https_addresses(app: &App) -> Vec<String> {
+    let address = match app.listeners.get() {
+        Some(listeners) => listeners.https_address().await,
+        None => None,
+    };
+    address.map(|address| addresses(address, &app.roots)).unwrap_or_default()
+}
+
 async fn environment(app: &App, project: &str) -> Environment {
     let machine = &app.machine;
     let identity = app.tls.identity();
     // A client that learns the fingerprint here is to meet it at its next handshake.
     identity.reload_if_changed();
-    let address = match app.listeners.get() {
-        Some(listeners) => listeners.https_address().await,
-        None => None,
-    };
     let text = str::to_owned;
     let runtimes = app.cache.last().map(|last| {
         let names = last.gathered.found.iter().map(|instance| instance.runtime.clone());
         names.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(" | ")
     });
     Environment {
-        addresses: address.map(|address| addresses(address, &app.roots)).unwrap_or_default(),
+        addresses: https_addresses(app).await,
         architectures: machine.architectures(),
         certificate: identity.pem(),
         certificate_fingerprint: identity.fingerprint(),

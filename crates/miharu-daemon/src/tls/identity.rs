@@ -63,6 +63,11 @@ impl Identity {
         Ok(Self { dir: dir.to_owned(), current, looked: Mutex::new((Instant::now(), stamp)) })
     }
 
+    /// Where its files are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The certificate, PEM.
     pub(crate) fn pem(&self) -> String {
         self.current.load().pem.clone()
