@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certificates;
+pub mod cluster;
 pub mod envelope;
 pub mod events;
 pub mod instances;
@@ -12,11 +13,14 @@ pub mod internal;
 pub mod operations;
 pub mod projects;
 pub mod report;
+pub mod resources;
 pub mod server;
+pub mod warnings;
 
 pub use certificates::{
     BearerToken, Certificate, CertificatePatch, CertificatePut, CertificatesPost, JoinToken,
 };
+pub use cluster::Cluster;
 pub use envelope::{Envelope, Kind};
 pub use events::{Event, Lifecycle, Logging, Requestor};
 pub use instances::{
@@ -25,9 +29,10 @@ pub use instances::{
 };
 pub use internal::{CertificateRenewal, RenewedCertificate};
 pub use operations::Operation;
-pub use projects::{Project, ProjectsPost};
+pub use projects::{Project, ProjectState, ProjectUsage, ProjectsPost};
 pub use report::{Answer, Report, Request};
 pub use server::{Environment, Server, ServerPut};
+pub use warnings::{Warning, WarningPut};
 
 /// Go clients write an empty list or map as `null`.
 pub(crate) fn null_is_default<'de, T, D>(deserializer: D) -> Result<T, D::Error>

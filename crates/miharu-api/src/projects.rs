@@ -32,3 +32,21 @@ pub struct ProjectsPost {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config: Option<BTreeMap<String, String>>,
 }
+
+/// `GET /1.0/projects/NAME/state`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProjectState {
+    /// How much there is of `containers`, `instances` and `virtual-machines`.
+    pub resources: BTreeMap<String, ProjectUsage>,
+}
+
+/// How much there is of something. The names are the originals' own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ProjectUsage {
+    /// How much there may be; -1 without a limit.
+    pub limit: i64,
+    /// How much there is.
+    pub usage: i64,
+}

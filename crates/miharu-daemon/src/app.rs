@@ -16,6 +16,7 @@ use crate::requests::Requests;
 use crate::respond::ApiError;
 use crate::source::{Finder, options};
 use crate::tls::Tls;
+use crate::warnings::Warnings;
 
 /// The project that every server of this API has.
 pub(crate) const DEFAULT_PROJECT: &str = "default";
@@ -32,6 +33,8 @@ pub(crate) struct App {
     pub(crate) requests: Arc<Requests>,
     /// Where what happens is told.
     pub(crate) events: Events,
+    /// What is wrong.
+    pub(crate) warnings: Warnings,
     /// Set once they exist; they hold the routes, which hold this.
     pub(crate) listeners: OnceLock<Arc<Listeners>>,
     /// Held from the check of a change to its commit, so that changes come one after the other.

@@ -81,6 +81,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     let unix = unix.serve(routes::all(&app));
 
     tokio::spawn(crate::events::watch(Arc::clone(&app)));
+    tokio::spawn(crate::expiry::watch(Arc::clone(&app)));
     say_what_is_missing(&roots);
     say_what_runs(&app).await;
     notify(NotifyState::Ready);
@@ -119,7 +120,7 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
     let identity = Arc::new(Identity::open(dir, || machine.certificate_names(&own_addresses(roots)))?);
     let tls = Arc::new(Tls::new(identity, Versions::of(&settings))?);
     let requests = Arc::new(Requests::default());
-    let warnings = Warnings::default();
+    let warnings = Warnings::new(events.clone());
     let own = Own { started: Instant::now(), warnings: warnings.clone(), requests: Arc::clone(&requests) };
     let host = roots.clone();
     let make_source = move || Box::new(Host::new(&host, own.clone())) as Box<dyn Source>;
@@ -132,6 +133,7 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
         roots: roots.clone(),
         requests,
         events,
+        warnings: warnings.clone(),
         listeners: std::sync::OnceLock::new(),
         changes: tokio::sync::Mutex::default(),
     };

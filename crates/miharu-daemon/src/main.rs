@@ -8,6 +8,7 @@ mod cache;
 mod changes;
 mod daemon;
 mod events;
+mod expiry;
 mod listen;
 mod logging;
 mod machine;

@@ -1,14 +1,18 @@
 //! Every route of the API: one resource, one file.
 
 mod certificates;
+mod cluster;
 mod events;
 mod instances;
 mod internal;
 mod metrics;
 mod operations;
 mod projects;
+mod resources;
 mod root;
 mod server;
+mod unmanaged;
+mod warnings;
 
 use std::sync::Arc;
 
@@ -23,22 +27,27 @@ use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
 use crate::app::App;
 use crate::respond::ApiError;
 
-pub(crate) use instances::instance_path;
+pub(crate) use instances::{instance_path, instance_path_of};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The routes of the unix socket and of `core.https_address`.
 pub(crate) fn all(app: &Arc<App>) -> Router {
-    let instance = get(instances::show);
+    let instance = get(instances::show).merge(unmanaged::changes());
+    let instance_state = get(instances::state).merge(unmanaged::changes());
     let certificate = get(certificates::show)
         .put(certificates::replace)
         .patch(certificates::amend)
         .delete(certificates::remove);
+    let warning = get(warnings::show).put(warnings::update).patch(warnings::update).delete(warnings::remove);
     let router = Router::new()
         .route("/", get(root::show))
         .route("/1.0", get(server::show).put(server::replace).patch(server::merge))
         .route("/1.0/metrics", get(metrics::show))
         .route("/1.0/events", get(events::listen))
+        .route("/1.0/resources", get(resources::show))
+        .route("/1.0/warnings", get(warnings::list))
+        .route("/1.0/warnings/{uuid}", warning)
         .route("/1.0/certificates", get(certificates::list).post(certificates::add))
         .route("/1.0/certificates/{fingerprint}", certificate)
         .route("/1.0/operations", get(operations::list))
@@ -46,20 +55,25 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/1.0/operations/{id}/wait", get(operations::wait))
         .route("/1.0/projects", get(projects::list).post(projects::add))
         .route("/1.0/projects/{name}", get(projects::show).delete(projects::remove))
-        .route("/1.0/instances", get(instances::list))
+        .route("/1.0/projects/{name}/state", get(projects::state))
+        .route("/1.0/cluster", get(cluster::show))
+        .route("/1.0/cluster/members", get(cluster::members))
+        .route("/1.0/cluster/members/{*rest}", get(cluster::members))
+        .route("/1.0/cluster/groups", get(cluster::members))
+        .route("/1.0/instances", get(instances::list).merge(unmanaged::changes()))
         .route("/1.0/instances/{name}", instance.clone())
-        .route("/1.0/instances/{name}/state", get(instances::state))
-        .route("/1.0/containers", get(instances::list_containers))
+        .route("/1.0/instances/{name}/state", instance_state.clone())
+        .route("/1.0/containers", get(instances::list_containers).merge(unmanaged::changes()))
         .route("/1.0/containers/{name}", instance.clone())
-        .route("/1.0/containers/{name}/state", get(instances::state))
-        .route("/1.0/virtual-machines", get(instances::list_virtual_machines))
+        .route("/1.0/containers/{name}/state", instance_state.clone())
+        .route("/1.0/virtual-machines", get(instances::list_virtual_machines).merge(unmanaged::changes()))
         .route("/1.0/virtual-machines/{name}", instance)
-        .route("/1.0/virtual-machines/{name}/state", get(instances::state))
+        .route("/1.0/virtual-machines/{name}/state", instance_state)
         .route("/internal/ready", get(internal::ready))
         .route("/internal/reload", post(internal::reload))
         .route("/internal/renew-certificate", post(internal::renew_certificate))
         .method_not_allowed_fallback(|| async { ApiError::not_implemented() });
-    finish(router, app)
+    finish(unmanaged::routes(router), app)
 }
 
 /// The routes of `core.metrics_address`; nothing else exists there.

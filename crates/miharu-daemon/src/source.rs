@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use miharu_collect::{Collector, Options, Roots, SharedFilesystems};
 use miharu_instances::{Discovery, Instance, Kind, drivers};
+use miharu_metrics::server::Process;
 use miharu_metrics::{InstanceType, ServerFigures, Snapshot};
 use miharu_store::Settings;
 use tokio::sync::Mutex;
 
 use crate::cache::{Found, Gathered, Source, epoch_seconds};
 use crate::requests::Requests;
-use crate::warnings::Warnings;
+use crate::warnings::{Group, Kind as WarningKind, Problem, Warnings};
 
 /// How long a request waits for a scan of the host.
 const SCAN_LIMIT: Duration = Duration::from_secs(3);
@@ -71,9 +72,10 @@ impl Source for Host {
         let begun = Instant::now();
         let scan = self.discovery.scan().map_err(|error| format!("instances cannot be found: {error}"))?;
         let collection = self.collector.collect(&scan.instances, options);
-        let mut warnings: Vec<String> = scan.warnings.iter().map(ToString::to_string).collect();
-        warnings.extend(collection.warnings.iter().map(ToString::to_string));
-        self.own.warnings.replace("collection", warnings);
+        let mut problems: Vec<Problem> = scan.warnings.iter().map(Problem::from).collect();
+        problems.extend(collection.warnings.iter().map(Problem::from));
+        problems.extend(descriptors(&collection.process));
+        self.own.warnings.replace(Group::Collection, problems);
         let server = ServerFigures {
             uptime: Some(self.own.started.elapsed()),
             operations: Some(0),
@@ -87,6 +89,17 @@ impl Source for Host {
         let snapshot = Snapshot::new(collection.instances, server);
         Ok(Gathered { snapshot, found, guests: collection.guests })
     }
+}
+
+/// Connections and files that are kept open share one limit; what is beyond it fails.
+fn descriptors(process: &Process) -> Option<Problem> {
+    let (open, limit) = (process.open_fds?, process.max_fds?);
+    let message = format!(
+        "{open} of {limit} file descriptors are in use: raise the limit (LimitNOFILE= of the service), or close \
+         connections"
+    );
+    let is_low = open >= limit / 10 * 9;
+    is_low.then(|| Problem::of_server(WarningKind::Descriptors, "", message))
 }
 
 /// Who runs now, told by a thread that may block.

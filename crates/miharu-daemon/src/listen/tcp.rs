@@ -14,7 +14,7 @@ use super::activity::Protocol;
 use super::connection::{CONNECTIONS, HANDSHAKE_LIMIT};
 use super::{Accepted, Entrance, Peer, PeerCertificate, Server, bind};
 use crate::tls::Tls;
-use crate::warnings::Warnings;
+use crate::warnings::{Kind, Problem, Warnings};
 
 /// The first pause before a listener that could not be bound at start-up is tried again, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -138,7 +138,7 @@ impl Listeners {
             let Some(slot) = slots.get_mut(index) else { continue };
             slot.close().await;
             slot.wanted = wanted;
-            self.warnings.clear(slot.key);
+            self.warnings.clear(Kind::Listener, slot.key);
             match listener {
                 Some(listener) => slot.open(listener, &self.tls),
                 None => tracing::info!(key = slot.key, "stopped listening"),
@@ -217,7 +217,8 @@ impl Listeners {
     }
 
     fn warn(&self, error: &BindError) {
-        self.warnings.set(error.key, format!("{}: {error}; trying again", error.key));
+        let message = format!("{}: {error}; trying again", error.key);
+        self.warnings.set(Problem::of_server(Kind::Listener, error.key, message));
     }
 
     async fn retry(self: Arc<Self>, key: &'static str, address: ListenAddress) {
@@ -234,7 +235,7 @@ impl Listeners {
             match self.bind(key, &address).await {
                 Ok(listener) => {
                     slot.open(listener, &self.tls);
-                    self.warnings.clear(key);
+                    self.warnings.clear(Kind::Listener, key);
                     return;
                 }
                 Err(error) => self.warn(&error),

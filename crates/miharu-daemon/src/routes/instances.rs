@@ -100,11 +100,16 @@ pub(super) async fn state(
 
 /// The path of an instance, with its project unless that is the one that clients leave out.
 pub(crate) fn instance_path(instance: &Found) -> String {
-    let path_of_name = path("instances", &instance.name);
-    if instance.project == DEFAULT_PROJECT {
+    instance_path_of(&instance.project, &instance.name)
+}
+
+/// The path of the instance of this name in this project.
+pub(crate) fn instance_path_of(project: &str, name: &str) -> String {
+    let path_of_name = path("instances", name);
+    if project == DEFAULT_PROJECT {
         return path_of_name;
     }
-    let project = path("projects", &instance.project);
+    let project = path("projects", project);
     let project = project.strip_prefix("/1.0/projects/").unwrap_or_default();
     format!("{path_of_name}?project={project}")
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use http::StatusCode;
-use miharu_api::{Project, ProjectsPost};
+use miharu_api::{Project, ProjectState, ProjectUsage, ProjectsPost};
+use miharu_metrics::InstanceType;
 use miharu_store::{Change, DeclaredProject, Error};
 
 use crate::app::{App, DEFAULT_PROJECT};
@@ -33,6 +34,24 @@ pub(super) async fn show(State(app): State<Arc<App>>, reader: Reader, Name(name)
     let project = projects(&app, &reader).await.remove(&name).ok_or_else(no_such_project)?;
     let tag = tag(&(&project.description, &project.config))?;
     ok_tagged(project, &tag)
+}
+
+/// `GET /1.0/projects/NAME/state`: how much runs in it. miharu sets no limits.
+pub(super) async fn state(State(app): State<Arc<App>>, reader: Reader, Name(name): Name) -> Answer {
+    let project = projects(&app, &reader).await.remove(&name).ok_or_else(no_such_project)?;
+    let found = app.found().await.unwrap_or_default();
+    let count = |wanted: Option<InstanceType>| {
+        let of_project = found.iter().filter(|instance| instance.project == project.name);
+        let count = of_project.filter(|it| wanted.is_none_or(|wanted| it.instance_type == wanted)).count();
+        ProjectUsage { limit: -1, usage: i64::try_from(count).unwrap_or(i64::MAX) }
+    };
+    let rows = [
+        ("containers", count(Some(InstanceType::Container))),
+        ("instances", count(None)),
+        ("virtual-machines", count(Some(InstanceType::VirtualMachine))),
+    ];
+    let resources = rows.map(|(name, usage)| (name.to_owned(), usage)).into();
+    ok(ProjectState { resources })
 }
 
 /// `POST /1.0/projects`: declares one.

@@ -84,6 +84,7 @@ impl Bench {
             roots: Roots::at(dir.path()),
             requests: Arc::default(),
             events: crate::events::Events::default(),
+            warnings: crate::warnings::Warnings::default(),
             listeners: OnceLock::new(),
             changes: tokio::sync::Mutex::default(),
         };

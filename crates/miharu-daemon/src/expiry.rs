@@ -1,0 +1,73 @@
+//! Certificates that end soon, the server's own and those of trusted clients, and what is wrong with their authority.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use miharu_store::ParsedCertificate;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::app::App;
+use crate::pem;
+use crate::respond::path;
+use crate::warnings::{Group, Kind, Problem};
+
+/// How long before its end a certificate is warned of.
+const NOTICE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How often certificates are looked at.
+const PAUSE: Duration = Duration::from_secs(300);
+
+/// Looks at the certificates from time to time. Ends with the daemon.
+pub(crate) async fn watch(app: Arc<App>) {
+    let mut pause = tokio::time::interval(PAUSE);
+    loop {
+        pause.tick().await;
+        check(&app);
+    }
+}
+
+/// Looks at the certificates as they are now.
+pub(crate) fn check(app: &App) {
+    let now = SystemTime::now();
+    let own = pem::decode(&app.tls.identity().pem());
+    let own = own.and_then(|der| ParsedCertificate::parse(&der).ok());
+    let mut problems: Vec<Problem> = own
+        .iter()
+        .filter_map(|certificate| {
+            let what = "the server's own certificate";
+            problem(what, certificate.not_after(), "'miharu admin renew-certificate' makes a new one", now)
+        })
+        .collect();
+    let authority = app.tls.authority().problems(now);
+    problems.extend(authority.into_iter().map(|message| {
+        let cause = message.clone();
+        Problem::of_server(Kind::Authority, &cause, message)
+    }));
+    for entry in app.store.load().certificates.values() {
+        let certificate = &entry.certificate;
+        let fingerprint: String = certificate.fingerprint().chars().take(12).collect();
+        let noun = if entry.token.is_some() { "token" } else { "certificate" };
+        let what = format!("the trusted {noun} '{}' ({fingerprint})", entry.name);
+        let advice = "add its successor to the trust store, then remove it";
+        let problem = problem(&what, certificate.not_after(), advice, now);
+        problems.extend(problem.map(|problem| Problem {
+            cause: certificate.fingerprint().to_owned(),
+            entity: path("certificates", certificate.fingerprint()),
+            ..problem
+        }));
+    }
+    app.warnings.replace(Group::Certificates, problems);
+}
+
+fn problem(what: &str, not_after: i64, advice: &str, now: SystemTime) -> Option<Problem> {
+    let end = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
+    let day =
+        OffsetDateTime::from(end).format(format_description!("[year]-[month]-[day] [hour]:[minute] UTC"));
+    let day = day.unwrap_or_default();
+    let (kind, verb) = match end.duration_since(now) {
+        Ok(left) if left > NOTICE => return None,
+        Ok(_) => (Kind::CertificateExpires, "ends at"),
+        Err(_) => (Kind::CertificateExpired, "ended at"),
+    };
+    Some(Problem::of_server(kind, "", format!("{what} {verb} {day}: {advice}")))
+}

@@ -1,0 +1,166 @@
+//! What can be wrong, and how bad that is.
+
+use miharu_collect::{InstanceName, WarningKind};
+use miharu_instances::Warning as ScanWarning;
+
+use crate::routes::instance_path_of;
+
+/// The kinds of things that can be wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Listener,
+    InstanceUnresponsive,
+    StuckFilesystem,
+    InstancesCollide,
+    InstanceLeftOut,
+    TooManyCgroups,
+    Denied,
+    OutOfTime,
+    Incomplete,
+    Descriptors,
+    CertificateExpires,
+    CertificateExpired,
+    Authority,
+}
+
+impl Kind {
+    /// What it is called in a list.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "Listener cannot be opened",
+            Self::InstanceUnresponsive => "Instance does not answer",
+            Self::StuckFilesystem => "File system does not answer",
+            Self::InstancesCollide => "Two instances have one name",
+            Self::InstanceLeftOut => "Instance is not served",
+            Self::TooManyCgroups => "Too many cgroups",
+            Self::Denied => "Not allowed to read",
+            Self::OutOfTime => "Not enough time to collect",
+            Self::Incomplete => "Figures are missing",
+            Self::Descriptors => "File descriptors run out",
+            Self::CertificateExpires => "Certificate expires soon",
+            Self::CertificateExpired => "Certificate has expired",
+            Self::Authority => "Certificate authority in disorder",
+        }
+    }
+
+    /// `high` is for what takes figures of everything away, or soon will; `low` for what takes a few of one instance.
+    pub(crate) fn severity(self) -> &'static str {
+        match self {
+            Self::Listener
+            | Self::OutOfTime
+            | Self::Descriptors
+            | Self::CertificateExpired
+            | Self::Authority => "high",
+            Self::InstanceUnresponsive
+            | Self::StuckFilesystem
+            | Self::InstancesCollide
+            | Self::InstanceLeftOut
+            | Self::TooManyCgroups
+            | Self::Denied
+            | Self::CertificateExpires => "moderate",
+            Self::Incomplete => "low",
+        }
+    }
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub(crate) kind: Kind,
+    /// What tells it from others of its kind. It stays the same for as long as the same thing is wrong.
+    pub(crate) cause: String,
+    pub(crate) project: Option<String>,
+    /// The path of what it is about, or empty.
+    pub(crate) entity: String,
+    /// What happened, to what, and what to do.
+    pub(crate) message: String,
+}
+
+impl Problem {
+    /// One of the server's, which belongs to no project.
+    pub(crate) fn of_server(kind: Kind, cause: &str, message: String) -> Self {
+        Self { kind, cause: cause.to_owned(), project: None, entity: String::new(), message }
+    }
+
+    fn of_instance(kind: Kind, instance: &InstanceName, detail: &str, message: String) -> Self {
+        let InstanceName { project, name } = instance;
+        Self {
+            kind,
+            // Neither a project's nor an instance's name has such a character.
+            cause: format!("{project}\0{name}\0{detail}"),
+            project: Some(project.clone()),
+            entity: instance_path_of(project, name),
+            message,
+        }
+    }
+}
+
+impl From<&miharu_collect::Warning> for Problem {
+    fn from(warning: &miharu_collect::Warning) -> Self {
+        let kind = match warning.kind {
+            WarningKind::Unresponsive => Kind::InstanceUnresponsive,
+            WarningKind::StuckFilesystem => Kind::StuckFilesystem,
+            WarningKind::Denied => Kind::Denied,
+            WarningKind::OutOfTime => Kind::OutOfTime,
+            WarningKind::Incomplete => Kind::Incomplete,
+        };
+        let detail = match kind {
+            // An instance does not answer in more than one way, but it is one thing that is wrong.
+            Kind::InstanceUnresponsive | Kind::OutOfTime => "",
+            _ => &warning.message,
+        };
+        match &warning.instance {
+            Some(instance) => Self::of_instance(kind, instance, detail, warning.to_string()),
+            None => Self::of_server(kind, detail, warning.to_string()),
+        }
+    }
+}
+
+impl From<&ScanWarning> for Problem {
+    fn from(warning: &ScanWarning) -> Self {
+        let message = warning.to_string();
+        match warning {
+            ScanWarning::Duplicate { project, name, .. } => {
+                let instance = InstanceName { project: project.clone(), name: name.clone() };
+                Self::of_instance(Kind::InstancesCollide, &instance, "", message)
+            }
+            ScanWarning::Doubtful { cgroup, .. } => {
+                Self::of_server(Kind::InstanceLeftOut, &cgroup.display().to_string(), message)
+            }
+            ScanWarning::Unreadable { what, .. } => Self::of_server(Kind::InstanceLeftOut, what, message),
+            ScanWarning::TooManyCgroups => Self::of_server(Kind::TooManyCgroups, "", message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collected(kind: WarningKind, message: &str) -> Problem {
+        let instance = InstanceName { project: "docker/shop".to_owned(), name: "web".to_owned() };
+        let message = message.to_owned();
+        Problem::from(&miharu_collect::Warning { kind, instance: Some(instance), message })
+    }
+
+    #[test]
+    fn an_instance_that_does_not_answer_is_one_problem_in_whatever_way() {
+        let late = collected(WarningKind::Unresponsive, "could not be read in time");
+        let left_alone = collected(WarningKind::Unresponsive, "is left alone for a while");
+        assert_eq!(late.cause, left_alone.cause);
+        assert_eq!(late.entity, "/1.0/instances/web?project=docker%2Fshop");
+        assert_eq!(late.message, "instance docker/shop/web: could not be read in time");
+        let one = collected(WarningKind::StuckFilesystem, "/a hangs");
+        assert_ne!(one.cause, collected(WarningKind::StuckFilesystem, "/b hangs").cause);
+    }
+
+    #[test]
+    fn a_name_that_two_instances_have_is_one_problem_whoever_they_are() {
+        let duplicate = |left_out| {
+            let (project, name) = ("lxc".to_owned(), "u1".to_owned());
+            Problem::from(&ScanWarning::Duplicate { project, name, kept: 1, left_out })
+        };
+        assert_eq!(duplicate(2).cause, duplicate(3).cause);
+        assert_eq!(duplicate(2).project.as_deref(), Some("lxc"));
+    }
+}
