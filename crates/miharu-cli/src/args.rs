@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{admin, completion, config, info, list, project, query, version};
+use crate::commands::{admin, completion, config, info, list, operation, project, prometheus, query, version};
 
 /// The metrics of every container on this host: configure miharud, and ask it.
 ///
@@ -79,6 +79,12 @@ pub(crate) enum Command {
     /// See and declare projects
     #[command(subcommand)]
     Project(project::ProjectCommand),
+    /// See and end what goes on in the background
+    #[command(subcommand)]
+    Operation(operation::OperationCommand),
+    /// Make configuration for Prometheus
+    #[command(subcommand)]
+    Prometheus(prometheus::PrometheusCommand),
     /// Show the versions of this program and of the server
     Version(version::VersionArgs),
     /// Manage the daemon

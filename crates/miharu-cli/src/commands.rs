@@ -5,7 +5,9 @@ pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod info;
 pub(crate) mod list;
+pub(crate) mod operation;
 pub(crate) mod project;
+pub(crate) mod prometheus;
 pub(crate) mod query;
 pub(crate) mod trust;
 pub(crate) mod version;
@@ -60,6 +62,8 @@ pub(crate) async fn run(cli: &Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::List(args) => list::run(&context, args, out).await,
         Command::Info(args) => info::run(&context, args, out).await,
         Command::Project(command) => project::run(&context, command, out).await,
+        Command::Operation(command) => operation::run(&context, command, out).await,
+        Command::Prometheus(command) => prometheus::run(&context, command, out).await,
         Command::Version(args) => version::run(&context, args, out).await,
         Command::Admin(command) => admin::run(&context, command, out).await,
         Command::Completion(args) => completion::run(args, out),

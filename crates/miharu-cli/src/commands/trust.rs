@@ -1,6 +1,8 @@
 //! `miharu config trust`: who may ask the server over the network.
 
 mod certificate;
+mod edit;
+mod tokens;
 
 use std::io::Write;
 
@@ -9,7 +11,7 @@ use http::{Method, StatusCode};
 use miharu_api::{Certificate, CertificatesPost};
 
 use super::Context;
-use crate::client::Ask;
+use crate::client::{Ask, Reply};
 use crate::error::Failure;
 use crate::output::{self, Format, Rows};
 use crate::remote;
@@ -17,23 +19,39 @@ use crate::remote;
 /// What to do with the trust store.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrustCommand {
-    /// Trust a certificate (the older word for add-certificate)
+    /// Make a join token, or trust the certificate in a file
+    #[command(after_help = ADD_HELP)]
     Add(AddArgs),
     /// Trust a certificate
+    #[command(after_help = ADD_CERTIFICATE_HELP)]
     AddCertificate(AddArgs),
-    /// List the certificates that are trusted
+    /// Make a bearer token, for a scraper that cannot show a certificate
+    AddToken(tokens::AddArgs),
+    /// List the certificates and bearer tokens that are trusted
     #[command(visible_alias = "ls")]
     List(ListArgs),
+    /// List the join tokens that were not used yet
+    ListTokens(ListArgs),
+    /// Take a join token back
+    RevokeToken(tokens::Name),
     /// Print what is known of a certificate, as YAML
     Show(Fingerprint),
-    /// Trust a certificate no longer
+    /// Change what is known of a certificate, in an editor or from the standard input
+    Edit(Fingerprint),
+    /// Trust a certificate or a bearer token no longer
     #[command(visible_alias = "rm")]
     Remove(Fingerprint),
 }
 
-/// A certificate to trust.
-#[derive(Debug, Args)]
-#[command(after_help = "\
+const ADD_HELP: &str = "\
+A join token lets its holder's own client add its own certificate, once:
+  miharu config trust add --name laptop
+  incus remote add myserver TOKEN        (on the laptop; or lxc remote add)
+
+With a file it is add-certificate:
+  miharu config trust add metrics.crt --type=metrics";
+
+const ADD_CERTIFICATE_HELP: &str = "\
 Make a key and its certificate for Prometheus, and trust it:
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:secp384r1 -sha384 \\
       -keyout metrics.key -nodes -out metrics.crt -days 3650 -subj \"/CN=metrics.local\"
@@ -41,15 +59,18 @@ Make a key and its certificate for Prometheus, and trust it:
 
 One that sees the instances of two projects only:
   miharu config trust add-certificate shop.crt --type=metrics \\
-      --restricted --projects shop,lxc")]
+      --restricted --projects shop,lxc";
+
+/// Whom to trust.
+#[derive(Debug, Args)]
 pub(crate) struct AddArgs {
-    /// The file of the certificate, PEM; - for the standard input
+    /// The file of the certificate, PEM; - for the standard input. With add also the name of a join token
     #[arg(value_name = "FILE", num_args = 0..=2)]
     words: Vec<String>,
     /// What its holder may do
     #[arg(long = "type", value_name = "TYPE", default_value = "client")]
     kind: Kind,
-    /// What to call it, instead of its file's name
+    /// What to call it, instead of its file's name; without a file, the name of a join token
     #[arg(long)]
     name: Option<String>,
     /// What to say of it
@@ -97,8 +118,16 @@ pub(crate) async fn run(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     match command {
-        TrustCommand::Add(args) | TrustCommand::AddCertificate(args) => add(context, args).await,
+        TrustCommand::Add(args) => match args.token_name()? {
+            Some(name) => tokens::join(context, args.post(name.to_owned(), String::new())?, out).await,
+            None => add(context, args).await,
+        },
+        TrustCommand::AddCertificate(args) => add(context, args).await,
+        TrustCommand::AddToken(args) => tokens::add(context, args, out).await,
         TrustCommand::List(args) => list(context, args, out).await,
+        TrustCommand::ListTokens(args) => tokens::list(context, args, out).await,
+        TrustCommand::RevokeToken(name) => tokens::revoke(context, name.get()?, out).await,
+        TrustCommand::Edit(fingerprint) => edit::run(context, &fingerprint.path()?).await,
         TrustCommand::Show(fingerprint) => {
             let reply = context.client.send(Ask::new(Method::GET, &fingerprint.path()?)).await?;
             let certificate: Certificate =
@@ -123,37 +152,100 @@ fn absent(failure: Failure, status: StatusCode) -> Failure {
 }
 
 async fn add(context: &Context<'_>, args: &AddArgs) -> Result<(), Failure> {
-    if !args.projects.is_empty() && !args.restricted {
+    let found = certificate::read(args.file()?)?;
+    let name = args.name.clone().unwrap_or(found.name);
+    send(context, &args.post(name, found.base64)?).await.map(drop)
+}
+
+/// Asks the server to trust somebody.
+async fn send(context: &Context<'_>, post: &CertificatesPost) -> Result<Reply, Failure> {
+    let reply = context.client.send(Ask::new(Method::POST, "/1.0/certificates").json(post)?).await?;
+    match reply.check() {
+        Ok(()) => Ok(reply),
+        Err(failure) if reply.status == StatusCode::NOT_FOUND => Err(Failure::request(format!(
+            "{failure}\nNothing was added. `miharu project list` prints the projects there are; a project whose instances \
+             do not run yet is declared with `miharu project create NAME`."
+        ))),
+        Err(failure) => Err(failure),
+    }
+}
+
+fn check_projects(projects: &[String], restricted: Restriction) -> Result<(), Failure> {
+    if !projects.is_empty() && restricted == Restriction::None {
         return Err(Failure::usage(
             "--projects limits nothing without --restricted: add --restricted, or leave --projects out",
         ));
     }
-    let file = match remote::strip_leading(&args.words)? {
-        [file] => remote::strip(file)?,
-        [] => "",
-        _ => return Err(Failure::usage("one certificate at a time, please")),
-    };
-    let found = certificate::read(file)?;
-    let post = CertificatesPost {
-        name: args.name.clone().unwrap_or(found.name),
-        certificate_type: match args.kind {
-            Kind::Client => "client".to_owned(),
-            Kind::Metrics => "metrics".to_owned(),
-        },
-        restricted: args.restricted,
-        projects: args.projects.clone(),
-        certificate: found.base64,
-        description: args.description.clone().unwrap_or_default(),
-        ..CertificatesPost::default()
-    };
-    let reply = context.client.send(Ask::new(Method::POST, "/1.0/certificates").json(&post)?).await?;
-    reply.check().map_err(|failure| match reply.status {
-        StatusCode::NOT_FOUND => Failure::request(format!(
-            "{failure}\nNothing was added. `miharu project list` prints the projects there are; a project whose instances \
-             do not run yet is declared with `miharu project create NAME`."
-        )),
-        _ => failure,
-    })
+    Ok(())
+}
+
+/// Whether `--restricted` was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Restriction {
+    None,
+    Projects,
+}
+
+impl Restriction {
+    fn of(flag: bool) -> Self {
+        if flag { Self::Projects } else { Self::None }
+    }
+}
+
+impl AddArgs {
+    /// The word that names a file, or a token; empty where there is none.
+    fn file(&self) -> Result<&str, Failure> {
+        match remote::strip_leading(&self.words)? {
+            [file] => remote::strip(file),
+            [] => Ok(""),
+            _ => Err(Failure::usage("one certificate at a time, please")),
+        }
+    }
+
+    /// The name of the join token that is wanted, if it is one: as in Incus, a word that is no file and looks like no path.
+    fn token_name(&self) -> Result<Option<&str>, Failure> {
+        Ok(match (self.file()?, self.name.as_deref()) {
+            ("", Some(name)) => Some(name),
+            ("", None) => {
+                return Err(Failure::usage(
+                    "name a join token (`miharu config trust add NAME`), or give the file of a certificate",
+                ));
+            }
+            (word, name) if certificate::is_a_name(word) => match name {
+                None => Some(word),
+                Some(_) => {
+                    return Err(Failure::usage(format!(
+                        "there is no file '{word}'; for a join token leave out either that word or --name"
+                    )));
+                }
+            },
+            _ => None,
+        })
+    }
+
+    /// What to ask for: a certificate to be trusted, or a token where there is none.
+    fn post(&self, name: String, certificate: String) -> Result<CertificatesPost, Failure> {
+        check_projects(&self.projects, Restriction::of(self.restricted))?;
+        Ok(CertificatesPost {
+            name,
+            certificate_type: self.kind.as_str().to_owned(),
+            restricted: self.restricted,
+            projects: self.projects.clone(),
+            token: certificate.is_empty(),
+            certificate,
+            description: self.description.clone().unwrap_or_default(),
+            ..CertificatesPost::default()
+        })
+    }
+}
+
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 async fn list(context: &Context<'_>, args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {

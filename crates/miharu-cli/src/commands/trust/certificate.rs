@@ -38,13 +38,10 @@ pub(super) struct Described {
 /// Reads the certificate that was named on the command line.
 pub(super) fn read(typed: &str) -> Result<Found, Failure> {
     let text = match typed {
-        "" => return Err(no_tokens("a certificate's file is missing".to_owned())),
+        "" => return Err(Failure::usage("the file of a certificate is missing")),
         "-" => bounded(std::io::stdin().lock(), "the standard input")?,
         path => match std::fs::File::open(path) {
             Ok(file) => bounded(file, path)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !looks_like_a_path(path) => {
-                return Err(no_tokens(format!("there is no file '{path}'")));
-            }
             Err(error) => return Err(Failure::usage(format!("cannot read '{path}': {error}"))),
         },
     };
@@ -70,16 +67,9 @@ pub(super) fn describe(pem: &str) -> Described {
     }
 }
 
-fn looks_like_a_path(typed: &str) -> bool {
-    typed.contains(['/', '.'])
-}
-
-/// What newer clients take for the name of a join token.
-fn no_tokens(why: String) -> Failure {
-    Failure::usage(format!(
-        "{why}. This miharu does not make join tokens: give the file of the client's certificate \
-         (`miharu config trust add-certificate metrics.crt --type=metrics`)"
-    ))
+/// Whether a word can only be the name of a token: it is no file, and does not look like the path of one.
+pub(super) fn is_a_name(typed: &str) -> bool {
+    typed != "-" && !typed.contains(['/', '.']) && !Path::new(typed).exists()
 }
 
 fn bounded(from: impl std::io::Read, shown: &str) -> Result<Vec<u8>, Failure> {
@@ -161,13 +151,12 @@ CmNpkigypYmeQEPj1bwQ1uh1QHr1/g==
     }
 
     #[test]
-    fn a_name_that_is_no_file_would_be_a_token() {
-        let words = refusal("prometheus");
-        assert!(
-            words.contains("no file 'prometheus'") && words.contains("does not make join tokens"),
-            "{words}"
-        );
-        assert!(refusal("").contains("does not make join tokens"));
+    fn a_word_that_is_no_file_is_a_name() {
+        assert!(is_a_name("prometheus") && is_a_name("my laptop"));
+        for path in ["-", ".", "metrics.crt", "nowhere/metrics", "/"] {
+            assert!(!is_a_name(path), "{path}");
+        }
+        assert!(refusal("").contains("file of a certificate is missing"));
     }
 
     #[test]
