@@ -144,7 +144,8 @@ pub(crate) async fn run(
 /// Where no certificate has the fingerprint, what prints those there are.
 fn absent(failure: Failure, status: StatusCode) -> Failure {
     match status {
-        StatusCode::NOT_FOUND => Failure::request(format!(
+        // A project that is not found is another matter.
+        StatusCode::NOT_FOUND if failure.to_string().starts_with("Certificate") => Failure::request(format!(
             "{failure}\n`miharu config trust list` prints the fingerprints of those that are trusted."
         )),
         _ => failure,

@@ -25,7 +25,7 @@ const TEXT_LIMIT: usize = 4096;
 /// The fewest digits that a fingerprint may be shortened to.
 const PREFIX_MINIMUM: usize = 2;
 /// The most tokens, of both kinds: every one of them is looked at for a secret that a client shows.
-const TOKENS_LIMIT: usize = 1000;
+const TOKENS_LIMIT: usize = if cfg!(test) { 20 } else { 1000 };
 
 fn no_such_certificate() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "Certificate not found")
@@ -60,7 +60,11 @@ pub(super) async fn add(
             let Json(body) = body.map_err(|_| ApiError::forbidden())?;
             return join::redeem(app, own, body).await;
         }
-        Caller::RestrictedClient(_) | Caller::Metrics(_) => return Err(ApiError::forbidden()),
+        Caller::RestrictedClient(_) => {
+            let Json(body) = body.map_err(|_| ApiError::forbidden())?;
+            return Err(if join::is_shown(&body) { already_trusted() } else { ApiError::forbidden() });
+        }
+        Caller::Metrics(_) => return Err(ApiError::forbidden()),
     }
     let Json(body) = body?;
     if body.token {
@@ -69,8 +73,8 @@ pub(super) async fn add(
     if body.bearer_token {
         return bearer::make(app, body).await;
     }
-    if body.certificate.is_empty() && !join::shown(&body).is_empty() && caller == Caller::Client {
-        return Err(ApiError::bad_request("Client is already trusted"));
+    if join::is_shown(&body) && caller == Caller::Client {
+        return Err(already_trusted());
     }
     let der = match body.certificate.trim() {
         // The certificate of the connection, as the API has it.
@@ -106,7 +110,7 @@ pub(super) async fn add(
     App::change(async move {
         let _one_at_a_time = app.changes.lock().await;
         if app.store.load().certificates.contains_key(&fingerprint) {
-            return Err(already_trusted());
+            return Err(in_trust_store());
         }
         let wanted = checked(&app, put, None).await?;
         trust(&app, Change::AddCertificate(wanted.entry(certificate))).await
@@ -119,7 +123,7 @@ pub(super) async fn add(
 async fn trust(app: &Arc<App>, change: Change) -> Result<(), ApiError> {
     match app.commit(change).await {
         Ok(_) => Ok(()),
-        Err(Error::Exists(_)) => Err(already_trusted()),
+        Err(Error::Exists(_)) => Err(in_trust_store()),
         // A join token that was used or revoked a moment ago is as good as none.
         Err(Error::NotFound(_)) => Err(ApiError::forbidden()),
         Err(error) => Err(ApiError::internal(error)),
@@ -209,7 +213,12 @@ pub(super) async fn remove(State(app): State<Arc<App>>, _: FullAccess, Name(fing
     done()
 }
 
+/// For a client that shows a token although it needs none.
 fn already_trusted() -> ApiError {
+    ApiError::bad_request("Client is already trusted")
+}
+
+fn in_trust_store() -> ApiError {
     ApiError::new(StatusCode::CONFLICT, "Certificate already in trust store")
 }
 

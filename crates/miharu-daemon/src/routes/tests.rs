@@ -1,5 +1,7 @@
 //! The table of rights of api.md, cell by cell, and the answers that clients rely on, on a server with a made-up host.
 
+mod trust;
+
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 

@@ -17,8 +17,13 @@ use crate::secrets;
 use crate::tls::Verdict;
 
 /// The token that a client shows in a request: newer ones in a field of its own, older ones as the password.
-pub(super) fn shown(body: &CertificatesPost) -> &str {
+fn shown(body: &CertificatesPost) -> &str {
     if body.trust_token.is_empty() { &body.password } else { &body.trust_token }
+}
+
+/// Whether a client shows a token, and wants the certificate of the connection to be trusted for it.
+pub(super) fn is_shown(body: &CertificatesPost) -> bool {
+    body.certificate.is_empty() && !shown(body).is_empty()
 }
 
 /// Makes a token, which the API shows as an operation until it is used.
@@ -72,22 +77,22 @@ fn too_far() -> ApiError {
 
 /// Trusts the certificate of the connection, for a token. Whoever shows none that holds learns nothing but that.
 pub(super) async fn redeem(app: Arc<App>, own: Option<ShownCertificate>, body: CertificatesPost) -> Answer {
+    if shown(&body).is_empty() {
+        return Err(ApiError::forbidden());
+    }
     let secret = secrets::read_join_token(shown(&body)).map(|token| token.secret).unwrap_or_default();
     // Looked for in any case, so that what is no token takes as long as one that is wrong.
     if app.store.load().join_token(&secret).is_none() {
         tracing::debug!("a client that is not trusted showed no join token that holds");
-        return Err(ApiError::forbidden());
+        return Err(no_such_token());
     }
     App::change(async move {
         let _one_at_a_time = app.changes.lock().await;
         let state = app.store.load();
-        let token = Arc::clone(state.join_token(&secret).ok_or_else(ApiError::forbidden)?);
+        let token = Arc::clone(state.join_token(&secret).ok_or_else(no_such_token)?);
         if token.has_expired(operations::seconds_now()) {
             tracing::info!(id = token.id, name = token.name, "an expired join token was shown");
-            return Err(ApiError::new(
-                StatusCode::FORBIDDEN,
-                "not authorized: the token has expired, ask for a new one",
-            ));
+            return Err(refused("the token has expired, ask for a new one"));
         }
         let certificate = judge(&app, own, &body)?;
         let location = path("certificates", certificate.fingerprint());
@@ -104,6 +109,15 @@ pub(super) async fn redeem(app: Arc<App>, own: Option<ShownCertificate>, body: C
         created(&location)
     })
     .await
+}
+
+/// The same for whatever is no token that holds.
+fn no_such_token() -> ApiError {
+    refused("the token is wrong, or it was used or revoked")
+}
+
+fn refused(why: &str) -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, format!("not authorized: {why}"))
 }
 
 /// The certificate of the connection, if it can be trusted.
