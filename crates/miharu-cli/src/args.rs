@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{admin, completion, config, info, list, operation, project, prometheus, query, version};
+use crate::commands::{
+    admin, cluster, completion, config, info, list, monitor, operation, project, prometheus, query, version,
+    warning,
+};
 
 /// The metrics of every container on this host: configure miharud, and ask it.
 ///
@@ -79,6 +82,14 @@ pub(crate) enum Command {
     /// See and declare projects
     #[command(subcommand)]
     Project(project::ProjectCommand),
+    /// See what is wrong, and say that it is known
+    #[command(subcommand)]
+    Warning(warning::WarningCommand),
+    /// See what happens, as it happens
+    Monitor(monitor::MonitorArgs),
+    /// See the servers that belong together
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     /// See and end what goes on in the background
     #[command(subcommand)]
     Operation(operation::OperationCommand),

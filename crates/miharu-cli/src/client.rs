@@ -1,5 +1,6 @@
 //! Asks the daemon: HTTP/1.1 over its unix socket, one connection a request as the Incus and LXD clients do.
 
+mod events;
 mod unreachable;
 
 use std::io::Write as _;

@@ -1,16 +1,19 @@
 //! The commands, one file each, and what they have in common.
 
 pub(crate) mod admin;
+pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod info;
 pub(crate) mod list;
+pub(crate) mod monitor;
 pub(crate) mod operation;
 pub(crate) mod project;
 pub(crate) mod prometheus;
 pub(crate) mod query;
 pub(crate) mod trust;
 pub(crate) mod version;
+pub(crate) mod warning;
 
 use std::io::Write;
 
@@ -63,6 +66,9 @@ pub(crate) async fn run(cli: &Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Info(args) => info::run(&context, args, out).await,
         Command::Project(command) => project::run(&context, command, out).await,
         Command::Operation(command) => operation::run(&context, command, out).await,
+        Command::Warning(command) => warning::run(&context, command, out).await,
+        Command::Cluster(command) => cluster::run(&context, command, out).await,
+        Command::Monitor(args) => monitor::run(&context, args, out).await,
         Command::Prometheus(command) => prometheus::run(&context, command, out).await,
         Command::Version(args) => version::run(&context, args, out).await,
         Command::Admin(command) => admin::run(&context, command, out).await,

@@ -1,5 +1,7 @@
 //! `miharu info`: the server, or how one instance does.
 
+mod resources;
+
 use std::io::Write;
 
 use clap::Args;
@@ -17,16 +19,24 @@ use crate::remote;
 #[command(after_help = "\
 Examples:
   miharu info                     The server: version, configuration, certificate
+  miharu info --resources         What the host is made of
   miharu info u1                  The instance u1
   miharu info web --project shop  The one of that project")]
 pub(crate) struct InfoArgs {
     /// The instance; the server without it
     #[arg(value_name = "NAME")]
     name: Option<String>,
+    /// What the host is made of: CPUs, memory, network cards, disks
+    #[arg(long, conflicts_with = "name")]
+    resources: bool,
 }
 
 /// Asks and prints.
 pub(crate) async fn run(context: &Context<'_>, args: &InfoArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    if args.resources {
+        let found: miharu_api::resources::Resources = context.client.get("/1.0/resources").await?;
+        return resources::write(out, &found);
+    }
     match args.name.as_deref().map(remote::strip).transpose()? {
         None | Some("") => {
             let server: Server = context.client.get("/1.0").await?;

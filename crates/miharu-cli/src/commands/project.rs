@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 use http::{Method, StatusCode};
-use miharu_api::{Project, ProjectsPost};
+use miharu_api::{Project, ProjectState, ProjectUsage, ProjectsPost};
 
 use super::Context;
 use crate::client::{Ask, encoded};
@@ -21,6 +21,10 @@ pub(crate) enum ProjectCommand {
     /// List the projects found on the host and the ones that were declared
     #[command(visible_alias = "ls")]
     List(ListArgs),
+    /// Print what is known of a project, as YAML
+    Show(Name),
+    /// Show how much runs in a project
+    Info(InfoArgs),
     /// Declare a project
     Create(CreateArgs),
     /// Take a declaration back
@@ -33,6 +37,16 @@ pub(crate) enum ProjectCommand {
 pub(crate) struct ListArgs {
     #[arg(hide = true)]
     remote: Option<String>,
+    /// The form of the list
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    format: Format,
+}
+
+/// A project, and the form of the list.
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    #[command(flatten)]
+    name: Name,
     /// The form of the list
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     format: Format,
@@ -64,6 +78,8 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     match command {
         ProjectCommand::List(args) => list(context, args, out).await,
+        ProjectCommand::Show(name) => show(context, name.get()?, out).await,
+        ProjectCommand::Info(args) => info(context, args, out).await,
         ProjectCommand::Create(args) => create(context, args, out).await,
         ProjectCommand::Delete(name) => delete(context, name.get()?, out).await,
     }
@@ -114,13 +130,37 @@ async fn create(context: &Context<'_>, args: &CreateArgs, out: &mut dyn Write) -
 async fn delete(context: &Context<'_>, name: &str, out: &mut dyn Write) -> Result<(), Failure> {
     let path = format!("/1.0/projects/{}", encoded(name));
     let reply = context.client.send(Ask::new(Method::DELETE, &path)).await?;
-    reply.check().map_err(|failure| match reply.status {
+    reply.check().map_err(|failure| absent(failure, reply.status))?;
+    context.say(out, &format!("Project {name} deleted"))
+}
+
+async fn show(context: &Context<'_>, name: &str, out: &mut dyn Write) -> Result<(), Failure> {
+    let path = format!("/1.0/projects/{}", encoded(name));
+    let reply = context.client.send(Ask::new(Method::GET, &path)).await?;
+    let project: Project = reply.metadata().map_err(|failure| absent(failure, reply.status))?;
+    output::write_yaml(out, &project)
+}
+
+async fn info(context: &Context<'_>, args: &InfoArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let path = format!("/1.0/projects/{}/state", encoded(args.name.get()?));
+    let reply = context.client.send(Ask::new(Method::GET, &path)).await?;
+    let state: ProjectState = reply.metadata().map_err(|failure| absent(failure, reply.status))?;
+    let limit = |limit: i64| if limit < 0 { "UNLIMITED".to_owned() } else { limit.to_string() };
+    let row = |(name, usage): (&String, &ProjectUsage)| {
+        vec![name.to_uppercase(), limit(usage.limit), usage.usage.to_string()]
+    };
+    let rows =
+        Rows { headers: vec!["RESOURCE", "LIMIT", "USAGE"], rows: state.resources.iter().map(row).collect() };
+    output::write_list(out, args.format, &rows, &state.resources.iter().collect::<Vec<_>>())
+}
+
+fn absent(failure: Failure, status: StatusCode) -> Failure {
+    match status {
         StatusCode::NOT_FOUND => {
             Failure::request(format!("{failure}\n`miharu project list` prints the projects there are."))
         }
         _ => failure,
-    })?;
-    context.say(out, &format!("Project {name} deleted"))
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +187,24 @@ mod tests {
             +---------+----------+-------------+---------+
         "#]]
         .assert_eq(&out);
+    }
+
+    #[test]
+    fn a_project_is_shown_with_how_much_runs_in_it() {
+        let fake = Fake::start(vec![
+            Canned::sync(r#"{"name":"shop","description":"d","config":{},"used_by":[],"declared":true}"#),
+            Canned::sync(
+                r#"{"resources":{"containers":{"Limit":-1,"Usage":2},"instances":{"Limit":5,"Usage":2}}}"#,
+            ),
+            Canned::error(404, "Project not found"),
+        ]);
+        let shown = fake.miharu(&["project", "show", "local:shop"]).1;
+        assert!(shown.starts_with("name: shop\ndescription: d\n"), "{shown}");
+        let rows = fake.miharu(&["project", "info", "docker/shop", "-f", "csv"]).1;
+        assert_eq!(rows, "CONTAINERS,UNLIMITED,2\nINSTANCES,5,2\n");
+        assert_eq!(fake.requests()[1].line(), "GET /1.0/projects/docker%2Fshop/state");
+        let failure = fake.miharu(&["project", "info", "x"]).0.unwrap_err().to_string();
+        assert!(failure.contains("miharu project list"), "{failure}");
     }
 
     #[test]
