@@ -26,3 +26,4 @@ mod nspawn;
 mod prometheus;
 mod real_clients;
 mod rights;
+mod trust;
