@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::respond::{Answer, ApiError, created_with, path};
 use crate::secrets;
 
-/// The common name under which clients list a token.
+/// The common name under which clients list a token, and its description unless it is given another.
 const COMMON_NAME: &str = "bearer token";
 /// What stands for no expiry in a certificate (RFC 5280, 4.1.2.5): the end of the year 9999.
 const NEVER: i64 = 253_402_300_799;
@@ -46,7 +46,8 @@ pub(super) async fn make(app: Arc<App>, body: CertificatesPost) -> Answer {
             restricted: body.restricted,
             projects: body.projects,
             certificate: String::new(),
-            description: body.description,
+            // Incus' client lists descriptions, and no common names.
+            description: if body.description.is_empty() { COMMON_NAME.to_owned() } else { body.description },
         };
         let wanted = checked(&app, put, None).await?;
         check_number_of_tokens(&app)?;

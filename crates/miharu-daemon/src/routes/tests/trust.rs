@@ -135,6 +135,8 @@ async fn a_bearer_token_may_do_what_the_table_of_rights_says_and_nothing_else() 
 #[tokio::test]
 async fn a_bearer_token_lives_in_the_trust_store_and_its_secret_nowhere() {
     let bench = Bench::new();
+    let (_, other) = bench.bearer(json!({}), "").await;
+    assert_eq!(bench.metadata(&Who::Socket, &other).await["description"], json!("bearer token"));
     let (token, path) = bench.bearer(json!({"description": "of the shop"}), "").await;
     let entry = bench.metadata(&Who::Socket, &path).await;
     assert_eq!((&entry["type"], &entry["bearer_token"]), (&json!("metrics"), &json!(true)));
@@ -401,10 +403,7 @@ async fn there_is_an_end_to_tokens() {
     }
     let token = json!({"name": "x", "type": "metrics", "bearer_token": true});
     let (status, error) = bench.change("POST", "/1.0/certificates", token).await;
-    assert!(
-        status == StatusCode::BAD_REQUEST && error.starts_with("there are 20 tokens already"),
-        "{error}"
-    );
+    assert!(status == StatusCode::BAD_REQUEST && error.starts_with("there are 20 tokens already"), "{error}");
     let hash = SecretHash::of("x");
     assert!(bench.app.store.load().certificates.values().all(|entry| entry.token.as_ref() != Some(&hash)));
     assert_eq!(bench.join(&Who::Shows(Entrance::Https, der), "password", &encoded("t19")).await.0, 201);
