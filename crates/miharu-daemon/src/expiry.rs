@@ -35,7 +35,8 @@ pub(crate) fn check(app: &App) {
         .iter()
         .filter_map(|certificate| {
             let what = "the server's own certificate";
-            problem(what, certificate.not_after(), "'miharu admin renew-certificate' makes a new one", now)
+            let advice = "'miharu admin renew-certificate' makes a new one";
+            problem(what, certificate.not_after(), advice, now, NOTICE)
         })
         .collect();
     let authority = app.tls.authority().problems(now);
@@ -49,7 +50,8 @@ pub(crate) fn check(app: &App) {
         let noun = if entry.token.is_some() { "token" } else { "certificate" };
         let what = format!("the trusted {noun} '{}' ({fingerprint})", entry.name);
         let advice = "add its successor to the trust store, then remove it";
-        let problem = problem(&what, certificate.not_after(), advice, now);
+        let notice = if entry.token.is_some() { notice_of_token(certificate) } else { NOTICE };
+        let problem = problem(&what, certificate.not_after(), advice, now, notice);
         problems.extend(problem.map(|problem| Problem {
             cause: certificate.fingerprint().to_owned(),
             entity: path("certificates", certificate.fingerprint()),
@@ -59,13 +61,19 @@ pub(crate) fn check(app: &App) {
     app.warnings.replace(Group::Certificates, problems);
 }
 
-fn problem(what: &str, not_after: i64, advice: &str, now: SystemTime) -> Option<Problem> {
+/// A token may have been made for a few days alone: it is warned of in the last third of its life.
+fn notice_of_token(stand_in: &ParsedCertificate) -> Duration {
+    let life = stand_in.not_after().saturating_sub(stand_in.not_before());
+    NOTICE.min(Duration::from_secs(u64::try_from(life).unwrap_or(0) / 3))
+}
+
+fn problem(what: &str, not_after: i64, advice: &str, now: SystemTime, notice: Duration) -> Option<Problem> {
     let end = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or(0));
     let day =
         OffsetDateTime::from(end).format(format_description!("[year]-[month]-[day] [hour]:[minute] UTC"));
     let day = day.unwrap_or_default();
     let (kind, verb) = match end.duration_since(now) {
-        Ok(left) if left > NOTICE => return None,
+        Ok(left) if left > notice => return None,
         Ok(_) => (Kind::CertificateExpires, "ends at"),
         Err(_) => (Kind::CertificateExpired, "ended at"),
     };

@@ -292,3 +292,29 @@ fn read_certificates(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap
     }
     Ok(certificates.into_iter().map(|(fingerprint, entry)| (fingerprint, Arc::new(entry))).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificate::tests::der;
+
+    #[test]
+    fn a_database_of_the_first_version_keeps_what_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("miharu.db");
+        let der = der(&rcgen::PKCS_ED25519);
+        let fingerprint = crate::fingerprint(&der);
+        let mut old = Connection::open(&path).unwrap();
+        Migrations::from_slice(&STEPS[..1]).to_latest(&mut old).unwrap();
+        let insert = "INSERT INTO certificates VALUES (?1, ?2, 'metrics', 'prom', '', 1)";
+        old.execute(insert, params![fingerprint, der]).unwrap();
+        old.execute("INSERT INTO certificate_projects VALUES (?1, 'lxc')", [&fingerprint]).unwrap();
+        drop(old);
+
+        let state = Database::open(&path).unwrap().load().unwrap();
+        let entry = state.certificates.get(&fingerprint).unwrap();
+        assert_eq!((entry.name.as_str(), &entry.token), ("prom", &None));
+        assert_eq!(entry.projects.iter().flatten().collect::<Vec<_>>(), ["lxc"]);
+        assert!(state.join_tokens.is_empty());
+    }
+}

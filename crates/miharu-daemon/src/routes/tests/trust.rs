@@ -186,6 +186,23 @@ async fn a_bearer_token_that_makes_no_sense_is_refused() {
 }
 
 #[tokio::test]
+async fn a_bearer_token_is_warned_of_in_the_last_third_of_its_life() {
+    let bench = Bench::new();
+    let warned = async || {
+        crate::expiry::check(&bench.app);
+        let warnings = bench.metadata(&Who::Socket, "/1.0/warnings?recursion=1").await;
+        warnings.as_array().unwrap().len()
+    };
+    for (expiry, warnings) in [("", 0), ("10d", 0), ("1y", 0), ("2S", 1)] {
+        bench.bearer(json!({}), expiry).await;
+        if warnings > 0 {
+            tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        }
+        assert_eq!(warned().await, warnings, "{expiry}");
+    }
+}
+
+#[tokio::test]
 async fn an_expired_bearer_token_opens_nothing() {
     let bench = Bench::new();
     let (token, path) = bench.bearer(json!({}), "1S").await;
