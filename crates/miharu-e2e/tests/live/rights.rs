@@ -9,7 +9,7 @@ use miharu_e2e::tls::Certificate;
 use miharu_e2e::{Exposition, Lxc, Miharud, need, tls};
 use serde_json::json;
 
-/// A daemon with both listeners, two containers of different projects, and one certificate of each kind.
+/// A daemon with both listeners, two containers of different projects, one certificate of each kind, and one bearer token of each.
 struct World {
     daemon: Miharud,
     https: String,
@@ -17,6 +17,8 @@ struct World {
     mine: Lxc,
     other: Lxc,
     certificates: Vec<(Who, Option<Certificate>)>,
+    /// The bearer tokens; who has one shows no certificate.
+    tokens: Vec<(Who, String)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ enum Who {
     RestrictedMetrics,
     Client,
     RestrictedClient,
+    Token,
+    RestrictedToken,
 }
 
 impl World {
@@ -54,12 +58,24 @@ impl World {
             daemon.miharu(&args)?;
             certificates.push((who, Some(certificate)));
         }
-        Ok(Self { daemon, https, metrics, mine, other, certificates })
+        let mut tokens = Vec::new();
+        for (who, restriction) in
+            [(Who::Token, &[][..]), (Who::RestrictedToken, &["--restricted", "--projects", &project])]
+        {
+            let words = ["-q", "config", "trust", "add-token", "scraper", "--type=metrics"];
+            let secret = daemon.miharu(&[&words, restriction].concat())?;
+            certificates.push((who, None));
+            tokens.push((who, format!("Authorization: Bearer {}", secret.trim())));
+        }
+        Ok(Self { daemon, https, metrics, mine, other, certificates, tokens })
     }
 
     fn ask(&self, address: &str, who: Who, method: &str, path: &str, body: &str) -> Result<Reply> {
         let (_, certificate) = self.certificates.iter().find(|(one, _)| *one == who).context("who")?;
         let mut args = vec!["-X", method];
+        if let Some((_, header)) = self.tokens.iter().find(|(one, _)| *one == who) {
+            args.extend(["-H", header]);
+        }
         if !body.is_empty() {
             args.extend(["-H", "Content-Type: application/json", "--data-binary", body]);
         }
@@ -94,16 +110,18 @@ fn every_cell_of_the_rights_table_holds() -> Result<()> {
     let empty = json!({"config": {}}).to_string();
     let certificate =
         json!({"type": "metrics", "certificate": Certificate::create("new")?.base64()?}).to_string();
-    // Method, path, body, and the answer for Nobody, Unknown, Metrics, RestrictedMetrics, Client, RestrictedClient.
-    let https: [(&str, &str, &str, [u16; 6]); 8] = [
-        ("GET", "/", "", [200, 200, 200, 200, 200, 200]),
-        ("GET", "/1.0", "", [200, 200, 200, 200, 200, 200]),
-        ("GET", "/1.0/metrics", "", [403, 403, 200, 200, 200, 200]),
-        ("GET", "/1.0/instances", "", [403, 403, 403, 403, 200, 200]),
-        ("GET", "/1.0/projects", "", [403, 403, 403, 403, 200, 200]),
-        ("PATCH", "/1.0", &empty, [403, 403, 403, 403, 200, 403]),
-        ("POST", "/1.0/projects", "{\"name\":\"declared\"}", [403, 403, 403, 403, 201, 403]),
-        ("POST", "/1.0/certificates", &certificate, [403, 403, 403, 403, 201, 403]),
+    // Method, path, body, and the answer for Nobody, Unknown, Metrics, RestrictedMetrics, Client, RestrictedClient,
+    // Token and RestrictedToken.
+    let https: [(&str, &str, &str, [u16; 8]); 9] = [
+        ("GET", "/", "", [200, 200, 200, 200, 200, 200, 200, 200]),
+        ("GET", "/1.0", "", [200, 200, 200, 200, 200, 200, 200, 200]),
+        ("GET", "/1.0/metrics", "", [403, 403, 200, 200, 200, 200, 200, 200]),
+        ("GET", "/1.0/instances", "", [403, 403, 403, 403, 200, 200, 403, 403]),
+        ("GET", "/1.0/projects", "", [403, 403, 403, 403, 200, 200, 403, 403]),
+        ("GET", "/1.0/operations", "", [403, 403, 403, 403, 200, 200, 403, 403]),
+        ("PATCH", "/1.0", &empty, [403, 403, 403, 403, 200, 403, 403, 403]),
+        ("POST", "/1.0/projects", "{\"name\":\"declared\"}", [403, 403, 403, 403, 201, 403, 403, 403]),
+        ("POST", "/1.0/certificates", &certificate, [403, 403, 403, 403, 201, 403, 403, 403]),
     ];
     for (method, path, body, cells) in https {
         for ((who, _), expected) in world.certificates.iter().zip(cells) {
@@ -111,14 +129,15 @@ fn every_cell_of_the_rights_table_holds() -> Result<()> {
             assert_eq!(status(&reply), expected, "https: {who:?} {method} {path}: {}", reply.text());
         }
     }
-    let metrics: [(&str, &str, [u16; 6]); 7] = [
-        ("GET", "/", [200, 200, 200, 200, 200, 200]),
-        ("GET", "/1.0", [200, 200, 200, 200, 200, 200]),
-        ("GET", "/1.0/metrics", [403, 403, 200, 200, 200, 200]),
-        ("GET", "/1.0/instances", [404, 404, 404, 404, 404, 404]),
-        ("GET", "/1.0/projects", [404, 404, 404, 404, 404, 404]),
-        ("GET", "/1.0/certificates", [404, 404, 404, 404, 404, 404]),
-        ("GET", "/internal/ready", [404, 404, 404, 404, 404, 404]),
+    let metrics: [(&str, &str, [u16; 8]); 8] = [
+        ("GET", "/", [200, 200, 200, 200, 200, 200, 200, 200]),
+        ("GET", "/1.0", [200, 200, 200, 200, 200, 200, 200, 200]),
+        ("GET", "/1.0/metrics", [403, 403, 200, 200, 200, 200, 200, 200]),
+        ("GET", "/1.0/instances", [404, 404, 404, 404, 404, 404, 404, 404]),
+        ("GET", "/1.0/operations", [404, 404, 404, 404, 404, 404, 404, 404]),
+        ("GET", "/1.0/projects", [404, 404, 404, 404, 404, 404, 404, 404]),
+        ("GET", "/1.0/certificates", [404, 404, 404, 404, 404, 404, 404, 404]),
+        ("GET", "/internal/ready", [404, 404, 404, 404, 404, 404, 404, 404]),
     ];
     for (method, path, cells) in metrics {
         for ((who, _), expected) in world.certificates.iter().zip(cells) {
@@ -142,7 +161,9 @@ fn what_each_may_read_is_limited_to_its_rights() -> Result<()> {
         let auth = body["metadata"]["auth"].as_str().context("auth")?.to_owned();
         Ok((auth, body["metadata"]["config"].as_object().is_some_and(|config| !config.is_empty())))
     };
-    for who in [Who::Nobody, Who::Unknown, Who::Metrics, Who::RestrictedMetrics] {
+    for who in
+        [Who::Nobody, Who::Unknown, Who::Metrics, Who::RestrictedMetrics, Who::Token, Who::RestrictedToken]
+    {
         assert_eq!(auth(who)?, ("untrusted".to_owned(), false), "{who:?}");
     }
     assert_eq!(auth(Who::Client)?, ("trusted".to_owned(), true));
@@ -150,7 +171,7 @@ fn what_each_may_read_is_limited_to_its_rights() -> Result<()> {
 
     let (mine, other) = (world.mine.name.as_str(), world.other.name.as_str());
     for address in [&world.https, &world.metrics] {
-        for who in [Who::Metrics, Who::Client] {
+        for who in [Who::Metrics, Who::Client, Who::Token] {
             let all = world.scrape(address, who, "")?;
             assert!(all.instances().contains(mine) && all.instances().contains(other), "{who:?}");
             assert!(all.family("incus_uptime_seconds").is_some());
@@ -159,7 +180,7 @@ fn what_each_may_read_is_limited_to_its_rights() -> Result<()> {
             let none = world.scrape(address, who, "?project=nowhere")?;
             assert!(none.instances().is_empty() && none.family("incus_uptime_seconds").is_some(), "{who:?}");
         }
-        for who in [Who::RestrictedMetrics, Who::RestrictedClient] {
+        for who in [Who::RestrictedMetrics, Who::RestrictedClient, Who::RestrictedToken] {
             for query in [String::new(), format!("?project={}", project(&world.mine))] {
                 let own = world.scrape(address, who, &query)?;
                 assert!(own.instances().contains(mine), "{who:?}");
