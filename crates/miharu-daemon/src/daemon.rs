@@ -91,8 +91,8 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hangup.recv() => {
-                tracing::info!("reading the server's certificate again");
-                app.tls.identity().reload();
+                tracing::info!("reading the server's certificate and the clients' authority again");
+                app.tls.reload();
             }
         }
     }

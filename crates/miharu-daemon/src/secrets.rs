@@ -81,6 +81,14 @@ mod tests {
         assert!(parts[2].starts_with('4') && parts[3].starts_with(['8', '9', 'a', 'b']), "{id}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_that_is_shown_as_a_token_panics(text in ".{0,200}", json in "[{}\"a-z:\\[\\],0-9]{0,60}") {
+            let _ = read_join_token(&text);
+            let _ = read_join_token(&STANDARD.encode(json));
+        }
+    }
+
     #[test]
     fn join_tokens_are_read_as_clients_send_them() {
         let text =

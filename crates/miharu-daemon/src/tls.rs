@@ -55,6 +55,12 @@ impl Tls {
         Ok(())
     }
 
+    /// Reads the files of both again.
+    pub(crate) fn reload(&self) {
+        self.identity.reload();
+        self.authority.reload();
+    }
+
     /// Who has to have signed the clients' certificates.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority

@@ -15,9 +15,9 @@ pub(super) async fn ready(_: LocalOnly) -> Answer {
     done()
 }
 
-/// `POST /internal/reload`: reads the server's certificate again, as SIGHUP does.
+/// `POST /internal/reload`: reads the server's certificate and the clients' authority again, as SIGHUP does.
 pub(super) async fn reload(_: LocalOnly, State(app): State<Arc<App>>) -> Answer {
-    let reload = tokio::task::spawn_blocking(move || app.tls.identity().reload());
+    let reload = tokio::task::spawn_blocking(move || app.tls.reload());
     reload.await.map_err(ApiError::internal)?;
     done()
 }

@@ -193,14 +193,16 @@ async fn take_back(app: &Arc<App>, settings: &Settings) {
     }
 }
 
-/// Under which addresses clients reach the listener: all of the host's where it is on a wildcard.
+/// Under which addresses clients reach the listener: all of the host's where it is on a wildcard; the loopback ones among
+/// them only where there are no others.
 fn addresses(listener: SocketAddr, roots: &Roots) -> Vec<String> {
     if !listener.ip().is_unspecified() {
         return vec![listener.to_string()];
     }
-    let reachable = own_addresses(roots).into_iter().filter(|ip| !ip.is_loopback());
-    let reachable = reachable.filter(|ip| ip.is_ipv4() || listener.is_ipv6());
-    reachable.map(|ip| SocketAddr::new(ip, listener.port()).to_string()).collect()
+    let own = own_addresses(roots).into_iter().filter(|ip| ip.is_ipv4() || listener.is_ipv6());
+    let (loopback, others): (Vec<_>, Vec<_>) = own.partition(|ip| ip.is_loopback());
+    let reachable = if others.is_empty() { loopback } else { others };
+    reachable.into_iter().map(|ip| SocketAddr::new(ip, listener.port()).to_string()).collect()
 }
 
 /// Under which addresses clients reach the API over HTTPS; none while it is not served there.

@@ -169,3 +169,24 @@ fn changed_files_are_noticed() {
     std::thread::sleep(LOOK_INTERVAL);
     assert_eq!(bench.judge(&signed), Verdict::Refused);
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_file_and_no_certificate_panics(cut in 0_usize..700, at in 0_usize..700, byte: u8) {
+        let ca = Ca::new("ca");
+        let mut list = ca.revoke(&[1, 2], time::Duration::days(1)).1;
+        let mut leaf = ca.sign(1, None);
+        for der in [&mut list, &mut leaf] {
+            if let Some(place) = der.get_mut(at) {
+                *place = byte;
+            }
+            der.truncate(cut);
+        }
+        let issuers = authorities(ca.pem.as_bytes()).unwrap();
+        let known: Vec<&[u8]> = issuers.iter().map(|issuer| issuer.der.as_slice()).collect();
+        let _ = Revoked::read(&list, &known);
+        let _ = authorities(&list);
+        let force = InForce { authorities: issuers, revoked: Revoked::default() };
+        let _ = force.judge(&leaf, SystemTime::now());
+    }
+}
