@@ -425,3 +425,35 @@ async fn there_is_an_end_to_tokens() {
     assert!(bench.app.store.load().certificates.values().all(|entry| entry.token.as_ref() != Some(&hash)));
     assert_eq!(bench.join(&Who::Shows(Entrance::Https, der), "password", &encoded("t19")).await.0, 201);
 }
+
+#[tokio::test]
+async fn an_entry_that_changed_meanwhile_is_not_overwritten() {
+    let bench = Bench::new();
+    let fingerprint = miharu_store::fingerprint(&bench.trust(CertificateType::Metrics, None));
+    let path =
+        format!("/1.0/certificates/{}", fingerprint.chars().take(8).collect::<String>().to_uppercase());
+    let tag = async || {
+        let shown = bench.send(&Who::Socket, request("GET", &path, Body::empty())).await;
+        shown.headers()[ETAG].clone()
+    };
+    let before = tag().await;
+    let change = |method: &str, name: &str| {
+        let body = json!({"name": name, "type": "metrics"}).to_string();
+        let mut request = request(method, &path, Body::from(body));
+        request.headers_mut().insert(IF_MATCH, before.clone());
+        bench.request(&Who::Socket, request)
+    };
+    assert_eq!(change("PUT", "first").await.0, OK);
+    assert_ne!(tag().await, before);
+    for method in ["PUT", "PATCH"] {
+        assert_eq!(change(method, "second").await.0, StatusCode::PRECONDITION_FAILED, "{method}");
+    }
+    assert_eq!(bench.metadata(&Who::Socket, &path).await["name"], json!("first"));
+    // What PATCH leaves out stays, and another certificate cannot take the place of the one that is there.
+    assert_eq!(bench.change("PATCH", &path, json!({"description": "d"})).await.0, OK);
+    let entry = bench.metadata(&Who::Socket, &path).await;
+    assert_eq!((&entry["name"], &entry["description"]), (&json!("first"), &json!("d")));
+    let other = json!({"name": "x", "type": "metrics", "certificate": crate::pem::encode(&certificate())});
+    assert_eq!(bench.change("PUT", &path, other).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(bench.get(&Who::Socket, "/1.0/certificates/a").await.0, NOT_FOUND, "one digit is no prefix");
+}
