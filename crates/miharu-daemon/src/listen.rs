@@ -6,6 +6,8 @@ mod connection;
 mod tcp;
 mod unix;
 
+#[cfg(test)]
+pub(crate) use activity::Protocol;
 pub(crate) use connection::{Accepted, Peer, PeerCertificate, Server};
 pub(crate) use tcp::{Listeners, PortHolder};
 pub(crate) use unix::UnixListener;

@@ -6,7 +6,8 @@ use http::StatusCode;
 use miharu_metrics::server::ApiRequests;
 
 /// What requests are about: the values of the label `entity_type`, in the order in which they are served.
-const ENTITIES: [&str; 5] = ["certificate", "instance", "metrics", "project", "server"];
+const ENTITIES: [&str; 7] =
+    ["certificate", "instance", "metrics", "operation", "project", "server", "warning"];
 
 /// The counts. Each is a counter of its own, so a snapshot may fall between two of them; none of them ever goes back.
 #[derive(Debug, Default)]
@@ -82,7 +83,9 @@ fn entity(path: &str) -> &'static str {
         Some("certificates") => "certificate",
         Some("instances" | "containers" | "virtual-machines") => "instance",
         Some("metrics") => "metrics",
+        Some("operations") => "operation",
         Some("projects") => "project",
+        Some("warnings") => "warning",
         _ => "server",
     }
 }

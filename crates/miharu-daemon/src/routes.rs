@@ -39,6 +39,11 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .put(certificates::replace)
         .patch(certificates::amend)
         .delete(certificates::remove);
+    let project = get(projects::show)
+        .delete(projects::remove)
+        .put(projects::refuse)
+        .patch(projects::refuse)
+        .post(projects::refuse);
     let warning = get(warnings::show).put(warnings::update).patch(warnings::update).delete(warnings::remove);
     let router = Router::new()
         .route("/", get(root::show))
@@ -54,7 +59,7 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/1.0/operations/{id}", get(operations::show).delete(operations::cancel))
         .route("/1.0/operations/{id}/wait", get(operations::wait))
         .route("/1.0/projects", get(projects::list).post(projects::add))
-        .route("/1.0/projects/{name}", get(projects::show).delete(projects::remove))
+        .route("/1.0/projects/{name}", project)
         .route("/1.0/projects/{name}/state", get(projects::state))
         .route("/1.0/cluster", get(cluster::show))
         .route("/1.0/cluster/members", get(cluster::members))

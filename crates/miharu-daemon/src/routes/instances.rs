@@ -13,7 +13,7 @@ use miharu_metrics::InstanceType;
 use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::Reader;
 use crate::cache::{Collected, Found};
-use crate::respond::{Answer, ApiError, Name, Parameters, ok, path};
+use crate::respond::{Answer, ApiError, Name, Parameters, ok, ok_tagged, path, tag};
 use filter::Filter;
 
 /// The status of everything that miharu sees, and its code.
@@ -76,7 +76,11 @@ pub(super) async fn show(
 ) -> Answer {
     let found = one(&app, &reader, &parameters, &name).await?;
     if parameters.recursion() == 0 {
-        return ok(plain(&app, &found, app.cache.last().as_deref()));
+        let shown = plain(&app, &found, app.cache.last().as_deref());
+        // What clients could change of it, in Incus and LXD.
+        let tag =
+            tag(&(&shown.architecture, &shown.config, &shown.devices, shown.ephemeral, &shown.profiles))?;
+        return ok_tagged(shown, &tag);
     }
     let collected = app.figures_of(std::slice::from_ref(&found)).await.ok();
     ok(full(&app, &found, collected.as_deref()))

@@ -84,6 +84,13 @@ pub(super) async fn add(
     created(&location)
 }
 
+/// What Incus and LXD change of a project: its configuration, and its name.
+pub(super) async fn refuse(_: FullAccess) -> Answer {
+    let message = "not implemented: a project of miharu has no configuration, and keeps its name and description; \
+                   delete it and create another";
+    Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, message))
+}
+
 /// `DELETE /1.0/projects/NAME`: the declaration goes, what was found stays.
 pub(super) async fn remove(State(app): State<Arc<App>>, _: FullAccess, Name(name): Name) -> Answer {
     App::change(async move {

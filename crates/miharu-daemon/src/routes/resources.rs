@@ -10,6 +10,7 @@ use miharu_collect::host::resources::{
 
 use crate::app::App;
 use crate::auth::FullAccess;
+use crate::machine::Machine;
 use crate::respond::{Answer, ApiError, ok};
 
 /// `GET /1.0/resources`.
@@ -17,26 +18,26 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: FullAccess) -> Answer {
     let roots = app.roots.clone();
     let read = tokio::task::spawn_blocking(move || Resources::read(&roots));
     let resources = read.await.map_err(ApiError::internal)?;
-    ok(shown(resources, &app.machine.architecture))
+    ok(shown(resources, &app.machine))
 }
 
-fn shown(resources: Resources, architecture: &str) -> api::Resources {
-    let Resources { sockets, memory, cards, disks, system: machine, load: busy } = resources;
+fn shown(resources: Resources, machine: &Machine) -> api::Resources {
+    let Resources { sockets, memory, cards, disks, system: hardware, load: busy } = resources;
     let sockets: Vec<_> = sockets.into_iter().map(socket).collect();
     let threads = sockets.iter().flat_map(|socket| &socket.cores).map(|core| core.threads.len());
     let cpu = api::ResourcesCpu {
-        architecture: architecture.to_owned(),
+        architecture: machine.architecture.clone(),
         total: threads.sum::<usize>() as u64,
         sockets,
     };
-    let cards: Vec<_> = cards.into_iter().map(card).collect();
+    let cards: Vec<_> = cards.into_iter().map(|found| card(found, machine)).collect();
     let disks: Vec<_> = disks.into_iter().map(disk).collect();
     api::Resources {
         cpu,
         memory: memory_of(memory),
         network: api::ResourcesNetwork { total: cards.len() as u64, cards },
         storage: api::ResourcesStorage { total: disks.len() as u64, disks },
-        system: system(machine),
+        system: system(hardware),
         load: load(&busy),
     }
 }
@@ -96,11 +97,14 @@ fn memory_of(memory: Memory) -> api::ResourcesMemory {
     }
 }
 
-fn card(card: Card) -> api::NetworkCard {
+fn card(card: Card, machine: &Machine) -> api::NetworkCard {
     let Card { origin, driver_version, ports } = card;
+    // A driver without a version of its own is the kernel's.
+    let of_kernel = || origin.driver.is_some().then(|| machine.kernel_version.clone());
+    let driver_version = driver_version.or_else(of_kernel).unwrap_or_default();
     api::NetworkCard {
         driver: origin.driver.unwrap_or_default(),
-        driver_version: driver_version.unwrap_or_default(),
+        driver_version,
         ports: ports.into_iter().map(port).collect(),
         numa_node: origin.node.unwrap_or_default(),
         pci_address: origin.pci_address.unwrap_or_default(),
@@ -226,7 +230,8 @@ mod tests {
 
     #[test]
     fn this_machine_is_shown_with_all_that_add_up() {
-        let shown = shown(Resources::read(&Roots::default()), "x86_64");
+        let machine = Machine { architecture: "x86_64".to_owned(), ..Machine::default() };
+        let shown = shown(Resources::read(&Roots::default()), &machine);
         assert_eq!(shown.cpu.architecture, "x86_64");
         let threads =
             shown.cpu.sockets.iter().flat_map(|socket| &socket.cores).flat_map(|core| &core.threads);

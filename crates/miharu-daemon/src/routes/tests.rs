@@ -1,5 +1,6 @@
 //! The table of rights of api.md, cell by cell, and the answers that clients rely on, on a server with a made-up host.
 
+mod looking;
 mod trust;
 
 use std::collections::BTreeSet;
@@ -77,6 +78,7 @@ impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let identity = Arc::new(Identity::open(dir.path(), || vec!["host".to_owned()]).unwrap());
+        let events = crate::events::Events::default();
         let app = App {
             store: Store::open(&dir.path().join("miharu.db")).unwrap(),
             cache: Cache::new(Box::new(|| Box::new(FakeHost))),
@@ -85,8 +87,8 @@ impl Bench {
             machine: Machine::default(),
             roots: Roots::at(dir.path()),
             requests: Arc::default(),
-            events: crate::events::Events::default(),
-            warnings: crate::warnings::Warnings::default(),
+            events: events.clone(),
+            warnings: crate::warnings::Warnings::new(events),
             listeners: OnceLock::new(),
             changes: tokio::sync::Mutex::default(),
         };

@@ -1,4 +1,4 @@
-//! The `filter` parameter: `name=u1`, or `type eq container and name ne u2`.
+//! The `filter` parameter: `name=u1`, or `type eq container and not name eq u2`.
 //!
 //! A part that compares a field that miharu does not know is an error rather than silently true.
 
@@ -8,6 +8,8 @@ use crate::cache::Found;
 
 /// The longest filter, in bytes.
 const LENGTH_LIMIT: usize = 4096;
+/// What clients may ask of an instance of theirs, such as `config.user.x`; empty with miharu.
+const UNKNOWN_TABLES: [&str; 4] = ["config.", "expanded_config.", "devices.", "expanded_devices."];
 
 /// A filter: any of its groups, of each group all comparisons.
 #[derive(Debug, Default)]
@@ -36,6 +38,11 @@ enum Field {
     Runtime,
     Location,
     Architecture,
+    Id,
+    /// Ephemeral and the like, which nothing is that miharu sees.
+    Never,
+    /// Configuration and the like, of which miharu knows nothing.
+    Unknown,
 }
 
 impl Filter {
@@ -72,7 +79,13 @@ impl Filter {
 }
 
 fn comparison<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Comparison, String> {
-    let first = words.next().ok_or("invalid filter: it ends after 'and' or 'or'")?;
+    let ends = "invalid filter: it ends after 'and', 'or' or 'not'";
+    let mut first = words.next().ok_or(ends)?;
+    let mut is_negated = false;
+    while first == "not" {
+        is_negated = !is_negated;
+        first = words.next().ok_or(ends)?;
+    }
     let (field, wanted, value) = match first.split_once('=') {
         Some((field, value)) => (field, Wanted::Equal, value),
         None => {
@@ -93,7 +106,15 @@ fn comparison<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Compariso
         "runtime" => Field::Runtime,
         "location" => Field::Location,
         "architecture" => Field::Architecture,
+        "id" => Field::Id,
+        "ephemeral" | "stateful" => Field::Never,
+        "description" => Field::Unknown,
+        key if UNKNOWN_TABLES.iter().any(|table| key.starts_with(table)) => Field::Unknown,
         unknown => return Err(format!("invalid filter: unknown field '{unknown}'")),
+    };
+    let wanted = match (wanted, is_negated) {
+        (Wanted::Equal, false) | (Wanted::Different, true) => Wanted::Equal,
+        (Wanted::Equal, true) | (Wanted::Different, false) => Wanted::Different,
     };
     Ok(Comparison { field, value: value.trim_matches(['"', '\'']).to_owned(), wanted })
 }
@@ -111,6 +132,9 @@ impl Comparison {
             Field::Runtime => instance.runtime.as_str(),
             Field::Location => "none",
             Field::Architecture => std::env::consts::ARCH,
+            Field::Id => instance.id.as_str(),
+            Field::Never => "false",
+            Field::Unknown => "",
         };
         field.eq_ignore_ascii_case(&self.value) == (self.wanted == Wanted::Equal)
     }
@@ -159,6 +183,11 @@ mod tests {
             ("name ne u1", false),
             ("name=u2 or status=running", true),
             ("name=u1 and project=x or name=\"u1\"", true),
+            ("not name eq u1", false),
+            ("type eq container and not name eq u2", true),
+            ("not not name=u1", true),
+            ("config.user.x=y", false),
+            ("config.user.x ne y and ephemeral=false", true),
         ];
         for (text, expected) in cases {
             assert_eq!(Filter::parse(text).unwrap().matches(&found("u1", "lxc")), expected, "{text}");
@@ -167,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_is_no_filter_is_refused() {
-        for text in ["name", "name eq", "name like u1", "name=u1 name=u2", "name=u1 and", "colour=red"] {
+        for text in ["name", "name eq", "name like u1", "name=u1 name=u2", "name=u1 and", "not", "colour=red"]
+        {
             assert!(Filter::parse(text).is_err(), "{text}");
         }
     }
