@@ -24,6 +24,24 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// All of them, in the order of docs/warnings.md.
+    #[cfg(test)]
+    const ALL: [Self; 13] = [
+        Self::Listener,
+        Self::OutOfTime,
+        Self::Descriptors,
+        Self::CertificateExpired,
+        Self::Authority,
+        Self::CertificateExpires,
+        Self::InstanceUnresponsive,
+        Self::StuckFilesystem,
+        Self::InstancesCollide,
+        Self::InstanceLeftOut,
+        Self::Denied,
+        Self::TooManyCgroups,
+        Self::Incomplete,
+    ];
+
     /// What it is called in a list.
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -141,6 +159,24 @@ mod tests {
         let instance = InstanceName { project: "docker/shop".to_owned(), name: "web".to_owned() };
         let message = message.to_owned();
         Problem::from(&miharu_collect::Warning { kind, instance: Some(instance), message })
+    }
+
+    #[test]
+    fn the_pages_list_every_kind() {
+        let pages =
+            [include_str!("../../../../docs/warnings.md"), include_str!("../../../../docs/warnings.ja.md")];
+        for page in pages {
+            let rows = page.lines().filter(|line| {
+                line.contains("| high |") || line.contains("| moderate |") || line.contains("| low |")
+            });
+            let listed: Vec<String> =
+                rows.filter_map(|row| row.split('|').nth(1)).map(|name| name.trim().to_owned()).collect();
+            assert_eq!(listed, Kind::ALL.map(|kind| kind.name().to_owned()));
+            for kind in Kind::ALL {
+                let row = format!("| {} | {} |", kind.name(), kind.severity());
+                assert!(page.contains(&row), "{row}");
+            }
+        }
     }
 
     #[test]
