@@ -24,7 +24,7 @@ pub(crate) const DEFAULT_PROJECT: &str = "default";
 /// What every request shares.
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) finder: Finder,
     pub(crate) tls: Arc<Tls>,

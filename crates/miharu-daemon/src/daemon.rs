@@ -116,12 +116,18 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
     let machine = Machine::read(roots);
     // Its words name their cause already.
     let store = Store::open(&dir.join("miharu.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let store = Arc::new(store);
     let settings = store.load().config.settings();
     let identity = Arc::new(Identity::open(dir, || machine.certificate_names(&own_addresses(roots)))?);
     let tls = Arc::new(Tls::new(identity, Versions::of(&settings))?);
     let requests = Arc::new(Requests::default());
     let warnings = Warnings::new(events.clone());
-    let own = Own { started: Instant::now(), warnings: warnings.clone(), requests: Arc::clone(&requests) };
+    let own = Own {
+        started: Instant::now(),
+        warnings: warnings.clone(),
+        requests: Arc::clone(&requests),
+        store: Arc::clone(&store),
+    };
     let host = roots.clone();
     let make_source = move || Box::new(Host::new(&host, own.clone())) as Box<dyn Source>;
     let app = App {

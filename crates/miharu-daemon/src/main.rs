@@ -6,6 +6,7 @@ mod args;
 mod auth;
 mod cache;
 mod changes;
+mod clock;
 mod daemon;
 mod events;
 mod expiry;

@@ -7,10 +7,11 @@ use miharu_collect::{Collector, Options, Roots, SharedFilesystems};
 use miharu_instances::{Discovery, Instance, Kind, drivers};
 use miharu_metrics::server::Process;
 use miharu_metrics::{InstanceType, ServerFigures, Snapshot};
-use miharu_store::Settings;
+use miharu_store::{Settings, Store};
 use tokio::sync::Mutex;
 
 use crate::cache::{Found, Gathered, Source, epoch_seconds};
+use crate::clock::seconds_now;
 use crate::requests::Requests;
 use crate::warnings::{Group, Kind as WarningKind, Problem, Warnings};
 
@@ -48,6 +49,14 @@ pub(crate) struct Own {
     pub(crate) started: Instant,
     pub(crate) warnings: Warnings,
     pub(crate) requests: Arc<Requests>,
+    pub(crate) store: Arc<Store>,
+}
+
+impl Own {
+    /// How many operations are in progress: the join tokens that can still be used, as the API has it.
+    fn operations(&self) -> u64 {
+        self.store.load().usable_join_tokens(seconds_now()).count() as u64
+    }
 }
 
 /// The host.
@@ -78,7 +87,7 @@ impl Source for Host {
         self.own.warnings.replace(Group::Collection, problems);
         let server = ServerFigures {
             uptime: Some(self.own.started.elapsed()),
-            operations: Some(0),
+            operations: Some(self.own.operations()),
             warnings: Some(self.own.warnings.count() as u64),
             api_requests: self.own.requests.figures(),
             collect_duration: Some(begun.elapsed()),

@@ -50,6 +50,11 @@ impl State {
         tokens.fold(None, |found, (entry, token)| if token.matches(&hash) { Some(entry) } else { found })
     }
 
+    /// The join tokens that can still be used at that moment, in seconds since 1970.
+    pub fn usable_join_tokens(&self, now: i64) -> impl Iterator<Item = &Arc<JoinToken>> {
+        self.join_tokens.values().filter(move |token| !token.has_expired(now))
+    }
+
     /// The join token with this secret, expired or not; searched as [`bearer_token`](Self::bearer_token) does.
     #[must_use]
     pub fn join_token(&self, secret: &str) -> Option<&Arc<JoinToken>> {

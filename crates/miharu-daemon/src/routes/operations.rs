@@ -3,19 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::State;
 use http::StatusCode;
-use miharu_api::{JoinToken as Contents, Operation};
+use miharu_api::Operation;
 use miharu_store::{Change, Error, JoinToken};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::server;
 use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::{FullAccess, Reader};
+use crate::clock::{rfc3339, seconds_now};
 use crate::events::{Next, Topic};
 use crate::respond::{Answer, ApiError, Name, Parameters, done, ok, path};
 
@@ -111,8 +110,7 @@ fn no_such_operation() -> ApiError {
 fn live(app: &App) -> Vec<Arc<JoinToken>> {
     let now = seconds_now();
     let state = app.store.load();
-    let mut tokens: Vec<_> =
-        state.join_tokens.values().filter(|token| !token.has_expired(now)).map(Arc::clone).collect();
+    let mut tokens: Vec<_> = state.usable_join_tokens(now).map(Arc::clone).collect();
     tokens.sort_by_key(|token| token.created_at);
     tokens
 }
@@ -170,17 +168,4 @@ async fn operation(app: &App, token: &JoinToken, status: Status) -> Operation {
         err: String::new(),
         location: "none".to_owned(),
     }
-}
-
-/// Now, in seconds since 1970.
-pub(super) fn seconds_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-/// A moment in seconds since 1970, as clients read it.
-pub(super) fn rfc3339(seconds: i64) -> String {
-    let moment =
-        OffsetDateTime::from_unix_timestamp(seconds).ok().and_then(|moment| moment.format(&Rfc3339).ok());
-    moment.unwrap_or_else(|| Contents::NEVER.to_owned())
 }

@@ -80,7 +80,7 @@ impl Bench {
         let identity = Arc::new(Identity::open(dir.path(), || vec!["host".to_owned()]).unwrap());
         let events = crate::events::Events::default();
         let app = App {
-            store: Store::open(&dir.path().join("miharu.db")).unwrap(),
+            store: Arc::new(Store::open(&dir.path().join("miharu.db")).unwrap()),
             cache: Cache::new(Box::new(|| Box::new(FakeHost))),
             finder: Finder::new(Box::new(FakeHost)),
             tls: Arc::new(Tls::new(identity, Versions::Tls13).unwrap()),

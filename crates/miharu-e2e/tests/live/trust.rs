@@ -56,6 +56,7 @@ fn a_join_token_works_once_and_over_a_restart() -> Result<()> {
     let server = Certificate { crt: daemon.dir.join("server.crt"), key: daemon.dir.join("server.key") };
     assert_eq!(read["fingerprint"], json!(server.fingerprint()?));
     let second = daemon.miharu(&["-q", "config", "trust", "add", "--name", "desk"])?.trim().to_owned();
+    assert!(daemon.get(METRICS)?.text().contains("\nincus_operations_total 2\n"));
     let listed = daemon.miharu(&["config", "trust", "list-tokens", "--format", "csv"])?;
     assert!(listed.contains(&format!("laptop,{token},")) && listed.contains("desk,"), "{listed}");
     assert!(!daemon.log().contains(read["secret"].as_str().context("secret")?), "the secret is in the log");

@@ -7,9 +7,9 @@ use miharu_store::{Certificate, CertificateType, Change, Expiry, ParsedCertifica
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use time::OffsetDateTime;
 
-use super::super::operations;
 use super::{check_number_of_tokens, checked};
 use crate::app::App;
+use crate::clock::{rfc3339, seconds_now};
 use crate::respond::{Answer, ApiError, created_with, path};
 use crate::secrets;
 
@@ -31,7 +31,7 @@ pub(super) async fn make(app: Arc<App>, body: CertificatesPost) -> Answer {
             body.certificate_type
         )));
     }
-    let now = operations::seconds_now();
+    let now = seconds_now();
     let expires_at = match body.expiry.trim() {
         "" => None,
         text => Some(end(text, now).map_err(|reason| {
@@ -58,7 +58,7 @@ pub(super) async fn make(app: Arc<App>, body: CertificatesPost) -> Answer {
         let entry = Certificate { token: Some(SecretHash::of(&secret)), ..wanted.entry(certificate) };
         app.commit(Change::AddCertificate(entry)).await.map_err(ApiError::internal)?;
         let location = path("certificates", &fingerprint);
-        let expires_at = expires_at.map(operations::rfc3339);
+        let expires_at = expires_at.map(rfc3339);
         created_with(&location, BearerToken { token: secret, fingerprint, expires_at })
     })
     .await

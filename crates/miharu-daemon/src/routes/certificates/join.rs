@@ -11,6 +11,7 @@ use super::super::{operations, server};
 use super::{check_number_of_tokens, checked, not_signed, trust};
 use crate::app::App;
 use crate::auth::ShownCertificate;
+use crate::clock::seconds_now;
 use crate::pem;
 use crate::respond::{Answer, ApiError, accepted, created, path};
 use crate::secrets;
@@ -49,7 +50,7 @@ pub(super) async fn make(app: Arc<App>, body: CertificatesPost) -> Answer {
             description: body.description,
         };
         let wanted = checked(&app, put, None).await?;
-        let created_at = operations::seconds_now();
+        let created_at = seconds_now();
         let expiry = app.store.load().config.settings().remote_token_expiry;
         let expires_at = expiry.map(|span| span.after(created_at).ok_or_else(too_far)).transpose()?;
         let token = JoinToken {
@@ -90,7 +91,7 @@ pub(super) async fn redeem(app: Arc<App>, own: Option<ShownCertificate>, body: C
         let _one_at_a_time = app.changes.lock().await;
         let state = app.store.load();
         let token = Arc::clone(state.join_token(&secret).ok_or_else(no_such_token)?);
-        if token.has_expired(operations::seconds_now()) {
+        if token.has_expired(seconds_now()) {
             tracing::info!(id = token.id, name = token.name, "an expired join token was shown");
             return Err(refused("the token has expired, ask for a new one"));
         }
