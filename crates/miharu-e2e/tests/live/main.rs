@@ -27,3 +27,4 @@ mod prometheus;
 mod real_clients;
 mod rights;
 mod trust;
+mod watching;
