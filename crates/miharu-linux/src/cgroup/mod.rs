@@ -7,6 +7,7 @@ mod ancestors;
 mod directory;
 mod figures;
 mod hierarchies;
+pub mod parse;
 mod v1;
 mod v2;
 
@@ -22,7 +23,7 @@ use directory::{Directory, Reading};
 
 use crate::error::{Error, Result};
 use crate::host::HostFacts;
-use crate::read::{Buffer, fields, number};
+use crate::read::Buffer;
 
 /// Where an instance's cgroups are in each hierarchy, without a leading slash. A hierarchy in which the instance has no
 /// cgroup of its own is left out; an empty path is taken as left out, as no instance is the root cgroup.
@@ -164,18 +165,6 @@ fn unified_place<'a>(hierarchies: &'a Hierarchies, paths: &'a CgroupPaths) -> Op
 
 fn v1_place<'a>(hierarchies: &'a Hierarchies, paths: &'a CgroupPaths, controller: &str) -> Option<Place<'a>> {
     Place::new(hierarchies.v1(controller)?, paths.v1.get(controller)?)
-}
-
-/// A line `key value` of a flat keyed file; the value is absent when it is no number.
-fn pair(line: &[u8]) -> Option<(&[u8], Option<u64>)> {
-    let mut parts = fields(line);
-    Some((parts.next()?, parts.next().and_then(number)))
-}
-
-/// A block device as the kernel writes it, `8:16`.
-fn device_number(field: &[u8]) -> Option<(u32, u32)> {
-    let mut parts = field.splitn(2, |b| *b == b':').map(|part| number(part)?.try_into().ok());
-    Some((parts.next()??, parts.next()??))
 }
 
 /// How many cores a quota of microseconds in each period of microseconds is.

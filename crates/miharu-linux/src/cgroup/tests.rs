@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::parse::device_number;
 use super::*;
 use crate::host::HugePages;
 use crate::roots::Roots;

@@ -1,0 +1,23 @@
+//! The parsers of control files, which take bytes and open nothing: for the readers of this crate, and for who wants to
+//! measure them or to feed them whatever a file could hold.
+
+/// The files of v1 controllers.
+pub use super::v1::parse as v1;
+/// The files of v2 controllers.
+pub use super::v2::parse as v2;
+
+use crate::read::{fields, number};
+
+/// A line `key value` of a flat keyed file; the value is absent when it is no number.
+#[must_use]
+pub fn pair(line: &[u8]) -> Option<(&[u8], Option<u64>)> {
+    let mut parts = fields(line);
+    Some((parts.next()?, parts.next().and_then(number)))
+}
+
+/// A block device as the kernel writes it, `8:16`.
+#[must_use]
+pub fn device_number(field: &[u8]) -> Option<(u32, u32)> {
+    let mut parts = field.splitn(2, |b| *b == b':').map(|part| number(part)?.try_into().ok());
+    Some((parts.next()??, parts.next()??))
+}
