@@ -3,7 +3,6 @@
 
 pub mod parse;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::ancestors::{Ancestors, HugetlbLimits, Level, MemoryBounds, Place, smaller};
@@ -132,7 +131,7 @@ fn read_hugetlb_limits(
 /// Block I/O from the throttle policy's recursive files (kernel 4.16 has them recursive). Until a throttle limit is
 /// set somewhere on the host the policy is off and they hold `Total 0` alone: no device, no figures.
 pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
-    let mut devices = BTreeMap::new();
+    let mut devices = Vec::new();
     let _ = own.parse("blkio.throttle.io_service_bytes_recursive", reading, |text| {
         parse::blkio(text, &mut devices, |io| (&mut io.read_bytes, &mut io.written_bytes));
         Some(())
@@ -141,7 +140,7 @@ pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
         parse::blkio(text, &mut devices, |io| (&mut io.reads, &mut io.writes));
         Some(())
     });
-    devices.into_values().collect()
+    devices
 }
 
 /// Tasks from `pids.current`.

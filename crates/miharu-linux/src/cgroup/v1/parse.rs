@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cgroup::figures::{CpuTime, Io, Limit, Memory, Throttling};
-use crate::cgroup::parse::{device_number, pair};
+use crate::cgroup::parse::{device_entry, device_number, pair};
 use crate::host::CpuList;
 use crate::read::{fields, lines, number, number_file};
 
@@ -104,7 +104,7 @@ pub fn oom_kill(text: &[u8]) -> Option<u64> {
 /// say nothing new.
 pub fn blkio(
     text: &[u8],
-    devices: &mut BTreeMap<(u32, u32), Io>,
+    devices: &mut Vec<Io>,
     fields_of: impl Fn(&mut Io) -> (&mut Option<u64>, &mut Option<u64>),
 ) {
     for line in lines(text) {
@@ -115,7 +115,7 @@ pub fn blkio(
         if !matches!(operation, Some(b"Read" | b"Write")) {
             continue;
         }
-        let io = devices.entry((major, minor)).or_insert_with(|| Io { major, minor, ..Io::default() });
+        let Some(io) = device_entry(devices, (major, minor)) else { continue };
         let (read, written) = fields_of(io);
         match operation {
             Some(b"Read") => *read = Some(value),
@@ -194,9 +194,9 @@ mod tests {
     }
 
     fn bytes(text: &[u8]) -> Vec<Io> {
-        let mut devices = BTreeMap::new();
+        let mut devices = Vec::new();
         blkio(text, &mut devices, |io| (&mut io.read_bytes, &mut io.written_bytes));
-        devices.into_values().collect()
+        devices
     }
 
     #[test]

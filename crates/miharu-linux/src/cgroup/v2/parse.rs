@@ -1,10 +1,8 @@
 //! The texts of v2 control files, from bytes to figures: no file is opened here. Mirrors `v1::parse`.
 
-use std::collections::BTreeMap;
-
 use crate::cgroup::cores;
 use crate::cgroup::figures::{CpuTime, Io, Limit, Memory, Throttling};
-use crate::cgroup::parse::{device_number, pair};
+use crate::cgroup::parse::{device_entry, device_number, pair};
 use crate::read::{fields, lines, number};
 
 /// `cpu.stat`.
@@ -105,7 +103,7 @@ pub fn oom_kill(text: &[u8]) -> Option<u64> {
 /// the last device before them. A device without figures is left out; one that comes twice counts as it stands last.
 #[must_use]
 pub fn io_stat(text: &[u8]) -> Vec<Io> {
-    let mut devices = BTreeMap::new();
+    let mut devices = Vec::new();
     for line in lines(text) {
         let mut device = None;
         for field in fields(line) {
@@ -113,20 +111,22 @@ pub fn io_stat(text: &[u8]) -> Vec<Io> {
                 device = device_number(field);
                 continue;
             };
-            let (Some((major, minor)), (key, Some(value))) = (device, split_value(field, at)) else {
+            let (Some(device), (key, Some(value))) = (device, split_value(field, at)) else {
                 continue;
             };
-            let new = || Io { major, minor, ..Io::default() };
-            match key {
-                b"rbytes" => devices.entry((major, minor)).or_insert_with(new).read_bytes = Some(value),
-                b"rios" => devices.entry((major, minor)).or_insert_with(new).reads = Some(value),
-                b"wbytes" => devices.entry((major, minor)).or_insert_with(new).written_bytes = Some(value),
-                b"wios" => devices.entry((major, minor)).or_insert_with(new).writes = Some(value),
-                _ => {}
+            let wanted: fn(&mut Io) -> &mut Option<u64> = match key {
+                b"rbytes" => |io| &mut io.read_bytes,
+                b"rios" => |io| &mut io.reads,
+                b"wbytes" => |io| &mut io.written_bytes,
+                b"wios" => |io| &mut io.writes,
+                _ => continue,
+            };
+            if let Some(io) = device_entry(&mut devices, device) {
+                *wanted(io) = Some(value);
             }
         }
     }
-    devices.into_values().collect()
+    devices
 }
 
 /// The key and the value of `key=value`, with `=` at `at`.
