@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use crate::Snapshot;
-use crate::families::{FAMILIES, Family, Producer};
+use crate::families::{Family, Producer};
 use crate::figures::InstanceFigures;
 use crate::sample::{Label, Value, escape};
+use crate::selection::FamilySet;
 
 /// The form of an exposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,13 +65,15 @@ pub struct Scope {
     pub projects: Option<BTreeSet<String>>,
     /// Whether the server's own families are written.
     pub server_wide: ServerWide,
+    /// The families that are written at all.
+    pub families: FamilySet,
 }
 
 impl Scope {
     /// Everything.
     #[must_use]
     pub fn all() -> Self {
-        Self { projects: None, server_wide: ServerWide::Included }
+        Self { projects: None, server_wide: ServerWide::Included, families: FamilySet::all() }
     }
 
     fn sees(&self, instance: &InstanceFigures) -> bool {
@@ -84,7 +87,7 @@ pub fn encode(snapshot: &Snapshot, format: Format, prefix: Prefix, scope: &Scope
     let instances: Vec<_> = snapshot.instances.iter().filter(|instance| scope.sees(instance)).collect();
     let labels: Vec<_> = instances.iter().map(|instance| InstanceLabels::new(instance)).collect();
     let mut out = Vec::with_capacity(4096 + instances.len() * 16384);
-    for family in FAMILIES {
+    for family in scope.families.iter() {
         let mut samples = Samples::new(&mut out, family, format, prefix);
         match family.producer {
             Producer::Instance(produce) => {

@@ -59,6 +59,11 @@ impl Family {
         if self.prefixed { format!("{}_{}", prefix.as_str(), self.name) } else { self.name.to_owned() }
     }
 
+    /// The name without the server's prefix.
+    pub(crate) fn bare_name(&self) -> &'static str {
+        self.name
+    }
+
     /// The name that OpenMetrics gives the family: a counter's without `_total`.
     #[must_use]
     pub fn openmetrics_name(&self, prefix: Prefix) -> String {

@@ -92,6 +92,11 @@ impl Figures {
         before - self.rows()
     }
 
+    /// Puts one row in the place of those of single CPUs: the sums over all of them.
+    pub fn sum_cpus(&mut self) {
+        self.cpus = CpuTimes::sum(&self.cpus).into_iter().collect();
+    }
+
     fn rows(&self) -> usize {
         self.cpus.len() + self.disks.len() + self.filesystems.len() + self.interfaces.len()
     }
@@ -160,11 +165,11 @@ impl CpuMode {
     }
 }
 
-/// The time that one CPU spent, a counter for each mode that is known.
+/// The time that one CPU spent, or all together, a counter for each mode that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CpuTimes {
-    /// The CPU's number.
-    pub cpu: u32,
+    /// The CPU's number; nothing for the sum over all CPUs, which has no label `cpu`.
+    pub cpu: Option<u32>,
     /// Time by mode, in the order of [`CpuMode::ALL`].
     times: [Option<Duration>; CpuMode::ALL.len()],
 }
@@ -173,7 +178,22 @@ impl CpuTimes {
     /// A CPU of which nothing is known yet.
     #[must_use]
     pub fn new(cpu: u32) -> Self {
-        Self { cpu, ..Self::default() }
+        Self { cpu: Some(cpu), ..Self::default() }
+    }
+
+    /// What these CPUs spent together, in each mode that is known of one of them. Nothing without a CPU.
+    #[must_use]
+    pub fn sum(rows: &[Self]) -> Option<Self> {
+        if rows.is_empty() {
+            return None;
+        }
+        let mut sum = Self::default();
+        for row in rows {
+            for (slot, time) in sum.times.iter_mut().zip(row.times) {
+                *slot = slot.map_or(time, |so_far| Some(so_far.saturating_add(time.unwrap_or_default())));
+            }
+        }
+        Some(sum)
     }
 
     /// The same with `time` spent in `mode`.

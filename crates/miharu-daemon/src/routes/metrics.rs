@@ -69,5 +69,5 @@ fn scope(collected: &Collected, right: MetricsRight, asked: Option<BTreeSet<Stri
         (MetricsRight::None, _) => (BTreeSet::new(), ServerWide::LeftOut),
     };
     // Only projects with instances make a difference, so that made-up ones do not fill the store of answers.
-    Scope { projects: Some(collected.known_projects(projects.into_iter())), server_wide }
+    Scope { projects: Some(collected.known_projects(projects.into_iter())), server_wide, ..Scope::all() }
 }
