@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent lint clean
+.PHONY: demo demo-stop test agent lint bench-micro clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -20,6 +20,12 @@ agent:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Every parser and the encoder alone, in time and in instructions. Fails where one takes 5 % more instructions than
+# docs/performance/instructions.json says; `cargo run --release -p miharu-bench -- --bless` writes that file. Wants valgrind.
+bench-micro:
+	cargo bench -q --locked -p miharu-bench --bench micro -- --quiet
+	cargo run -q --release --locked -p miharu-bench
 
 clean: demo-stop
 	cargo clean
