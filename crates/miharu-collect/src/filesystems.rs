@@ -28,6 +28,23 @@ pub(crate) struct Found {
     chosen: Vec<(FileSystem, Vec<Sharing>)>,
 }
 
+impl Found {
+    /// Keeps the mounts of which `keeps` is true for the mount point and for each name of what is mounted: the instance's
+    /// own word, and the host's, which is the one that is served of a shared file system.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&str, &str) -> bool) {
+        for (file_system, sharing) in &mut self.chosen {
+            let mounts = std::mem::take(&mut file_system.mounts).into_iter().zip(std::mem::take(sharing));
+            let kept = mounts.filter(|(mount, sharing)| {
+                let mountpoint = mount.mountpoint.to_string_lossy();
+                keeps(&mountpoint, &mount.source)
+                    && shared_on(sharing).is_none_or(|on| keeps(&mountpoint, &on.device))
+            });
+            (file_system.mounts, *sharing) = kept.unzip();
+        }
+        self.chosen.retain(|(file_system, _)| !file_system.mounts.is_empty());
+    }
+}
+
 /// The file systems of one instance with their sizes.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
@@ -196,6 +213,27 @@ mod tests {
             }
         }
         rows
+    }
+
+    #[test]
+    fn excluded_mounts_are_not_asked() {
+        let text = "1 0 254:0 /c2 / rw - ext4 rootfs rw\n\
+                    2 1 7:9 / /a rw - xfs /dev/loop9 rw\n3 1 7:9 /x /bb rw - xfs /dev/loop9 rw\n";
+        let (_, mut found) = instance(10, "c2", text);
+        let mountpoints = |found: &Found| -> Vec<Vec<String>> {
+            let of = |(one, sharing): &(FileSystem, Vec<Sharing>)| {
+                assert_eq!(one.mounts.len(), sharing.len());
+                one.mounts.iter().map(|mount| mount.mountpoint.display().to_string()).collect()
+            };
+            found.chosen.iter().map(of).collect()
+        };
+        assert_eq!(mountpoints(&found), [vec!["/"], vec!["/a", "/bb"]]);
+        found.retain(|mountpoint, _| mountpoint != "/a");
+        assert_eq!(mountpoints(&found), [["/"], ["/bb"]], "the same disk elsewhere is not excluded");
+        found.retain(|_, source| source != "/dev/loop9");
+        assert_eq!(mountpoints(&found), [["/"]]);
+        found.retain(|_, source| source != "/dev/vda");
+        assert_eq!(mountpoints(&found).len(), 0, "the host's word for what is shared counts, too");
     }
 
     const DISK: &str = "1 0 7:1 / / rw - ext4 /dev/loop1 rw\n2 1 7:9 / /d rw - xfs /dev/loop9 rw\n";

@@ -6,6 +6,8 @@
 
 mod cgroups;
 mod container;
+mod cpu_sums;
+mod devices;
 mod filesystems;
 mod hung;
 mod jobs;
@@ -18,9 +20,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use miharu_instances::{Incarnation, Instance};
-use miharu_metrics::InstanceFigures;
 use miharu_metrics::server::Process;
+use miharu_metrics::{InstanceFigures, Wanted};
 
+pub use devices::Excluded;
 pub use filesystems::SharedFilesystems;
 pub use miharu_linux::Roots;
 pub use miharu_linux::block::Layers;
@@ -37,6 +40,7 @@ pub mod host {
     pub use miharu_linux::socket::{Listener, listener};
 }
 
+use cpu_sums::CpuSums;
 use hung::Hung;
 use jobs::Runner;
 use miharu_linux::statfs::Pool;
@@ -46,8 +50,14 @@ use vm::Guests;
 const STATFS_THREADS: usize = 2;
 
 /// What the server keys say about a collection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// The parts of the figures that somebody wants.
+    pub wanted: Wanted,
+    /// Devices that are left out.
+    pub excluded: Excluded,
+    /// Whether CPU time is told of each CPU.
+    pub cpus: Cpus,
     /// Whether file systems are reported that an instance only has a directory on.
     pub shared_filesystems: SharedFilesystems,
     /// Whether file systems are asked that a process or another machine answers for.
@@ -67,6 +77,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            wanted: Wanted::default(),
+            excluded: Excluded::default(),
+            cpus: Cpus::default(),
             shared_filesystems: SharedFilesystems::default(),
             remote_filesystems: RemoteFilesystems::default(),
             disk_layers: Layers::default(),
@@ -76,6 +89,25 @@ impl Default for Options {
             balloon_interval: Duration::ZERO,
         }
     }
+}
+
+impl Options {
+    /// Whether a collection under these options tells all that one under `other` would, and nothing of it otherwise.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let Self { wanted, .. } = self;
+        wanted.covers(other.wanted) && *self == Self { wanted: *wanted, ..other.clone() }
+    }
+}
+
+/// How CPU time is told (`metrics.per_cpu`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cpus {
+    /// Of each CPU.
+    #[default]
+    Each,
+    /// Of all together.
+    Together,
 }
 
 /// What a collection found.
@@ -117,6 +149,7 @@ pub struct Collector {
     statfs: Pool,
     hung: Hung<Incarnation>,
     guests: Guests,
+    cpu_sums: CpuSums,
     clock: fn() -> SystemTime,
 }
 
@@ -132,7 +165,15 @@ impl Collector {
     pub fn with_clock(roots: Roots, clock: fn() -> SystemTime) -> Self {
         let statfs = Pool::new(roots.clone(), STATFS_THREADS);
         let guests = Guests::new(roots.clone());
-        Self { roots, runner: Runner::default(), statfs, hung: Hung::default(), guests, clock }
+        Self {
+            roots,
+            runner: Runner::default(),
+            statfs,
+            hung: Hung::default(),
+            guests,
+            cpu_sums: CpuSums::default(),
+            clock,
+        }
     }
 
     /// Collects the figures of `instances`. It comes back after `options.collect_timeout` at the latest; an instance that

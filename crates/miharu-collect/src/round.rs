@@ -18,7 +18,7 @@ use crate::hung::Reading;
 use crate::jobs::{Limits, Outcome};
 use crate::own_process::start_time;
 use crate::vm::{self, Age};
-use crate::{Collection, Collector, Guest, Options, Warning, filesystems, own_process};
+use crate::{Collection, Collector, Cpus, Guest, Options, Warning, filesystems, own_process};
 
 /// An instance and what was read of it.
 type Row = (Arc<Instance>, Raw);
@@ -42,6 +42,9 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
     });
     rows.append(&mut round.read_machines(asking, &host));
     report_each_network_once(&mut rows);
+    for (_, raw) in &mut rows {
+        options.excluded.leave_out(&mut raw.figures, &mut raw.found);
+    }
     round.add_filesystems(&mut rows);
     let now = started.duration_since(UNIX_EPOCH).map(|time| time.as_secs_f64()).ok();
     let source = match host.hierarchies.as_ref().map(Hierarchies::version) {
@@ -56,6 +59,9 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
                 format!("{left_out} of its devices or mounts are called as others; they are left out");
             round.warn(instance, message);
         }
+    }
+    if options.cpus == Cpus::Together {
+        sum_cpus(collector, &mut rows);
     }
     let instances = rows.into_iter().map(|(instance, raw)| to_metrics(&instance, raw, source, now)).collect();
     let mut warnings = round.warnings;
@@ -340,6 +346,20 @@ fn report_each_network_once(rows: &mut [Row]) {
         let owner = raw.network.and_then(|network| owners.get(&network));
         if owner.is_some_and(|owner| *owner != age(instance)) {
             raw.figures.interfaces.clear();
+        }
+    }
+}
+
+/// A container's kernel tells every CPU for as long as it runs, a guest those that are online.
+fn sum_cpus(collector: &Collector, rows: &mut [Row]) {
+    let sums = &collector.cpu_sums;
+    let there: HashSet<Incarnation> = rows.iter().map(|(instance, _)| instance.incarnation).collect();
+    sums.retain(|machine| there.contains(machine));
+    for (instance, raw) in rows {
+        if instance.vm.is_some() {
+            sums.sum(instance.incarnation, &mut raw.figures);
+        } else {
+            raw.figures.sum_cpus();
         }
     }
 }

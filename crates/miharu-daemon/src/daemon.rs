@@ -18,6 +18,7 @@ use crate::args::Args;
 use crate::cache::{Cache, Source};
 use crate::listen::{Listeners, PortHolder, UnixListener};
 use crate::machine::Machine;
+use crate::plan::Plans;
 use crate::requests::Requests;
 use crate::routes;
 use crate::source::{Finder, Host, Own};
@@ -129,6 +130,7 @@ fn app(dir: &Path, roots: &Roots) -> anyhow::Result<(Arc<App>, Warnings)> {
         machine,
         roots: roots.clone(),
         requests,
+        plans: Plans::default(),
         listeners: std::sync::OnceLock::new(),
         changes: tokio::sync::Mutex::default(),
     };

@@ -11,6 +11,7 @@ mod logging;
 mod machine;
 mod negotiate;
 mod pem;
+mod plan;
 mod requests;
 mod respond;
 mod routes;

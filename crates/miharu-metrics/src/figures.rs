@@ -108,7 +108,7 @@ fn unique<T, K: Ord>(rows: &mut Vec<T>, key: impl Fn(&T) -> K) {
 }
 
 /// What CPU time was spent on: the values of the label `mode`. They never overlap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CpuMode {
     /// User code, guest time included.
     User,

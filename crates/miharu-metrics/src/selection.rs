@@ -116,7 +116,7 @@ impl Wanted {
     /// Every part.
     #[must_use]
     pub fn all() -> Self {
-        Self(u32::MAX)
+        Self(PARTS.iter().fold(0, |set, (_, part)| set | bit(*part)))
     }
 
     /// What has to be read for these families.
@@ -181,6 +181,7 @@ mod tests {
         assert!(by("memory_peak").has(Part::Memory) && !by("memory_").has(Part::MemoryPeak));
         assert!(Wanted::all().covers(by("disk_")) && !by("disk_").covers(Wanted::all()));
         assert!(by("disk_").covers(by("disk_")));
+        assert_eq!(Wanted::by(FamilySet::all()), Wanted::all());
     }
 
     #[test]

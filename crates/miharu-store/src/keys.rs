@@ -1,6 +1,7 @@
 //! The one list of server keys: what they are called, what they take, what holds when they are unset.
 
 use crate::address::ListenAddress;
+use crate::globs::{DeviceGlobs, Globs, tidy};
 
 /// A server key.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,10 @@ pub enum Kind {
     Seconds(u64, u64),
     /// One of these words.
     OneOf(&'static [&'static str]),
+    /// Patterns with commas between them, see [`Globs`].
+    Globs,
+    /// Patterns of devices with commas between them, see [`DeviceGlobs`].
+    DeviceGlobs,
 }
 
 /// The default port of `core.https_address`.
@@ -85,16 +90,34 @@ pub const KEYS: &[Key] = &[
         description: "How long one collection of all instances may take",
     },
     Key {
+        name: "metrics.devices.exclude",
+        kind: Kind::DeviceGlobs,
+        default: "",
+        description: "Patterns of disks, network interfaces and file systems that are left out (veth*,disk:loop*,filesystem:/run*)",
+    },
+    Key {
         name: "metrics.disk_layers",
         kind: Kind::OneOf(&["one", "all"]),
         default: "one",
         description: "Whether a stack of block devices counts once (one) or with every layer, as in Incus (all)",
     },
     Key {
+        name: "metrics.families.exclude",
+        kind: Kind::Globs,
+        default: "",
+        description: "Patterns of metric names that are not served (pressure_*,process_*)",
+    },
+    Key {
         name: "metrics.instance_timeout",
         kind: Kind::Seconds(100, 300_000),
         default: "2",
         description: "How long the figures of one instance may take",
+    },
+    Key {
+        name: "metrics.per_cpu",
+        kind: Kind::Bool,
+        default: "true",
+        description: "Whether CPU time is served for each CPU; false serves the sum over all of them",
     },
     Key {
         name: "metrics.prefix",
@@ -147,9 +170,17 @@ impl Key {
                 None => Err("invalid duration, expected seconds such as 4, 0.5 or 500ms".to_owned()),
             },
             Kind::OneOf(words) if words.contains(&value) => Ok(value.to_owned()),
+            Kind::Globs => Globs::parse(value).and_then(|_| listed(value)),
+            Kind::DeviceGlobs => DeviceGlobs::parse(value).and_then(|_| listed(value)),
             Kind::OneOf(words) => Err(format!("must be one of {}", words.join(", "))),
         }
     }
+}
+
+/// The form in which a list is kept; a value that is not empty is to name something.
+fn listed(value: &str) -> Result<String, String> {
+    let list = tidy(value);
+    if list.is_empty() { Err("there is no pattern between the commas".to_owned()) } else { Ok(list) }
 }
 
 fn seconds(milliseconds: u64) -> String {
@@ -223,6 +254,17 @@ mod tests {
         for text in ["", "s", "-1", "1h", "1.", ".5", "1e3", "nan", "99999999999"] {
             assert_eq!(parse_milliseconds(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn lists_of_patterns_are_checked_and_kept_tidy() {
+        let families = find("metrics.families.exclude").unwrap();
+        assert_eq!(families.normalise("pressure_* , process_*,"), Ok("pressure_*,process_*".to_owned()));
+        assert!(families.normalise("a,[b").unwrap_err().starts_with("'[b': "));
+        assert_eq!(families.normalise(","), Err("there is no pattern between the commas".to_owned()));
+        let devices = find("metrics.devices.exclude").unwrap();
+        assert_eq!(devices.normalise("lo,disk:loop*"), Ok("lo,disk:loop*".to_owned()));
+        assert!(devices.normalise("lop:x").unwrap_err().contains("only disk, network and filesystem"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod address;
 pub mod certificate;
 pub mod config;
 mod database;
+pub mod globs;
 pub mod keys;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use arc_swap::ArcSwap;
 pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError, CertificateType, ParsedCertificate, fingerprint};
 pub use config::{Config, ConfigError, Settings};
+pub use globs::{DeviceGlobs, Globs};
 pub use keys::{KEYS, Key, Kind};
 
 /// Everything that is stored, as of one revision.

@@ -13,6 +13,7 @@ use miharu_store::{Change, Config, Settings};
 
 use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::{Caller, FullAccess, ShownCertificate};
+use crate::plan::check_families;
 use crate::respond::{Answer, ApiError, Json, Parameters, check_match, done, ok, ok_tagged, tag};
 use crate::tls::Versions;
 
@@ -106,6 +107,7 @@ async fn change(app: Arc<App>, headers: HeaderMap, body: ServerPut, compose: Com
         if after == before {
             return Ok(());
         }
+        check(&before, &after)?;
         // In force first, stored then: what cannot be put in force is not kept.
         put_in_force(&app, &before, &after).await?;
         if let Err(error) = app.commit(Change::Config(after)).await {
@@ -116,6 +118,17 @@ async fn change(app: Arc<App>, headers: HeaderMap, body: ServerPut, compose: Com
     })
     .await?;
     done()
+}
+
+/// Checks what the store cannot know. A value that was set before is not asked again.
+fn check(before: &Config, after: &Config) -> Result<(), ApiError> {
+    const FAMILIES: &str = "metrics.families.exclude";
+    if before.get(FAMILIES) == after.get(FAMILIES) {
+        return Ok(());
+    }
+    check_families(&after.settings().excluded_families).map_err(|reason| {
+        ApiError::bad_request(format!("cannot set '{FAMILIES}' to '{}': {reason}", after.get(FAMILIES)))
+    })
 }
 
 /// Values as texts. Clients that know a key's type send it as JSON knows it.

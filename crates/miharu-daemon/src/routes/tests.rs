@@ -18,6 +18,7 @@ use super::*;
 use crate::cache::{Cache, Found, Gathered, Source};
 use crate::listen::{Entrance, Peer, PeerCertificate};
 use crate::machine::Machine;
+use crate::plan::Plans;
 use crate::source::{Finder, Scan};
 use crate::tls::{Identity, Tls, Versions};
 
@@ -83,6 +84,7 @@ impl Bench {
             machine: Machine::default(),
             roots: Roots::at(dir.path()),
             requests: Arc::default(),
+            plans: Plans::default(),
             listeners: OnceLock::new(),
             changes: tokio::sync::Mutex::default(),
         };
