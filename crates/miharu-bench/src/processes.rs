@@ -1,6 +1,7 @@
 //! The files of processes, mounts among them.
 
 use std::ffi::OsStr;
+use std::hint::black_box;
 
 use anyhow::Result;
 use miharu_linux::mounts::{self, HostMounts, RemoteFilesystems};
@@ -18,7 +19,8 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     let stat = of("stat")?;
     let status = of("status")?;
     let cgroup = of("cgroup")?;
-    let host = HostMounts::parse(host_with_volumes().as_bytes());
+    let volumes = host_with_volumes();
+    let host = HostMounts::parse(volumes.as_bytes());
     let mounted = of("mountinfo")?;
     let chosen = mounts::select(&mounts::parse(&mounted, mounts::MAX_MOUNTS), RemoteFilesystems::Skip);
     let mountinfo = mounted.clone();
@@ -27,13 +29,13 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
         Case::new("stat of a process", move || process::parse_stat(&stat)),
         Case::new("status of a process", move || process::parse_status(&status)),
         Case::new("cgroup of a process", move || process::parse_memberships(&cgroup)),
-        Case::new("mountinfo, parsed", move || mounts::parse(&mountinfo, mounts::MAX_MOUNTS)),
+        Case::new("mountinfo, parsed", move || {
+            black_box(mounts::parse(&mountinfo, mounts::MAX_MOUNTS)).len()
+        }),
         Case::new("mountinfo, parsed and chosen from", move || {
             mounts::select(&mounts::parse(&mounted, mounts::MAX_MOUNTS), RemoteFilesystems::Skip)
         }),
-        Case::new("mountinfo of a host with 500 volumes", || {
-            HostMounts::parse(host_with_volumes().as_bytes())
-        }),
+        Case::new("mountinfo of a host with 500 volumes", move || HostMounts::parse(volumes.as_bytes())),
         Case::new("whose the file systems are", move || {
             let mounts = chosen.iter().flat_map(|file_system| &file_system.mounts);
             mounts.map(|mount| host.sharing(mount, OsStr::new("c7"))).collect::<Vec<_>>()

@@ -251,10 +251,12 @@ mod tests {
         Whose::Process { pid, start_ticks: stat.starttime }
     }
 
-    fn own_mounts() -> Vec<Mount> {
+    /// The file systems of this process.
+    fn own_chosen() -> Vec<FileSystem> {
         let mut buffer = Buffer::new();
         let own = ProcDir::open(&Roots::default(), std::process::id()).unwrap();
-        parse(own.read(&mut buffer, "mountinfo").unwrap(), MAX_MOUNTS)
+        let text = own.read(&mut buffer, "mountinfo").unwrap();
+        select(&parse(text, MAX_MOUNTS), RemoteFilesystems::Ask)
     }
 
     fn soon() -> Instant {
@@ -263,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_root_of_this_process_as_statvfs_shows_it() {
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
+        let chosen = own_chosen();
         let pool = Pool::new(Roots::default(), 2);
         let requests = vec![Request::new(own(), chosen.first().unwrap()); 40];
         let answers = pool.ask(requests, soon());
@@ -291,14 +293,14 @@ mod tests {
         let root = &select(&mounts, RemoteFilesystems::Skip).remove(0).mounts[0];
         let answers = Pool::new(Roots::default(), 1).ask(vec![Request::host(root)], soon());
         // Without any right to look at process 1, a mount namespace of its own hides its sizes.
-        if own_mounts().iter().any(|mount| mount.id == root.id) {
+        if own_chosen()[0].mounts[0].id == root.id {
             assert!(answers[0].answer().is_some());
         }
     }
 
     #[test]
     fn a_reused_pid_and_another_mount_are_not_asked() {
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
+        let chosen = own_chosen();
         let pool = Pool::new(Roots::default(), 1);
         let Whose::Process { pid, start_ticks } = own() else { panic!("a process") };
         let reused = Whose::Process { pid, start_ticks: start_ticks + 1 };
@@ -318,7 +320,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let pool = Pool::new(Roots::default(), 1);
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
+        let chosen = own_chosen();
         assert!(pool.ask(vec![Request::new(own(), &chosen[0])], soon())[0].answer().is_some());
         drop(listener);
         // The thread lives on; were the socket in its table, the port would still answer.
