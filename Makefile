@@ -12,6 +12,10 @@ demo-stop:
 test:
 	@scripts/test.sh
 
+# What a scrape costs on 10 to 500 real containers, beside the floor and beside what others use; docs/performance.md gets the tables.
+bench:
+	@scripts/bench.sh
+
 # The guest agent as it is installed in virtual machines: one static program, target/x86_64-unknown-linux-gnu/release/miharu-agent.
 agent:
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --locked -p miharu-agent --target x86_64-unknown-linux-gnu

@@ -79,8 +79,13 @@ impl Scraper {
             .with_custom_certificate_verifier(Arc::new(pinned))
             .with_client_auth_cert(vec![certificate], key)?;
         let name = ServerName::try_from("localhost")?;
-        let connection = ClientConnection::new(Arc::new(config), name)?;
-        Ok(Self::over(Box::new(StreamOwned::new(connection, connect(address)?))))
+        let mut connection = ClientConnection::new(Arc::new(config), name)?;
+        let mut stream = connect(address)?;
+        // Now and not with the first request: a server does not wait for long.
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream).context("TLS")?;
+        }
+        Ok(Self::over(Box::new(StreamOwned::new(connection, stream))))
     }
 
     fn over(stream: Box<dyn Stream>) -> Self {

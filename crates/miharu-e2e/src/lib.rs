@@ -7,8 +7,10 @@
 
 pub mod cgroup;
 pub mod exposition;
+pub mod fleet;
 pub mod guest;
 pub mod initramfs;
+pub mod interrupt;
 pub mod keepalive;
 pub mod libvirt;
 pub mod loopdev;
