@@ -11,6 +11,7 @@ mod devices;
 mod filesystems;
 mod hung;
 mod jobs;
+mod kept;
 mod own_process;
 mod round;
 mod vm;
@@ -43,6 +44,9 @@ pub mod host {
 use cpu_sums::CpuSums;
 use hung::Hung;
 use jobs::Runner;
+use kept::{Instances, LastHostMounts};
+use miharu_linux::kept::Budget;
+use miharu_linux::networks::Networks;
 use miharu_linux::statfs::Pool;
 use vm::Guests;
 
@@ -70,6 +74,8 @@ pub struct Options {
     pub collect_timeout: Duration,
     /// How long after the start of a virtual machine its guest is waited for before host figures are served.
     pub agent_grace: Duration,
+    /// How many files of instances may be kept open between collections.
+    pub kept_files: usize,
     /// How often a guest's balloon driver is told to report the guest's memory, where nobody told it yet; zero for never.
     pub balloon_interval: Duration,
 }
@@ -86,6 +92,7 @@ impl Default for Options {
             instance_timeout: Duration::from_secs(2),
             collect_timeout: Duration::from_secs(4),
             agent_grace: Duration::from_secs(120),
+            kept_files: 16384,
             balloon_interval: Duration::ZERO,
         }
     }
@@ -150,6 +157,10 @@ pub struct Collector {
     hung: Hung<Incarnation>,
     guests: Guests,
     cpu_sums: CpuSums,
+    budget: Budget,
+    kept: Instances,
+    networks: Arc<Networks>,
+    host_mounts: LastHostMounts,
     clock: fn() -> SystemTime,
 }
 
@@ -165,6 +176,8 @@ impl Collector {
     pub fn with_clock(roots: Roots, clock: fn() -> SystemTime) -> Self {
         let statfs = Pool::new(roots.clone(), STATFS_THREADS);
         let guests = Guests::new(roots.clone());
+        let budget = Budget::default();
+        let networks = Arc::new(Networks::new(roots.clone(), budget.clone()));
         Self {
             roots,
             runner: Runner::default(),
@@ -172,6 +185,10 @@ impl Collector {
             hung: Hung::default(),
             guests,
             cpu_sums: CpuSums::default(),
+            kept: Instances::new(budget.clone()),
+            budget,
+            networks,
+            host_mounts: LastHostMounts::default(),
             clock,
         }
     }
@@ -180,6 +197,27 @@ impl Collector {
     /// vanished is left out, one that could not be read in time is there with nothing but its failure.
     #[must_use]
     pub fn collect(&self, instances: &[Arc<Instance>], options: &Options) -> Collection {
+        self.budget.set_limit(options.kept_files.min(spare_descriptors(instances.len())));
+        if self.budget.used() > self.budget.limit() {
+            // What is over the new limit is closed with the rest, and as much as fits is opened again.
+            self.kept.clear();
+        }
         round::collect(self, instances, options)
     }
+}
+
+/// Descriptors for connections and everything else that comes and goes.
+const RESERVE: usize = 2048;
+
+/// Descriptors that an instance takes whether or not its files are kept: its process' directory and pidfd, of each that looks
+/// for instances, and the connections to a guest.
+const OF_AN_INSTANCE: usize = 6;
+
+/// How many of the process' descriptors may hold kept files, in steps, so that one instance more does not close them all.
+fn spare_descriptors(instances: usize) -> usize {
+    const STEP: usize = 1024;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let taken = instances.saturating_mul(OF_AN_INSTANCE).saturating_add(RESERVE);
+    limit.saturating_sub(taken) / STEP * STEP
 }

@@ -74,6 +74,7 @@ fn options(settings: &Settings) -> Options {
         instance_timeout: settings.instance_timeout,
         collect_timeout: settings.collect_timeout,
         agent_grace: settings.agent_grace,
+        kept_files: settings.kept_files,
         balloon_interval: settings.balloon_interval,
     }
 }

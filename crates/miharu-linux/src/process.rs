@@ -68,6 +68,16 @@ impl ProcDir {
         buffer.read_at(self.dir.as_fd(), Path::new(name), || self.path.join(name))
     }
 
+    /// Opens one file of the process, to be read later or again and again.
+    ///
+    /// # Errors
+    /// As [`ProcDir::read`].
+    pub(crate) fn open_file(&self, name: &str) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        rustix::fs::openat(self.dir.as_fd(), name, flags, Mode::empty())
+            .map_err(|e| Error::io(&self.path.join(name), e.into()))
+    }
+
     /// `stat`: parent, start time, processor time.
     ///
     /// # Errors

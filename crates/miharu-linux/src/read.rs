@@ -53,12 +53,42 @@ impl Buffer {
         Ok(&self.bytes)
     }
 
+    /// Reads an open file anew from its beginning, as far as `ends` says, without an error's path, which only the caller
+    /// knows.
+    ///
+    /// # Errors
+    /// What the kernel says (ENODEV for a control file of a cgroup that is gone), and EFBIG past [`LIMIT`].
+    pub(crate) fn reread(&mut self, file: BorrowedFd<'_>, ends: Ends) -> std::result::Result<&[u8], Errno> {
+        self.bytes.clear();
+        loop {
+            self.make_room();
+            let room = self.bytes.capacity() - self.bytes.len();
+            let at = self.bytes.len() as u64;
+            match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut self.bytes), at) {
+                Ok(0) => return Ok(&self.bytes),
+                Ok(_) if self.bytes.len() > LIMIT => return Err(Errno::FBIG),
+                Ok(read) if ends.after(read, room) => return Ok(&self.bytes),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// What was read last.
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn make_room(&mut self) {
+        if self.bytes.capacity() - self.bytes.len() < 4096 {
+            self.bytes.reserve(self.bytes.len().max(16 << 10));
+        }
+    }
+
     fn fill(&mut self, file: &OwnedFd) -> std::result::Result<(), Errno> {
         self.bytes.clear();
         loop {
-            if self.bytes.capacity() - self.bytes.len() < 4096 {
-                self.bytes.reserve(self.bytes.len().max(16 << 10));
-            }
+            self.make_room();
             let spare = rustix::buffer::spare_capacity(&mut self.bytes);
             match rustix::io::read(file.as_fd(), spare) {
                 Ok(0) => return Ok(()),
@@ -66,6 +96,33 @@ impl Buffer {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(e) => return Err(e),
             }
+        }
+    }
+}
+
+/// How the end of a file is known without one more call that reads nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// The kernel writes the file in one piece (`single_open`, every control file of a cgroup that is read here), so a
+    /// read that leaves room was the last.
+    InOnePiece,
+    /// The kernel writes line by line and hands out what fills at most a page (`seq_file`), so a read that leaves room for
+    /// one more line in a page was the last.
+    InLines {
+        /// The longest line that the kernel could write, bytes.
+        longest: usize,
+    },
+}
+
+/// The smallest page of any machine.
+const PAGE: usize = 4096;
+
+impl Ends {
+    /// Whether a read of `read` bytes, where there was room for `room`, was the last.
+    fn after(self, read: usize, room: usize) -> bool {
+        match self {
+            Self::InOnePiece => read < room,
+            Self::InLines { longest } => read.saturating_add(longest) < room.min(PAGE),
         }
     }
 }

@@ -26,6 +26,8 @@ pub enum Kind {
     /// Seconds, whole or with a fraction (`8`, `0.5`), or with a unit (`500ms`, `4s`, `1m`), within these bounds in
     /// milliseconds.
     Seconds(u64, u64),
+    /// A whole number between these two.
+    Count(u64, u64),
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// Patterns with commas between them, see [`Globs`].
@@ -76,6 +78,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Seconds(0, 3_600_000),
         default: "0",
         description: "How often guests without an agent of miharu's are told to report their memory; 0 leaves that as it is",
+    },
+    Key {
+        name: "instances.kept_files",
+        kind: Kind::Count(0, 1_000_000),
+        default: "16384",
+        description: "How many control files of instances are kept open between scrapes, at most",
     },
     Key {
         name: "metrics.cache_seconds",
@@ -168,6 +176,10 @@ impl Key {
                 Some(ms) if (low..=high).contains(&ms) => Ok(value.to_owned()),
                 Some(_) => Err(format!("must be between {} and {} seconds", seconds(low), seconds(high))),
                 None => Err("invalid duration, expected seconds such as 4, 0.5 or 500ms".to_owned()),
+            },
+            Kind::Count(least, most) => match value.parse::<u64>() {
+                Ok(count) if (least..=most).contains(&count) => Ok(count.to_string()),
+                _ => Err(format!("must be a whole number from {least} to {most}")),
             },
             Kind::OneOf(words) if words.contains(&value) => Ok(value.to_owned()),
             Kind::Globs => Globs::parse(value).and_then(|_| listed(value)),

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use ancestors::Ancestors;
+pub use directory::Kept;
 pub use figures::{CpuTime, Figures, Io, Limit, Memory, Pressure, Throttling};
 pub use hierarchies::{Hierarchies, Version};
 
@@ -56,12 +57,13 @@ pub fn read(
     paths: &CgroupPaths,
     host: &HostFacts,
     ancestors: &mut Ancestors,
+    kept: &mut Kept,
     buffer: &mut Buffer,
 ) -> Result<Figures> {
     let mut reading = Reading::new(buffer);
     let mut figures = Figures::default();
-    read_unified(hierarchies, paths, host, ancestors, &mut reading, &mut figures)?;
-    read_v1(hierarchies, paths, host, ancestors, &mut reading, &mut figures)?;
+    read_unified(hierarchies, paths, host, ancestors, kept, &mut reading, &mut figures)?;
+    read_v1(hierarchies, paths, host, ancestors, kept, &mut reading, &mut figures)?;
     figures.problems = reading.problems;
     Ok(figures)
 }
@@ -72,11 +74,12 @@ fn read_unified(
     paths: &CgroupPaths,
     host: &HostFacts,
     ancestors: &mut Ancestors,
+    kept: &mut Kept,
     reading: &mut Reading<'_>,
     figures: &mut Figures,
 ) -> Result<()> {
     let has = |controller: &str| hierarchies.v1(controller).is_none();
-    visit(unified_place(hierarchies, paths), reading, |own, place, reading| {
+    visit(unified_place(hierarchies, paths), kept, reading, |own, place, reading| {
         // Every cgroup has CPU times, also where v1 has the controller but no cgroup for this instance.
         if v1_place(hierarchies, paths, "cpuacct").is_none() || has("cpu") {
             v2::cpu(own, reading, figures);
@@ -111,43 +114,45 @@ fn read_v1(
     paths: &CgroupPaths,
     host: &HostFacts,
     ancestors: &mut Ancestors,
+    kept: &mut Kept,
     reading: &mut Reading<'_>,
     figures: &mut Figures,
 ) -> Result<()> {
     let at = |controller| v1_place(hierarchies, paths, controller);
-    visit(at("cpuacct"), reading, |own, _, reading| {
+    visit(at("cpuacct"), kept, reading, |own, _, reading| {
         figures.cpu_times = v1::cpu_times(own, host, reading);
     })?;
-    visit(at("cpu"), reading, |own, place, reading| {
+    visit(at("cpu"), kept, reading, |own, place, reading| {
         figures.throttling = v1::throttling(own, reading);
         figures.limit_cores = v1::bandwidth(own, place, reading, ancestors);
     })?;
-    visit(at("cpuset"), reading, |own, place, reading| {
+    visit(at("cpuset"), kept, reading, |own, place, reading| {
         figures.cpus_effective = v1::cpus_effective(own, place, reading, ancestors);
     })?;
-    visit(at("memory"), reading, |own, place, reading| {
+    visit(at("memory"), kept, reading, |own, place, reading| {
         let (memory, bounds) = v1::memory(own, place, reading, ancestors);
         let hugetlb = (figures.memory.hugetlb_total, figures.memory.hugetlb_free);
         figures.memory = memory.within(bounds, host);
         (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = hugetlb;
     })?;
-    visit(at("hugetlb"), reading, |own, place, reading| {
+    visit(at("hugetlb"), kept, reading, |own, place, reading| {
         let (total, free) = v1::hugetlb(own, place, host, reading, ancestors);
         (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = (total, free);
     })?;
-    visit(at("blkio"), reading, |own, _, reading| figures.io = v1::io(own, reading))?;
-    visit(at("pids"), reading, |own, _, reading| figures.tasks = v1::tasks(own, reading))
+    visit(at("blkio"), kept, reading, |own, _, reading| figures.io = v1::io(own, reading))?;
+    visit(at("pids"), kept, reading, |own, _, reading| figures.tasks = v1::tasks(own, reading))
 }
 
 /// Opens the cgroup, lets `read` read it, and makes sure that it was there all the time. Nothing happens where there is no
 /// place; a cgroup that one may not enter is a problem like a file that one may not read.
 fn visit(
     place: Option<Place<'_>>,
+    kept: &mut Kept,
     reading: &mut Reading<'_>,
-    read: impl FnOnce(&mut Directory, Place<'_>, &mut Reading<'_>),
+    read: impl FnOnce(&mut Directory<'_>, Place<'_>, &mut Reading<'_>),
 ) -> Result<()> {
     let Some(place) = place else { return Ok(()) };
-    let mut own = match Directory::open(place.directory()) {
+    let mut own = match kept.open(place) {
         Ok(own) => own,
         Err(gone @ Error::Gone(_)) => return Err(gone),
         Err(problem) => {

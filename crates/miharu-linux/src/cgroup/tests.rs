@@ -14,6 +14,7 @@ struct Tree {
     base: tempfile::TempDir,
     host: HostFacts,
     ancestors: Ancestors,
+    kept: Kept,
 }
 
 impl Tree {
@@ -25,7 +26,12 @@ impl Tree {
             huge_pages: vec![HugePages { page_size: 2 * MIB, pages: 64 }],
             ..HostFacts::default()
         };
-        let tree = Self { base: tempfile::tempdir().unwrap(), host, ancestors: Ancestors::default() };
+        let tree = Self {
+            base: tempfile::tempdir().unwrap(),
+            host,
+            ancestors: Ancestors::default(),
+            kept: Kept::default(),
+        };
         for (cgroup, files) in cgroups {
             tree.put(cgroup, "cgroup.procs", "");
             files.iter().for_each(|(name, text)| tree.put(cgroup, name, text));
@@ -41,7 +47,7 @@ impl Tree {
 
     fn read(&mut self, paths: &CgroupPaths) -> Result<Figures> {
         let hierarchies = Hierarchies::find(&Roots::at(self.base.path())).unwrap();
-        read(&hierarchies, paths, &self.host, &mut self.ancestors, &mut Buffer::new())
+        read(&hierarchies, paths, &self.host, &mut self.ancestors, &mut self.kept, &mut Buffer::new())
     }
 }
 

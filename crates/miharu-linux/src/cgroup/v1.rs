@@ -3,8 +3,6 @@
 
 pub mod parse;
 
-use std::path::PathBuf;
-
 use super::ancestors::{Ancestors, HugetlbLimits, Level, MemoryBounds, Place, smaller};
 use super::cores;
 use super::directory::{Directory, Reading};
@@ -13,37 +11,41 @@ use crate::host::{CpuList, HostFacts};
 use crate::read::number_file;
 
 /// CPU time of each CPU from `cpuacct.usage_all` (kernel 4.8).
-pub(super) fn cpu_times(own: &mut Directory, host: &HostFacts, reading: &mut Reading<'_>) -> Vec<CpuTime> {
+pub(super) fn cpu_times(
+    own: &mut Directory<'_>,
+    host: &HostFacts,
+    reading: &mut Reading<'_>,
+) -> Vec<CpuTime> {
     let present = host.cpus_present.as_ref();
     own.parse("cpuacct.usage_all", reading, |text| parse::usage_all(text, present)).unwrap_or_default()
 }
 
 /// Throttling from the cpu controller's `cpu.stat`.
-pub(super) fn throttling(own: &mut Directory, reading: &mut Reading<'_>) -> Option<Throttling> {
+pub(super) fn throttling(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<Throttling> {
     own.parse("cpu.stat", reading, |text| Some(parse::cpu_stat(text))).flatten()
 }
 
 /// The CPU limit, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of this cgroup and those above.
 pub(super) fn bandwidth(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> Option<f64> {
     let above = ancestors
         .bandwidth
-        .above(place, |path| read_bandwidth(&mut Directory::open_ancestor(path, reading)?, reading));
+        .above(place, |above| read_bandwidth(&mut Directory::open_ancestor(above, reading)?, reading));
     read_bandwidth(own, reading).below(&above)
 }
 
-fn read_bandwidth(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<f64> {
+fn read_bandwidth(directory: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<f64> {
     let quota = directory.parse("cpu.cfs_quota_us", reading, parse::quota)?.value()?;
     cores(quota, directory.parse("cpu.cfs_period_us", reading, number_file)?)
 }
 
 /// How many CPUs there are for the cgroup, `cpuset.effective_cpus` of the nearest cgroup that has it.
 pub(super) fn cpus_effective(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
@@ -51,18 +53,18 @@ pub(super) fn cpus_effective(
     read_cpuset(own, reading).or_else(|| {
         ancestors
             .cpuset
-            .above(place, |path| read_cpuset(&mut Directory::open_ancestor(path, reading)?, reading))
+            .above(place, |above| read_cpuset(&mut Directory::open_ancestor(above, reading)?, reading))
     })
 }
 
-fn read_cpuset(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<u32> {
+fn read_cpuset(directory: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<u32> {
     let list = directory.parse("cpuset.effective_cpus", reading, CpuList::parse)?;
     Some(list.count()).filter(|count| *count > 0)
 }
 
 /// Memory: `memory.stat`, `memory.usage_in_bytes`, `.max_usage_in_bytes`, `.oom_control`, and the limits up the tree.
 pub(super) fn memory(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
@@ -81,15 +83,17 @@ pub(super) fn memory(
         return (memory, MemoryBounds { limit: hierarchical, headroom: None });
     }
     let limit = own.parse("memory.limit_in_bytes", reading, parse::limit);
-    let above = ancestors.memory.above(place, |path| read_memory_bounds(path, reading));
+    let above = ancestors.memory.above(place, |above| read_memory_bounds(above, reading));
     let own_bounds = MemoryBounds { limit, headroom: memory.headroom(limit) };
     let bounds = own_bounds.below(&above);
     (memory, MemoryBounds { limit: smaller(bounds.limit, hierarchical), ..bounds })
 }
 
 /// What a cgroup above an instance's bounds; its use is read only where it is limited.
-fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds {
-    let Some(mut directory) = Directory::open_ancestor(path, reading) else { return MemoryBounds::default() };
+fn read_memory_bounds(place: Place<'_>, reading: &mut Reading<'_>) -> MemoryBounds {
+    let Some(mut directory) = Directory::open_ancestor(place, reading) else {
+        return MemoryBounds::default();
+    };
     let limit = directory.parse("memory.limit_in_bytes", reading, parse::limit);
     if !matches!(limit, Some(Limit::Value(_))) {
         return MemoryBounds { limit, headroom: None };
@@ -102,13 +106,13 @@ fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds 
 
 /// Huge pages, total and free, from `hugetlb.SIZE.limit_in_bytes` up the tree and `hugetlb.SIZE.usage_in_bytes`.
 pub(super) fn hugetlb(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     host: &HostFacts,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Option<u64>, Option<u64>) {
-    let above = ancestors.hugetlb.above(place, |path| match Directory::open_ancestor(path, reading) {
+    let above = ancestors.hugetlb.above(place, |above| match Directory::open_ancestor(above, reading) {
         Some(mut directory) => read_hugetlb_limits(&mut directory, host, reading),
         None => HugetlbLimits::default(),
     });
@@ -119,7 +123,7 @@ pub(super) fn hugetlb(
 }
 
 fn read_hugetlb_limits(
-    directory: &mut Directory,
+    directory: &mut Directory<'_>,
     host: &HostFacts,
     reading: &mut Reading<'_>,
 ) -> HugetlbLimits {
@@ -130,7 +134,7 @@ fn read_hugetlb_limits(
 
 /// Block I/O from the throttle policy's recursive files (kernel 4.16 has them recursive). Until a throttle limit is
 /// set somewhere on the host the policy is off and they hold `Total 0` alone: no device, no figures.
-pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
+pub(super) fn io(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Vec<Io> {
     let mut devices = Vec::new();
     let _ = own.parse("blkio.throttle.io_service_bytes_recursive", reading, |text| {
         parse::blkio(text, &mut devices, |io| (&mut io.read_bytes, &mut io.written_bytes));
@@ -144,6 +148,6 @@ pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
 }
 
 /// Tasks from `pids.current`.
-pub(super) fn tasks(own: &mut Directory, reading: &mut Reading<'_>) -> Option<u64> {
+pub(super) fn tasks(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<u64> {
     own.parse("pids.current", reading, number_file)
 }

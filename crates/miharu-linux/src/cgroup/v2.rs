@@ -3,8 +3,6 @@
 
 pub mod parse;
 
-use std::path::PathBuf;
-
 use super::ancestors::{Ancestors, HugetlbLimits, Level, MemoryBounds, Place};
 use super::directory::{Directory, Reading};
 use super::figures::{Figures, Io, Limit, Memory, Pressure};
@@ -12,7 +10,7 @@ use crate::host::{CpuList, HostFacts};
 use crate::read::number_file;
 
 /// CPU time from `cpu.stat`, which every cgroup has, with or without the cpu controller; throttling only with it.
-pub(super) fn cpu(own: &mut Directory, reading: &mut Reading<'_>, figures: &mut Figures) {
+pub(super) fn cpu(own: &mut Directory<'_>, reading: &mut Reading<'_>, figures: &mut Figures) {
     if let Some(stat) = own.parse("cpu.stat", reading, |text| Some(parse::CpuStat::parse(text))) {
         figures.cpu_times = stat.time().into_iter().collect();
         figures.throttling = stat.throttling();
@@ -21,24 +19,24 @@ pub(super) fn cpu(own: &mut Directory, reading: &mut Reading<'_>, figures: &mut 
 
 /// The CPU limit, `cpu.max` of this cgroup and those above.
 pub(super) fn bandwidth(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> Option<f64> {
     let above = ancestors
         .bandwidth
-        .above(place, |path| read_bandwidth(&mut Directory::open_ancestor(path, reading)?, reading));
+        .above(place, |above| read_bandwidth(&mut Directory::open_ancestor(above, reading)?, reading));
     read_bandwidth(own, reading).below(&above)
 }
 
-fn read_bandwidth(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<f64> {
+fn read_bandwidth(directory: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<f64> {
     directory.parse("cpu.max", reading, parse::cpu_max).flatten()
 }
 
 /// How many CPUs there are for the cgroup, `cpuset.cpus.effective` of the nearest cgroup that has it.
 pub(super) fn cpus_effective(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
@@ -46,18 +44,18 @@ pub(super) fn cpus_effective(
     read_cpuset(own, reading).or_else(|| {
         ancestors
             .cpuset
-            .above(place, |path| read_cpuset(&mut Directory::open_ancestor(path, reading)?, reading))
+            .above(place, |above| read_cpuset(&mut Directory::open_ancestor(above, reading)?, reading))
     })
 }
 
-fn read_cpuset(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<u32> {
+fn read_cpuset(directory: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<u32> {
     let list = directory.parse("cpuset.cpus.effective", reading, CpuList::parse)?;
     Some(list.count()).filter(|count| *count > 0)
 }
 
 /// Memory: `memory.stat`, `memory.current`, `.peak`, `.swap.current`, `.events`, and `memory.max` up the tree.
 pub(super) fn memory(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
@@ -69,14 +67,16 @@ pub(super) fn memory(
     memory.swap = own.parse("memory.swap.current", reading, number_file);
     memory.oom_kills = own.parse("memory.events", reading, |text| Some(parse::oom_kill(text))).flatten();
     let limit = own.parse("memory.max", reading, parse::limit);
-    let above = ancestors.memory.above(place, |path| read_memory_bounds(path, reading));
+    let above = ancestors.memory.above(place, |above| read_memory_bounds(above, reading));
     let bounds = MemoryBounds { limit, headroom: memory.headroom(limit) }.below(&above);
     (memory, bounds)
 }
 
 /// What a cgroup above an instance's bounds; its use is read only where it is limited.
-fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds {
-    let Some(mut directory) = Directory::open_ancestor(path, reading) else { return MemoryBounds::default() };
+fn read_memory_bounds(place: Place<'_>, reading: &mut Reading<'_>) -> MemoryBounds {
+    let Some(mut directory) = Directory::open_ancestor(place, reading) else {
+        return MemoryBounds::default();
+    };
     let limit = directory.parse("memory.max", reading, parse::limit);
     if !matches!(limit, Some(Limit::Value(_))) {
         return MemoryBounds { limit, headroom: None };
@@ -89,13 +89,13 @@ fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds 
 
 /// Huge pages, total and free, from `hugetlb.SIZE.max` up the tree and `hugetlb.SIZE.current`.
 pub(super) fn hugetlb(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     host: &HostFacts,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Option<u64>, Option<u64>) {
-    let above = ancestors.hugetlb.above(place, |path| match Directory::open_ancestor(path, reading) {
+    let above = ancestors.hugetlb.above(place, |above| match Directory::open_ancestor(above, reading) {
         Some(mut directory) => read_hugetlb_limits(&mut directory, host, reading),
         None => HugetlbLimits::default(),
     });
@@ -104,7 +104,7 @@ pub(super) fn hugetlb(
 }
 
 fn read_hugetlb_limits(
-    directory: &mut Directory,
+    directory: &mut Directory<'_>,
     host: &HostFacts,
     reading: &mut Reading<'_>,
 ) -> HugetlbLimits {
@@ -112,18 +112,18 @@ fn read_hugetlb_limits(
 }
 
 /// Block I/O from `io.stat`.
-pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
+pub(super) fn io(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Vec<Io> {
     own.parse("io.stat", reading, |text| Some(parse::io_stat(text))).unwrap_or_default()
 }
 
 /// Tasks from `pids.current`.
-pub(super) fn tasks(own: &mut Directory, reading: &mut Reading<'_>) -> Option<u64> {
+pub(super) fn tasks(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<u64> {
     own.parse("pids.current", reading, number_file)
 }
 
 /// Pressure from `cpu.pressure`, `memory.pressure`, `io.pressure` (kernel 4.20, `CONFIG_PSI`). There is none on v1, so
 /// a hybrid host's v1 instances have theirs from here too.
-pub(super) fn pressure(own: &mut Directory, reading: &mut Reading<'_>) -> Pressure {
+pub(super) fn pressure(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Pressure {
     let cpu = own.parse("cpu.pressure", reading, |text| Some(parse::Stalls::parse(text))).unwrap_or_default();
     let memory =
         own.parse("memory.pressure", reading, |text| Some(parse::Stalls::parse(text))).unwrap_or_default();

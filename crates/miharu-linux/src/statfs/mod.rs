@@ -6,6 +6,7 @@ mod pool;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
@@ -48,12 +49,23 @@ pub enum Whose {
     },
 }
 
-/// A question for the size of one file system.
+/// A question for the size of one file system. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Request {
     whose: Whose,
     device: Device,
-    targets: Vec<Target>,
+    targets: Arc<[Target]>,
+    identity: Identity,
+}
+
+/// Who makes sure that the process of a [`Request`] is the one that is meant, and no later one with its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// The thread that asks, by the start time.
+    Asked,
+    /// The caller, who looks whether that process still runs once the answer is there: until then nobody else has its
+    /// number.
+    SeenAfterwards,
 }
 
 #[derive(Debug, Clone)]
@@ -67,15 +79,28 @@ impl Request {
     /// Asks for a file system that [`crate::mounts::select`] chose, in the view of an instance's init.
     #[must_use]
     pub fn new(whose: Whose, file_system: &FileSystem) -> Self {
-        let targets: Vec<Target> = file_system.mounts.iter().map(Target::new).collect();
+        let targets: Arc<[Target]> = file_system.mounts.iter().map(Target::new).collect();
         let device = targets.first().map_or(Device { major: 0, minor: 0 }, |target| target.device);
-        Self { whose, device, targets }
+        Self { whose, device, targets, identity: Identity::Asked }
+    }
+
+    /// In whose view it is asked.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        self.whose
+    }
+
+    /// The same question with this way to know the process.
+    #[must_use]
+    pub fn with(&self, identity: Identity) -> Self {
+        Self { identity, ..self.clone() }
     }
 
     /// Asks for a mount of the host.
     #[must_use]
     pub fn host(mount: &Mount) -> Self {
-        Self { whose: Whose::Host, device: mount.device, targets: vec![Target::new(mount)] }
+        let targets = [Target::new(mount)].into();
+        Self { whose: Whose::Host, device: mount.device, targets, identity: Identity::Asked }
     }
 
     fn key(&self) -> Key {
@@ -160,7 +185,8 @@ fn answer(roots: &Roots, request: &Request, buffer: &mut Buffer) -> Result<Optio
         Whose::Host => host_root(roots)?,
         Whose::Process { pid, start_ticks } => {
             let process = ProcDir::open(roots, pid)?;
-            if process.stat(buffer)?.starttime != start_ticks {
+            let is_checked = request.identity == Identity::SeenAfterwards;
+            if !is_checked && process.stat(buffer)?.starttime != start_ticks {
                 return Ok(None);
             }
             root_of(&process)?
