@@ -25,6 +25,7 @@ pub mod roots;
 pub mod socket;
 pub mod statfs;
 mod sys;
+pub mod text;
 pub mod vsock;
 
 pub use error::{Error, Result};

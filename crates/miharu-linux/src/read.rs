@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+pub use crate::text::{fields, keyed, lines, number, number_file};
 
 /// More than any kernel file that miharu reads whole: `mountinfo` of a container with thousands of mounts is the
 /// longest.
@@ -125,41 +126,4 @@ impl Ends {
             Self::InLines { longest } => read.saturating_add(longest) < room.min(PAGE),
         }
     }
-}
-
-/// The fields of a line that blanks divide, empty ones left out.
-pub fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|b| *b == b' ' || *b == b'\t').filter(|field| !field.is_empty())
-}
-
-/// The lines of a file without their newlines; the empty piece after the last newline is left out.
-pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|b| *b == b'\n').filter(|line| !line.is_empty())
-}
-
-/// A decimal number of `u64`'s range that fills the whole field.
-#[must_use]
-pub fn number(field: &[u8]) -> Option<u64> {
-    if field.is_empty() {
-        return None;
-    }
-    field.iter().try_fold(0u64, |sum, digit| {
-        let digit = digit.checked_sub(b'0').filter(|d| *d < 10)?;
-        sum.checked_mul(10)?.checked_add(u64::from(digit))
-    })
-}
-
-/// The number that makes up a whole file, blanks around it left out.
-#[must_use]
-pub fn number_file(text: &[u8]) -> Option<u64> {
-    number(text.trim_ascii())
-}
-
-/// The value of `key` in a flat keyed file (`key value` a line), as `cpu.stat` and `memory.stat` are.
-#[must_use]
-pub fn keyed(text: &[u8], key: &str) -> Option<u64> {
-    lines(text).find_map(|line| {
-        let mut parts = fields(line);
-        (parts.next() == Some(key.as_bytes())).then(|| parts.next().and_then(number)).flatten()
-    })
 }

@@ -7,14 +7,7 @@ pub use super::v1::parse as v1;
 pub use super::v2::parse as v2;
 
 use super::figures::Io;
-use crate::read::{fields, number};
-
-/// A line `key value` of a flat keyed file; the value is absent when it is no number.
-#[must_use]
-pub fn pair(line: &[u8]) -> Option<(&[u8], Option<u64>)> {
-    let mut parts = fields(line);
-    Some((parts.next()?, parts.next().and_then(number)))
-}
+use crate::text::number;
 
 /// A block device as the kernel writes it, `8:16`.
 #[must_use]

@@ -1,39 +1,46 @@
 //! The texts of v1 control files, from bytes to figures: no file is opened here. Mirrors `v2::parse`.
 
-use std::collections::BTreeMap;
-
 use crate::cgroup::figures::{CpuTime, Io, Limit, Memory, Throttling};
-use crate::cgroup::parse::{device_entry, device_number, pair};
+use crate::cgroup::parse::{device_entry, device_number};
 use crate::host::CpuList;
-use crate::read::{fields, lines, number, number_file};
+use crate::text::{fields, leading_number, lines, number, number_file, pairs};
 
 /// `cpuacct.usage_all`: a heading `cpu user system`, then a line for every CPU that could ever be plugged in. Those that
 /// are neither present nor were ever used are left out.
 #[must_use]
 pub fn usage_all(text: &[u8], present: Option<&CpuList>) -> Option<Vec<CpuTime>> {
     let mut rows = lines(text);
-    let heading: Vec<&[u8]> = fields(rows.next()?).take(3).collect();
-    if heading != [b"cpu".as_slice(), b"user", b"system"] {
+    if !fields(rows.next()?).take(3).eq([b"cpu".as_slice(), b"user", b"system"]) {
         return None;
     }
-    let time = |row| {
-        let mut columns = fields(row).map(number);
-        let cpu = columns.next()??.try_into().ok()?;
-        Some(CpuTime { cpu, user_ns: columns.next()??, system_ns: columns.next()?? })
-    };
     let wanted = |time: &CpuTime| {
         time.user_ns > 0 || time.system_ns > 0 || present.is_none_or(|present| present.contains(time.cpu))
     };
-    let by_cpu: BTreeMap<u32, CpuTime> =
-        rows.filter_map(time).filter(wanted).map(|time| (time.cpu, time)).collect();
-    Some(by_cpu.into_values().collect())
+    let mut times: Vec<CpuTime> = Vec::new();
+    for time in rows.filter_map(cpu_time).filter(wanted) {
+        let at = times.partition_point(|known| known.cpu < time.cpu);
+        match times.get_mut(at) {
+            Some(known) if known.cpu == time.cpu => *known = time,
+            // The kernel counts upwards, so that this is the end.
+            _ => times.insert(at, time),
+        }
+    }
+    Some(times)
+}
+
+/// A line `0 71998008 0`.
+fn cpu_time(row: &[u8]) -> Option<CpuTime> {
+    let (cpu, rest) = leading_number(row);
+    let (user_ns, rest) = leading_number(rest);
+    let (system_ns, _) = leading_number(rest);
+    Some(CpuTime { cpu: cpu?.try_into().ok()?, user_ns: user_ns?, system_ns: system_ns? })
 }
 
 /// `cpu.stat` of v1, `throttled_time` in nanoseconds.
 #[must_use]
 pub fn cpu_stat(text: &[u8]) -> Option<Throttling> {
     let (mut periods, mut throttled, mut time) = (None, None, None);
-    for (key, value) in lines(text).filter_map(pair) {
+    for (key, value) in pairs(text) {
         match key {
             b"nr_periods" => periods = value,
             b"nr_throttled" => throttled = value,
@@ -72,22 +79,27 @@ fn from_bytes(bytes: u64) -> Limit {
 #[must_use]
 pub fn memory_stat(text: &[u8]) -> (Memory, Option<Limit>) {
     let (mut memory, mut hierarchical) = (Memory::default(), None);
-    for (key, value) in lines(text).filter_map(pair) {
+    for (key, value) in pairs(text) {
+        let Some(key) = key.strip_prefix(b"total_") else {
+            if key == b"hierarchical_memory_limit" {
+                hierarchical = value.map(from_bytes);
+            }
+            continue;
+        };
         match key {
-            b"hierarchical_memory_limit" => hierarchical = value.map(from_bytes),
-            b"total_rss" => memory.anon = value,
-            b"total_cache" => memory.file = value,
-            b"total_dirty" => memory.file_dirty = value,
-            b"total_writeback" => memory.file_writeback = value,
-            b"total_mapped_file" => memory.file_mapped = value,
-            b"total_shmem" => memory.shmem = value,
-            b"total_swap" => memory.swap = value,
-            b"total_active_anon" => memory.active_anon = value,
-            b"total_active_file" => memory.active_file = value,
-            b"total_inactive_anon" => memory.inactive_anon = value,
-            b"total_inactive_file" => memory.inactive_file = value,
-            b"total_unevictable" => memory.unevictable = value,
-            b"total_pgmajfault" => memory.pgmajfault = value,
+            b"rss" => memory.anon = value,
+            b"cache" => memory.file = value,
+            b"dirty" => memory.file_dirty = value,
+            b"writeback" => memory.file_writeback = value,
+            b"mapped_file" => memory.file_mapped = value,
+            b"shmem" => memory.shmem = value,
+            b"swap" => memory.swap = value,
+            b"active_anon" => memory.active_anon = value,
+            b"active_file" => memory.active_file = value,
+            b"inactive_anon" => memory.inactive_anon = value,
+            b"inactive_file" => memory.inactive_file = value,
+            b"unevictable" => memory.unevictable = value,
+            b"pgmajfault" => memory.pgmajfault = value,
             _ => {}
         }
     }
@@ -97,7 +109,7 @@ pub fn memory_stat(text: &[u8]) -> (Memory, Option<Limit>) {
 /// `oom_kill` of `memory.oom_control` (kernel 4.13).
 #[must_use]
 pub fn oom_kill(text: &[u8]) -> Option<u64> {
-    lines(text).filter_map(pair).find(|(key, _)| key == b"oom_kill").and_then(|(_, value)| value)
+    pairs(text).find(|(key, _)| key == b"oom_kill").and_then(|(_, value)| value)
 }
 
 /// Puts a blkio file's `8:0 Read 4096` and `8:0 Write 512` where `fields_of` says; `Sync`, `Async`, `Discard` and `Total`
@@ -109,13 +121,13 @@ pub fn blkio(
 ) {
     for line in lines(text) {
         let mut parts = fields(line);
-        let Some((major, minor)) = parts.next().and_then(device_number) else { continue };
-        let operation = parts.next();
-        let Some(value) = parts.next().and_then(number) else { continue };
+        let (device, operation) = (parts.next(), parts.next());
         if !matches!(operation, Some(b"Read" | b"Write")) {
             continue;
         }
-        let Some(io) = device_entry(devices, (major, minor)) else { continue };
+        let Some(device) = device.and_then(device_number) else { continue };
+        let Some(value) = parts.next().and_then(number) else { continue };
+        let Some(io) = device_entry(devices, device) else { continue };
         let (read, written) = fields_of(io);
         match operation {
             Some(b"Read") => *read = Some(value),

@@ -2,8 +2,8 @@
 
 use crate::cgroup::cores;
 use crate::cgroup::figures::{CpuTime, Io, Limit, Memory, Throttling};
-use crate::cgroup::parse::{device_entry, device_number, pair};
-use crate::read::{fields, lines, number};
+use crate::cgroup::parse::{device_entry, device_number};
+use crate::text::{fields, lines, number, pairs};
 
 /// `cpu.stat`.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ impl CpuStat {
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
         let mut stat = Self::default();
-        for (key, value) in lines(text).filter_map(pair) {
+        for (key, value) in pairs(text) {
             match key {
                 b"user_usec" => stat.user_usec = value,
                 b"system_usec" => stat.system_usec = value,
@@ -71,7 +71,7 @@ pub fn limit(text: &[u8]) -> Option<Limit> {
 #[must_use]
 pub fn memory_stat(text: &[u8]) -> Memory {
     let mut memory = Memory::default();
-    for (key, value) in lines(text).filter_map(pair) {
+    for (key, value) in pairs(text) {
         match key {
             b"anon" => memory.anon = value,
             b"file" => memory.file = value,
@@ -95,7 +95,7 @@ pub fn memory_stat(text: &[u8]) -> Memory {
 /// `oom_kill` of `memory.events`: processes killed for want of memory.
 #[must_use]
 pub fn oom_kill(text: &[u8]) -> Option<u64> {
-    lines(text).filter_map(pair).find(|(key, _)| key == b"oom_kill").and_then(|(_, value)| value)
+    pairs(text).find(|(key, _)| key == b"oom_kill").and_then(|(_, value)| value)
 }
 
 /// `io.stat`: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`, a device a line. Kernels from 5.13 to 5.18 print a
@@ -149,10 +149,10 @@ impl Stalls {
     pub fn parse(text: &[u8]) -> Self {
         let mut stalls = Self::default();
         for line in lines(text) {
-            let mut parts = fields(line);
-            let kind = parts.next();
-            let total = parts.find_map(|field| field.strip_prefix(b"total=")).and_then(number);
-            match kind {
+            // The total is the last field.
+            let total = line.rsplit(|byte| *byte == b' ').find_map(|field| field.strip_prefix(b"total="));
+            let total = total.and_then(number);
+            match fields(line).next() {
                 Some(b"some") => stalls.some = total,
                 Some(b"full") => stalls.full = total,
                 _ => {}
