@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent lint bench-micro clean
+.PHONY: demo demo-stop test agent lint bench-micro bench-growth clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -24,6 +24,11 @@ agent:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# How costs grow with containers, scrapers, foreign processes, nested cgroups and slow disks, and what many hosts cost a
+# Prometheus: about ten minutes. `scripts/growth.sh SCENARIO… [--quick]` measures some of it.
+bench-growth:
+	@scripts/growth.sh
 
 # Every parser and the encoder alone, in time and in instructions. Fails where one takes 5 % more instructions than
 # docs/performance/instructions.json says; `cargo run --release -p miharu-bench -- --bless` writes that file. Wants valgrind.
