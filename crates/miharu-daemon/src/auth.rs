@@ -9,7 +9,7 @@ use http::request::Parts;
 use miharu_store::{CertificateType, State};
 
 use crate::app::App;
-use crate::listen::{Entrance, Peer};
+use crate::listen::{Entrance, Peer, PeerCertificate};
 use crate::respond::ApiError;
 
 /// Who asks.
@@ -70,10 +70,10 @@ impl Caller {
     }
 }
 
-fn caller(parts: &Parts, app: &App) -> (Caller, Option<Peer>) {
+fn caller(parts: &Parts, app: &App) -> Caller {
     match parts.extensions.get::<Peer>() {
-        Some(peer) => (Caller::of(peer, &app.store.load(), SystemTime::now()), Some(peer.clone())),
-        None => (Caller::Untrusted, None),
+        Some(peer) => Caller::of(peer, &app.store.load(), SystemTime::now()),
+        None => Caller::Untrusted,
     }
 }
 
@@ -81,7 +81,7 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Self::Rejection> {
-        Ok(caller(parts, app).0)
+        Ok(caller(parts, app))
     }
 }
 
@@ -93,7 +93,7 @@ impl FromRequestParts<Arc<App>> for FullAccess {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        match caller(parts, app).0 {
+        match caller(parts, app) {
             Caller::Local | Caller::Client => Ok(Self),
             _ => Err(ApiError::forbidden()),
         }
@@ -115,7 +115,7 @@ impl FromRequestParts<Arc<App>> for Reader {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        match caller(parts, app).0 {
+        match caller(parts, app) {
             Caller::Local | Caller::Client => Ok(Self(None)),
             Caller::RestrictedClient(projects) => Ok(Self(Some(projects))),
             Caller::Metrics(_) | Caller::Untrusted => Err(ApiError::forbidden()),
@@ -131,25 +131,21 @@ impl FromRequestParts<Arc<App>> for LocalOnly {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
-        match caller(parts, app).0 {
+        match caller(parts, app) {
             Caller::Local => Ok(Self),
             _ => Err(ApiError::not_found()),
         }
     }
 }
 
-/// The fingerprint and DER of the certificate that the caller showed, trusted or not.
+/// The certificate that the caller showed, trusted or not.
 #[derive(Debug, Clone)]
-pub(crate) struct ShownCertificate {
-    pub(crate) fingerprint: String,
-    pub(crate) der: Vec<u8>,
-}
+pub(crate) struct ShownCertificate(pub(crate) Arc<PeerCertificate>);
 
 impl OptionalFromRequestParts<Arc<App>> for ShownCertificate {
     type Rejection = std::convert::Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
-        let certificate = caller(parts, app).1.and_then(|peer| peer.certificate);
-        Ok(certificate.map(|shown| Self { fingerprint: shown.fingerprint.clone(), der: shown.der.to_vec() }))
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
+        Ok(parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.clone()).map(Self))
     }
 }

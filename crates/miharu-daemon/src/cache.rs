@@ -90,7 +90,12 @@ impl Collected {
         projects: impl Iterator<Item = String>,
     ) -> std::collections::BTreeSet<String> {
         let instances = &self.gathered.snapshot.instances;
-        projects.filter(|project| instances.iter().any(|instance| instance.project == *project)).collect()
+        let is_known = |project: &String| {
+            // They are in the order of their projects first.
+            let at = instances.partition_point(|instance| instance.project < *project);
+            instances.get(at).is_some_and(|instance| instance.project == *project)
+        };
+        projects.filter(is_known).collect()
     }
 }
 

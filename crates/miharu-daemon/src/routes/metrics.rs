@@ -31,8 +31,8 @@ pub(super) async fn show(
     let plan = app.plan();
     let right = if plan.settings.metrics_authentication { caller.metrics() } else { MetricsRight::All };
     if right == MetricsRight::None {
-        let shown = shown.map(|shown| shown.fingerprint);
-        tracing::debug!(fingerprint = shown, "metrics refused: no certificate, or one that is not trusted");
+        let fingerprint = shown.as_ref().map(|shown| shown.0.fingerprint.as_str());
+        tracing::debug!(fingerprint, "metrics refused: no certificate, or one that is not trusted");
         return Err(ApiError::forbidden());
     }
     let timeout = headers.get(&SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse().ok());

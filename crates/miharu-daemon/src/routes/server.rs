@@ -63,7 +63,7 @@ pub(super) async fn show(
         "unix".clone_into(&mut server.auth_user_method);
     } else {
         "tls".clone_into(&mut server.auth_user_method);
-        server.auth_user_name = certificate.map(|shown| shown.fingerprint).unwrap_or_default();
+        server.auth_user_name = certificate.map(|shown| shown.0.fingerprint.clone()).unwrap_or_default();
     }
     let project = parameters.get("project").filter(|name| !name.is_empty()).unwrap_or(DEFAULT_PROJECT);
     server.environment = Some(environment(&app, project).await);
