@@ -4,17 +4,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::measure::{self, tree};
 use crate::scratch::{self, Entry, Note};
-use crate::{interrupt, lxc, rootfs, shell};
-
-/// How many are started at the same time.
-const STARTERS: usize = 3;
+use crate::{lxc, rootfs, shell};
 
 /// Running containers `b1` to `bN` of an LXCPATH of their own; killed on drop.
 #[derive(Debug)]
@@ -45,24 +41,8 @@ impl Fleet {
     /// # Errors
     /// When one does not start; the error carries LXC's log. What has started is killed on drop all the same.
     pub fn grow(&mut self, wanted: u32) -> Result<()> {
-        let next = AtomicU32::new(u32::try_from(self.inits.len())? + 1);
-        let start = || -> Result<()> {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number > wanted {
-                    return Ok(());
-                }
-                interrupt::check()?;
-                self.start(number)?;
-            }
-        };
-        std::thread::scope(|scope| {
-            let starters: Vec<_> = (0..STARTERS).map(|_| scope.spawn(start)).collect();
-            starters.into_iter().try_for_each(|starter| match starter.join() {
-                Ok(result) => result,
-                Err(_) => bail!("a starter of containers panicked"),
-            })
-        })?;
+        let numbers: Vec<u32> = (u32::try_from(self.inits.len())? + 1..=wanted).collect();
+        shell::side_by_side(&numbers, |number| self.start(*number))?;
         self.inits = shell::wait_for("the containers' inits", Duration::from_secs(20), || {
             Some(inits(&self.path)).filter(|inits| inits.len() >= wanted as usize)
         })?;

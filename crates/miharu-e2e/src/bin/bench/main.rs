@@ -8,10 +8,12 @@
 #![allow(clippy::disallowed_methods)]
 
 mod book;
+mod exporter;
 mod floor;
 mod miharud;
 mod netdata;
 mod page;
+mod peers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use miharu_e2e::fleet::Fleet;
+use miharu_e2e::lxd::Kind;
 use miharu_e2e::{Need, interrupt, scratch, shell};
 
 use crate::book::Book;
@@ -35,6 +38,9 @@ struct Args {
     /// How many LXC containers, in rising order
     #[arg(long, value_delimiter = ',', default_value = "10,50,100,500")]
     containers: Vec<u32>,
+    /// How many containers LXD and Incus start
+    #[arg(long, default_value_t = 100)]
+    peers: u32,
     /// How many samples of each figure
     #[arg(long, default_value_t = 7)]
     samples: u32,
@@ -55,6 +61,12 @@ enum Subject {
     Miharud,
     /// Netdata, on the most containers
     Netdata,
+    /// cgroups-exporter from PyPI, on the most containers
+    Exporter,
+    /// LXD, and miharud on its containers
+    Lxd,
+    /// Incus, and miharud on its containers
+    Incus,
 }
 
 #[derive(Debug, Subcommand)]
@@ -117,7 +129,18 @@ fn measure(args: &Args) -> Result<Book> {
         fleet.grow(most)?;
         netdata::run(&mut book, most, args.samples)?;
     }
+    if wanted(Subject::Exporter) {
+        println!("cgroups-exporter on the same {most} containers");
+        fleet.grow(most)?;
+        exporter::run(&mut book, most, args.samples)?;
+    }
     drop(fleet);
+    for (subject, kind) in [(Subject::Lxd, Kind::Lxd), (Subject::Incus, Kind::Incus)] {
+        if wanted(subject) {
+            println!("{kind:?}, {} containers of its own", args.peers);
+            peers::run(&mut book, kind, args.peers, args.samples)?;
+        }
+    }
     Ok(book)
 }
 

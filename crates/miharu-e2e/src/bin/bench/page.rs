@@ -113,7 +113,7 @@ fn reach(book: &Book) -> Vec<Row> {
             book,
             "CPU per fresh scrape, to Netdata's per round of the same containers",
             AtMost(1.0),
-            ("miharud", FRESH, 500),
+            ("miharud", "beside Netdata, fresh: CPU", 500),
             ("netdata", "a round: CPU", 500),
         ),
         ratio(
