@@ -56,7 +56,7 @@ impl Family {
     /// The whole name of its samples.
     #[must_use]
     pub fn name(&self, prefix: Prefix) -> String {
-        if self.prefixed { format!("{}_{}", prefix.as_str(), self.name) } else { self.name.to_owned() }
+        if self.prefixed { [prefix.as_str(), "_", self.name].concat() } else { self.name.to_owned() }
     }
 
     /// The name without the server's prefix.
