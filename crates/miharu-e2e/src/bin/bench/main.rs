@@ -9,6 +9,7 @@
 
 mod book;
 mod exporter;
+mod flame;
 mod floor;
 mod miharud;
 mod netdata;
@@ -61,6 +62,8 @@ enum Subject {
     Miharud,
     /// Netdata, on the most containers
     Netdata,
+    /// A flame graph of the fresh scrape, where --out says where to
+    Flame,
     /// cgroups-exporter from PyPI, on the most containers
     Exporter,
     /// LXD, and miharud on its containers
@@ -124,6 +127,11 @@ fn measure(args: &Args) -> Result<Book> {
         }
     }
     let most = args.containers.iter().copied().max().unwrap_or(0);
+    if let Some(out) = args.out.as_ref().filter(|_| wanted(Subject::Flame)) {
+        println!("A flame graph with {most} containers");
+        fleet.grow(most)?;
+        flame::run(&mut book, most, out)?;
+    }
     if wanted(Subject::Netdata) {
         println!("Netdata on the same {most} containers");
         fleet.grow(most)?;
