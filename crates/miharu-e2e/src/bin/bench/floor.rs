@@ -26,6 +26,8 @@ pub(crate) enum Way {
     Kept,
     /// The same without `mountinfo`: as others measure who take the mounts for known.
     Bare,
+    /// Of those, only what moves by itself: the floor of who watches the rest instead of reading it.
+    Moving,
     /// Opened and closed each time.
     Opened,
 }
@@ -36,6 +38,7 @@ impl Way {
         match self {
             Self::Kept => "kept open",
             Self::Bare => "kept open, without mountinfo",
+            Self::Moving => "kept open, only what moves by itself",
             Self::Opened => "opened and closed each time",
         }
     }
@@ -44,6 +47,7 @@ impl Way {
         match self {
             Self::Kept => "kept",
             Self::Bare => "bare",
+            Self::Moving => "moving",
             Self::Opened => "opened",
         }
     }
@@ -78,6 +82,17 @@ const V2: &[&str] = &[
 
 /// Pressure, in the unified hierarchy, also where the controllers are on version 1.
 const PRESSURE: &[&str] = &["cpu.pressure", "io.pressure", "memory.pressure"];
+
+/// Those that change only when somebody writes to a control file, of the container or of one above it.
+const WRITTEN: &[&str] = &[
+    "cpu.cfs_quota_us",
+    "cpuset.effective_cpus",
+    "hugetlb.2MB.limit_in_bytes",
+    "cpu.max",
+    "cpuset.cpus.effective",
+    "memory.max",
+    "hugetlb.2MB.max",
+];
 
 /// Larger than any of the files.
 const BUFFER: usize = 64 * 1024;
@@ -194,7 +209,7 @@ fn find(init: u32, folder: &Path, way: Way, items: &mut Vec<Item>) -> Result<()>
         }
     }
     add(folder, ["net/dev"].iter(), way, items)?;
-    if way != Way::Bare {
+    if matches!(way, Way::Kept | Way::Opened) {
         add(folder, ["mountinfo"].iter(), Way::Opened, items)?;
     }
     Ok(())
@@ -209,10 +224,11 @@ fn add<'a>(
 ) -> Result<()> {
     let Ok(opened) = File::open(dir) else { return Ok(()) };
     let opened = Rc::new(OwnedFd::from(opened));
-    for name in names.filter(|name| dir.join(name).exists()) {
+    let wanted = |name: &&&str| way != Way::Moving || !WRITTEN.contains(*name);
+    for name in names.filter(|name| wanted(name) && dir.join(name).exists()) {
         let kept = match way {
             Way::Opened => None,
-            Way::Kept | Way::Bare => Some(File::open(dir.join(name))?),
+            Way::Kept | Way::Bare | Way::Moving => Some(File::open(dir.join(name))?),
         };
         items.push(Item { dir: Rc::clone(&opened), name, kept });
     }

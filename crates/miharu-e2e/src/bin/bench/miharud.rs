@@ -107,7 +107,7 @@ fn batch(containers: u32) -> u32 {
 fn fresh(book: &mut Book, subject: &mut Subject, inits: &[u32], containers: u32, samples: u32) -> Result<()> {
     let batch = batch(containers);
     subject.set("metrics.cache_seconds", "0")?;
-    let mut floors = [Way::Kept, Way::Bare, Way::Opened]
+    let mut floors = [Way::Kept, Way::Bare, Way::Moving, Way::Opened]
         .into_iter()
         .map(|way| Ok((way, Floor::start(way, inits)?, Vec::new())))
         .collect::<Result<Vec<_>>>()?;

@@ -89,19 +89,29 @@ fn reach(book: &Book) -> Vec<Row> {
         ("miharud", FRESH, 50),
     );
     growth.value = each(500).zip(each(50)).map(|(many, few)| many / few);
+    let mut floor = ratio(
+        book,
+        "CPU per fresh scrape over the unix socket, to the floor of the same run",
+        AtMost(1.5),
+        ("miharud", FRESH, 500),
+        ("floor", "kept open: CPU", 500),
+    );
+    for (way, what) in [
+        ("kept open, without mountinfo: CPU", "a floor without mountinfo"),
+        ("kept open, only what moves by itself: CPU", "one of only what moves by itself"),
+    ] {
+        let to = book.median("miharud", FRESH, 500).zip(book.median("floor", way, 500));
+        if let Some((of, to)) = to {
+            floor.detail += &format!("; to {what} {}", number(of / to));
+        }
+    }
     let mut memory = plain(book, "resident memory", AtMost(32.0), ("miharud", "VmRSS", 500), 1e6, " MB");
     if let Some(slab) = book.get("miharud", "kernel memory (Slab) freed at its end", 500) {
         memory.detail +=
             &format!("; kernel memory of kept files beside it {}", spread(&slab.samples, "bytes"));
     }
     vec![
-        ratio(
-            book,
-            "CPU per fresh scrape over the unix socket, to the floor of the same run",
-            AtMost(1.5),
-            ("miharud", FRESH, 500),
-            ("floor", "kept open: CPU", 500),
-        ),
+        floor,
         ratio(
             book,
             "CPU per fresh scrape, LXD (daemon and its monitor processes) to miharud, same 100 containers",
