@@ -19,7 +19,15 @@ pub(crate) fn cases() -> Vec<Case> {
     let small = snapshot(1);
     let encoded = |snapshot: &Snapshot, format| encode(snapshot, format, Prefix::Incus, &Scope::all());
     let same = Rc::clone(&large);
+    let unordered: Vec<_> = (0..INSTANCES).map(instance).collect();
     vec![
+        Case::new("copying 500 containers", {
+            let unordered = unordered.clone();
+            move || unordered.clone()
+        }),
+        Case::new("copying and ordering 500 containers", move || {
+            Snapshot::new(unordered.clone(), ServerFigures::default())
+        }),
         Case::new("encoding nothing but the server", {
             let none = snapshot(0);
             move || encoded(&none, Format::Text)

@@ -1,6 +1,7 @@
 //! The figures of one instance, as typed as the kernel tells them. Absent is not zero: what could not be read is
 //! `None`, or a row that is not there.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 /// What an instance is, the value of the label `type`.
@@ -86,9 +87,9 @@ impl Figures {
         let before = self.rows();
         self.cpus.sort_by_key(|row| row.cpu);
         self.cpus.dedup_by_key(|row| row.cpu);
-        unique(&mut self.disks, |row| row.device.clone());
-        unique(&mut self.filesystems, |row| (row.mountpoint.clone(), row.device.clone(), row.fstype.clone()));
-        unique(&mut self.interfaces, |row| row.device.clone());
+        unique(&mut self.disks, |a, b| a.device.cmp(&b.device));
+        unique(&mut self.filesystems, |a, b| a.key().cmp(&b.key()));
+        unique(&mut self.interfaces, |a, b| a.device.cmp(&b.device));
         before - self.rows()
     }
 
@@ -102,9 +103,10 @@ impl Figures {
     }
 }
 
-fn unique<T, K: Ord>(rows: &mut Vec<T>, key: impl Fn(&T) -> K) {
-    rows.sort_by_cached_key(&key);
-    rows.dedup_by(|later, first| key(later) == key(first));
+/// Sorts rows and leaves each of several equal ones but the first out. Rows mostly come sorted, so that this only looks.
+fn unique<T>(rows: &mut Vec<T>, order: impl Fn(&T, &T) -> Ordering) {
+    rows.sort_by(&order);
+    rows.dedup_by(|later, first| order(first, later).is_eq());
 }
 
 /// What CPU time was spent on: the values of the label `mode`. They never overlap.
@@ -262,6 +264,13 @@ pub struct Filesystem {
     pub files_free: Option<u64>,
     /// Whether the figures are those of a file system that others use too.
     pub sharing: Sharing,
+}
+
+impl Filesystem {
+    /// What makes its series its own, in the order of the exposition.
+    fn key(&self) -> (&str, &str, &str) {
+        (&self.mountpoint, &self.device, &self.fstype)
+    }
 }
 
 /// Whether a file system is an instance's own.
