@@ -14,6 +14,7 @@ use miharu_linux::read::Buffer;
 use miharu_linux::statfs::Whose;
 use miharu_linux::{Error, Roots};
 use miharu_metrics::figures::{Figures, Interface, Traffic};
+use miharu_metrics::{Part, Wanted};
 
 use crate::filesystems::{self, Found};
 use crate::kept::{Kept, LastHostMounts};
@@ -34,6 +35,8 @@ pub(crate) struct Host {
     /// The host's own network namespace; unknown where it may not be looked at.
     pub(crate) network: Option<u64>,
     remote: RemoteFilesystems,
+    wanted: Wanted,
+    parts: cgroup::Parts,
 }
 
 impl Host {
@@ -56,6 +59,8 @@ impl Host {
             layers: options.disk_layers,
             network: init.and_then(|init| init.network().ok()),
             remote: options.remote_filesystems,
+            wanted: options.wanted,
+            parts: crate::cgroups::parts(options.wanted),
         }
     }
 }
@@ -109,6 +114,7 @@ pub(crate) fn read(
             hierarchies,
             &instance.cgroup,
             &host.facts,
+            host.parts,
             ancestors,
             &mut kept.cgroups,
             buffer,
@@ -118,23 +124,31 @@ pub(crate) fn read(
         raw.figures.disks = crate::cgroups::disks(&read.io, blocks, host.layers);
     }
     let buffer = &mut reader.buffer;
-    // Without the host's own namespace to compare with, these could be the host's interfaces.
-    if let Some(seen) = raw.keep(networks.read(&instance.init, &mut kept.network, host.network, buffer))? {
-        raw.network = host.network.is_some_and(|host| host != seen.inode).then_some(seen.inode);
-        raw.figures.interfaces = seen.interfaces.into_iter().map(interface).collect();
+    if host.wanted.has(Part::Network) {
+        // Without the host's own namespace to compare with, these could be the host's interfaces.
+        let seen = networks.read(&instance.init, &mut kept.network, host.network, buffer);
+        if let Some(seen) = raw.keep(seen)? {
+            raw.network = host.network.is_some_and(|host| host != seen.inode).then_some(seen.inode);
+            raw.figures.interfaces = seen.interfaces.into_iter().map(interface).collect();
+        }
     }
-    let directory = &instance.directory;
-    // The file cannot be kept, so this is also what tells that the process is still there.
-    let found = filesystems::find(
-        &instance.init,
-        whose(instance),
-        directory,
-        &host.mounts,
-        host.remote,
-        &mut kept.choice,
-        buffer,
-    );
-    raw.found = raw.keep(found)?.unwrap_or_default();
+    // What is left of an instance without a process has no figures, however long its cgroup stays.
+    if host.wanted.has(Part::Filesystems) {
+        let directory = &instance.directory;
+        // The file cannot be kept, so this is also what tells that the process is still there.
+        let found = filesystems::find(
+            &instance.init,
+            whose(instance),
+            directory,
+            &host.mounts,
+            host.remote,
+            &mut kept.choice,
+            buffer,
+        );
+        raw.found = raw.keep(found)?.unwrap_or_default();
+    } else if !instance.init.stat(buffer)?.is_alive() {
+        return Err(Error::Gone(instance.init.path().to_owned()));
+    }
     if !raw.problems.is_empty() {
         // A process that ends answers some of its files with other errors than that it is gone (EINVAL of mountinfo).
         let has_ended = match instance.init.stat(buffer) {
@@ -193,14 +207,15 @@ fn traffic(read: process::Counters) -> Traffic {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use miharu_instances::{Incarnation, Kind};
     use miharu_linux::kept::Budget;
+    use miharu_metrics::FamilySet;
+    use std::fs;
 
     use super::*;
 
     /// What is read of a process in this state whose mountinfo gives an error.
-    fn with_state(state: char) -> miharu_linux::Result<Raw> {
+    fn with_state(state: char, wanted: Wanted) -> miharu_linux::Result<Raw> {
         let base = tempfile::tempdir().unwrap();
         let proc = base.path().join("proc/77");
         fs::create_dir_all(proc.join("net")).unwrap();
@@ -222,7 +237,7 @@ mod tests {
             vm: None,
             directory: "c1".into(),
         };
-        let options = Options::default();
+        let options = Options { wanted, ..Options::default() };
         let last = LastHostMounts::default();
         let host = Host::new(&roots, HostFacts::default(), None, &options, &last, &mut Buffer::new());
         let networks = Networks::new(roots.clone(), Budget::default());
@@ -231,7 +246,14 @@ mod tests {
 
     #[test]
     fn a_process_that_ends_in_mid_read_is_gone_without_noise() {
-        assert!(with_state('Z').unwrap_err().is_gone());
-        assert_eq!(with_state('S').unwrap().problems.len(), 1);
+        assert!(with_state('Z', Wanted::all()).unwrap_err().is_gone());
+        assert_eq!(with_state('S', Wanted::all()).unwrap().problems.len(), 1);
+    }
+
+    #[test]
+    fn mounts_are_not_read_for_nobody_and_a_process_that_ended_is_gone_all_the_same() {
+        let wanted = Wanted::by(FamilySet::all().without(|name| name.starts_with("filesystem_")));
+        assert!(with_state('Z', wanted).unwrap_err().is_gone());
+        assert_eq!(with_state('S', wanted).unwrap().problems.len(), 0);
     }
 }

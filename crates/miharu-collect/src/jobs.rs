@@ -78,12 +78,7 @@ impl Runner {
         outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NotStarted)).collect()
     }
 
-    fn wait<J, S, T, W>(
-        &self,
-        run: &Arc<Run<J, T>>,
-        work: &Arc<W>,
-        limits: Limits,
-    ) -> Vec<Option<Outcome<T>>>
+    fn wait<J, S, T, W>(&self, run: &Arc<Run<J, T>>, work: &Arc<W>, limits: Limits) -> Vec<Option<Outcome<T>>>
     where
         J: Send + 'static,
         S: Default,
@@ -93,7 +88,8 @@ impl Runner {
         let mut state = run.lock();
         loop {
             let now = Instant::now();
-            let is_late = |(_, started): &(usize, Instant)| now >= limits.all || now >= *started + limits.each;
+            let is_late =
+                |(_, started): &(usize, Instant)| now >= limits.all || now >= *started + limits.each;
             let (late, running): (Vec<_>, Vec<_>) = state.running.drain(..).partition(is_late);
             state.running = running;
             for (index, started) in &late {

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::ancestors::Place;
+use super::parts::Parts;
 use crate::error::{Error, Result};
 use crate::kept::{Budget, KeptFile};
 use crate::read::{Buffer, Ends, LIMIT};
@@ -18,12 +19,14 @@ const AGAIN: u8 = 16;
 /// What all readers of one collection share: the buffer, and the files that gave nothing.
 pub(super) struct Reading<'a> {
     buffer: &'a mut Buffer,
+    /// What is to be read.
+    pub(super) parts: Parts,
     pub(super) problems: Vec<Error>,
 }
 
 impl<'a> Reading<'a> {
-    pub(super) fn new(buffer: &'a mut Buffer) -> Self {
-        Self { buffer, problems: Vec::new() }
+    pub(super) fn new(buffer: &'a mut Buffer, parts: Parts) -> Self {
+        Self { buffer, parts, problems: Vec::new() }
     }
 }
 

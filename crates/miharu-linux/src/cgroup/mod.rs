@@ -8,6 +8,7 @@ mod directory;
 mod figures;
 mod hierarchies;
 pub mod parse;
+mod parts;
 mod v1;
 mod v2;
 
@@ -18,6 +19,7 @@ pub use ancestors::Ancestors;
 pub use directory::Kept;
 pub use figures::{CpuTime, Figures, Io, Limit, Memory, Pressure, Throttling};
 pub use hierarchies::{Hierarchies, Version};
+pub use parts::{Part, Parts};
 
 use ancestors::Place;
 use directory::{Directory, Reading};
@@ -25,6 +27,9 @@ use directory::{Directory, Reading};
 use crate::error::{Error, Result};
 use crate::host::HostFacts;
 use crate::read::Buffer;
+
+/// The parts that come from the memory controller.
+const OF_MEMORY: [Part; 4] = [Part::Memory, Part::Swap, Part::MemoryPeak, Part::OomKills];
 
 /// Where an instance's cgroups are in each hierarchy, without a leading slash. A hierarchy in which the instance has no
 /// cgroup of its own is left out; an empty path is taken as left out, as no instance is the root cgroup.
@@ -45,7 +50,7 @@ impl CgroupPaths {
     }
 }
 
-/// Reads all figures of an instance's cgroups. Where `paths` says nothing, figures are absent, and that is no error.
+/// Reads the figures of an instance's cgroups that are wanted; others may be there as well. Where `paths` says nothing, figures are absent, and that is no error.
 ///
 /// A controller's figures come from its v1 hierarchy where the host has one, else from the unified hierarchy.
 ///
@@ -56,11 +61,12 @@ pub fn read(
     hierarchies: &Hierarchies,
     paths: &CgroupPaths,
     host: &HostFacts,
+    wanted: Parts,
     ancestors: &mut Ancestors,
     kept: &mut Kept,
     buffer: &mut Buffer,
 ) -> Result<Figures> {
-    let mut reading = Reading::new(buffer);
+    let mut reading = Reading::new(buffer, wanted);
     let mut figures = Figures::default();
     read_unified(hierarchies, paths, host, ancestors, kept, &mut reading, &mut figures)?;
     read_v1(hierarchies, paths, host, ancestors, kept, &mut reading, &mut figures)?;
@@ -78,30 +84,33 @@ fn read_unified(
     reading: &mut Reading<'_>,
     figures: &mut Figures,
 ) -> Result<()> {
-    let has = |controller: &str| hierarchies.v1(controller).is_none();
+    let parts = reading.parts;
+    let has = |controller: &str, part: Part| hierarchies.v1(controller).is_none() && parts.has(part);
+    // Every cgroup has CPU times, also where v1 has the controller but no cgroup for this instance.
+    let has_cpu_stat = v1_place(hierarchies, paths, "cpuacct").is_none() || hierarchies.v1("cpu").is_none();
     visit(unified_place(hierarchies, paths), kept, reading, |own, place, reading| {
-        // Every cgroup has CPU times, also where v1 has the controller but no cgroup for this instance.
-        if v1_place(hierarchies, paths, "cpuacct").is_none() || has("cpu") {
+        if has_cpu_stat && parts.has_any(&[Part::Cpu, Part::Throttling]) {
             v2::cpu(own, reading, figures);
         }
-        if has("cpu") {
+        if has("cpu", Part::CpuLimit) {
             figures.limit_cores = v2::bandwidth(own, place, reading, ancestors);
         }
-        if has("cpuset") {
+        if has("cpuset", Part::CpusEffective) {
             figures.cpus_effective = v2::cpus_effective(own, place, reading, ancestors);
         }
-        if has("memory") {
+        if hierarchies.v1("memory").is_none() && parts.has_any(&OF_MEMORY) {
             let (memory, bounds) = v2::memory(own, place, reading, ancestors);
-            figures.memory = memory.within(bounds, host);
+            // What the host has left says nothing of an instance of which nothing was read.
+            figures.memory = if parts.has(Part::Memory) { memory.within(bounds, host) } else { memory };
         }
-        if has("hugetlb") {
+        if has("hugetlb", Part::Hugetlb) {
             let (total, free) = v2::hugetlb(own, place, host, reading, ancestors);
             (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = (total, free);
         }
-        if has("blkio") {
+        if has("blkio", Part::Io) {
             figures.io = v2::io(own, reading);
         }
-        if has("pids") {
+        if has("pids", Part::Tasks) {
             figures.tasks = v2::tasks(own, reading);
         }
         figures.pressure = v2::pressure(own, reading);
@@ -118,29 +127,38 @@ fn read_v1(
     reading: &mut Reading<'_>,
     figures: &mut Figures,
 ) -> Result<()> {
-    let at = |controller| v1_place(hierarchies, paths, controller);
-    visit(at("cpuacct"), kept, reading, |own, _, reading| {
+    let parts = reading.parts;
+    let at = |controller, wanted: &[Part]| {
+        v1_place(hierarchies, paths, controller).filter(|_| parts.has_any(wanted))
+    };
+    visit(at("cpuacct", &[Part::Cpu]), kept, reading, |own, _, reading| {
         figures.cpu_times = v1::cpu_times(own, host, reading);
     })?;
-    visit(at("cpu"), kept, reading, |own, place, reading| {
-        figures.throttling = v1::throttling(own, reading);
-        figures.limit_cores = v1::bandwidth(own, place, reading, ancestors);
+    visit(at("cpu", &[Part::Throttling, Part::CpuLimit]), kept, reading, |own, place, reading| {
+        if parts.has(Part::Throttling) {
+            figures.throttling = v1::throttling(own, reading);
+        }
+        if parts.has(Part::CpuLimit) {
+            figures.limit_cores = v1::bandwidth(own, place, reading, ancestors);
+        }
     })?;
-    visit(at("cpuset"), kept, reading, |own, place, reading| {
+    visit(at("cpuset", &[Part::CpusEffective]), kept, reading, |own, place, reading| {
         figures.cpus_effective = v1::cpus_effective(own, place, reading, ancestors);
     })?;
-    visit(at("memory"), kept, reading, |own, place, reading| {
+    visit(at("memory", &OF_MEMORY), kept, reading, |own, place, reading| {
         let (memory, bounds) = v1::memory(own, place, reading, ancestors);
         let hugetlb = (figures.memory.hugetlb_total, figures.memory.hugetlb_free);
-        figures.memory = memory.within(bounds, host);
+        figures.memory = if parts.has(Part::Memory) { memory.within(bounds, host) } else { memory };
         (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = hugetlb;
     })?;
-    visit(at("hugetlb"), kept, reading, |own, place, reading| {
+    visit(at("hugetlb", &[Part::Hugetlb]), kept, reading, |own, place, reading| {
         let (total, free) = v1::hugetlb(own, place, host, reading, ancestors);
         (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = (total, free);
     })?;
-    visit(at("blkio"), kept, reading, |own, _, reading| figures.io = v1::io(own, reading))?;
-    visit(at("pids"), kept, reading, |own, _, reading| figures.tasks = v1::tasks(own, reading))
+    visit(at("blkio", &[Part::Io]), kept, reading, |own, _, reading| figures.io = v1::io(own, reading))?;
+    visit(at("pids", &[Part::Tasks]), kept, reading, |own, _, reading| {
+        figures.tasks = v1::tasks(own, reading);
+    })
 }
 
 /// Opens the cgroup, lets `read` read it, and makes sure that it was there all the time. Nothing happens where there is no

@@ -7,6 +7,7 @@ use super::ancestors::{Ancestors, HugetlbLimits, Level, MemoryBounds, Place, sma
 use super::cores;
 use super::directory::{Directory, Reading};
 use super::figures::{CpuTime, Io, Limit, Memory, Throttling};
+use super::parts::Part;
 use crate::host::{CpuList, HostFacts};
 use crate::read::number_file;
 
@@ -69,15 +70,24 @@ pub(super) fn memory(
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Memory, MemoryBounds) {
-    let (mut memory, hierarchical) =
-        own.parse("memory.stat", reading, |text| Some(parse::memory_stat(text))).unwrap_or_default();
-    memory.usage = own.parse("memory.usage_in_bytes", reading, number_file);
-    memory.peak = own.parse("memory.max_usage_in_bytes", reading, number_file);
+    let parts = reading.parts;
+    let (mut memory, mut hierarchical) = (Memory::default(), None);
+    if parts.has_any(&[Part::Memory, Part::Swap]) {
+        let stat = own.parse("memory.stat", reading, |text| Some(parse::memory_stat(text)));
+        (memory, hierarchical) = stat.unwrap_or_default();
+    }
+    if parts.has(Part::MemoryPeak) {
+        memory.peak = own.parse("memory.max_usage_in_bytes", reading, number_file);
+    }
     // Kills in child cgroups are not in it: rather no figure than one that is too low.
-    if own.has_children() == Some(false) {
+    if parts.has(Part::OomKills) && own.has_children() == Some(false) {
         memory.oom_kills =
             own.parse("memory.oom_control", reading, |text| Some(parse::oom_kill(text))).flatten();
     }
+    if !parts.has(Part::Memory) {
+        return (memory, MemoryBounds::default());
+    }
+    memory.usage = own.parse("memory.usage_in_bytes", reading, number_file);
     // The kernel has already found the smallest limit up the tree; when there is none, nobody above need be asked.
     if hierarchical == Some(Limit::Max) {
         return (memory, MemoryBounds { limit: hierarchical, headroom: None });

@@ -6,6 +6,7 @@ pub mod parse;
 use super::ancestors::{Ancestors, HugetlbLimits, Level, MemoryBounds, Place};
 use super::directory::{Directory, Reading};
 use super::figures::{Figures, Io, Limit, Memory, Pressure};
+use super::parts::Part;
 use crate::host::{CpuList, HostFacts};
 use crate::read::number_file;
 
@@ -60,12 +61,25 @@ pub(super) fn memory(
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Memory, MemoryBounds) {
-    let mut memory =
-        own.parse("memory.stat", reading, |text| Some(parse::memory_stat(text))).unwrap_or_default();
-    memory.usage = own.parse("memory.current", reading, number_file);
-    memory.peak = own.parse("memory.peak", reading, number_file);
-    memory.swap = own.parse("memory.swap.current", reading, number_file);
-    memory.oom_kills = own.parse("memory.events", reading, |text| Some(parse::oom_kill(text))).flatten();
+    let parts = reading.parts;
+    let mut memory = Memory::default();
+    if parts.has(Part::Memory) {
+        let stat = own.parse("memory.stat", reading, |text| Some(parse::memory_stat(text)));
+        memory = stat.unwrap_or_default();
+        memory.usage = own.parse("memory.current", reading, number_file);
+    }
+    if parts.has(Part::MemoryPeak) {
+        memory.peak = own.parse("memory.peak", reading, number_file);
+    }
+    if parts.has(Part::Swap) {
+        memory.swap = own.parse("memory.swap.current", reading, number_file);
+    }
+    if parts.has(Part::OomKills) {
+        memory.oom_kills = own.parse("memory.events", reading, |text| Some(parse::oom_kill(text))).flatten();
+    }
+    if !parts.has(Part::Memory) {
+        return (memory, MemoryBounds::default());
+    }
     let limit = own.parse("memory.max", reading, parse::limit);
     let above = ancestors.memory.above(place, |above| read_memory_bounds(above, reading));
     let bounds = MemoryBounds { limit, headroom: memory.headroom(limit) }.below(&above);
@@ -124,10 +138,14 @@ pub(super) fn tasks(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Optio
 /// Pressure from `cpu.pressure`, `memory.pressure`, `io.pressure` (kernel 4.20, `CONFIG_PSI`). There is none on v1, so
 /// a hybrid host's v1 instances have theirs from here too.
 pub(super) fn pressure(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Pressure {
-    let cpu = own.parse("cpu.pressure", reading, |text| Some(parse::Stalls::parse(text))).unwrap_or_default();
-    let memory =
-        own.parse("memory.pressure", reading, |text| Some(parse::Stalls::parse(text))).unwrap_or_default();
-    let io = own.parse("io.pressure", reading, |text| Some(parse::Stalls::parse(text))).unwrap_or_default();
+    let mut stalls = |part, file| {
+        let is_wanted = reading.parts.has(part);
+        let stalls = is_wanted.then(|| own.parse(file, reading, |text| Some(parse::Stalls::parse(text))));
+        stalls.flatten().unwrap_or_default()
+    };
+    let cpu = stalls(Part::PressureCpu, "cpu.pressure");
+    let memory = stalls(Part::PressureMemory, "memory.pressure");
+    let io = stalls(Part::PressureIo, "io.pressure");
     Pressure {
         cpu_waiting_us: cpu.some,
         memory_waiting_us: memory.some,

@@ -326,7 +326,12 @@ mod tests {
 
     fn request(pid: u32, minor: u32) -> Request {
         let device = Device { major: 1, minor };
-        Request { whose: Whose::Process { pid, start_ticks: 1 }, device, targets: Vec::new() }
+        Request {
+            whose: Whose::Process { pid, start_ticks: 1 },
+            device,
+            targets: Arc::default(),
+            identity: crate::statfs::Identity::Asked,
+        }
     }
 
     #[test]
