@@ -37,8 +37,7 @@ pub fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], Option<u64>)> {
         // Whatever stands between the value of one line and the key of the next.
         let start = rest.iter().position(|byte| !is_space(*byte))?;
         let from_key = rest.get(start..)?;
-        let end = from_key.iter().position(|byte| is_space(*byte)).unwrap_or(from_key.len());
-        let (key, after_key) = from_key.split_at_checked(end)?;
+        let (key, after_key) = from_key.split_at_checked(word_end(from_key))?;
         let (value, after_value) = leading_number(after_key);
         rest = match after_value {
             [b'\n', after @ ..] => after,
@@ -51,6 +50,7 @@ pub fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], Option<u64>)> {
 /// The number that a text begins with, blanks before it left out, and what stands after that field. The number is absent
 /// when the field is none, or when there is no field before the line ends.
 #[must_use]
+#[inline]
 pub fn leading_number(text: &[u8]) -> (Option<u64>, &[u8]) {
     let field = after_blanks(text);
     let (mut rest, mut sum, mut digits) = (field, 0u64, 0u32);
@@ -64,8 +64,13 @@ pub fn leading_number(text: &[u8]) -> (Option<u64>, &[u8]) {
     if is_whole && digits <= SAFE_DIGITS {
         return ((digits > 0).then_some(sum), rest);
     }
-    let end = field.iter().position(|byte| is_space(*byte)).unwrap_or(field.len());
-    match field.split_at_checked(end) {
+    unusual_number(field)
+}
+
+/// As [`leading_number`], of a field that is no number or a very long one.
+#[cold]
+fn unusual_number(text: &[u8]) -> (Option<u64>, &[u8]) {
+    match text.split_at_checked(word_end(text)) {
         Some((field, after)) => (number(field), after),
         None => (None, b""),
     }
@@ -105,6 +110,25 @@ fn line(text: &[u8]) -> (&[u8], &[u8]) {
         None => (text, b""),
     }
 }
+
+/// Where the first blank or newline is, or else the end. Most words are long enough for looking at eight bytes at once to
+/// pay.
+fn word_end(text: &[u8]) -> usize {
+    let (mut seen, mut rest) = (0, text);
+    while let Some((bytes, after)) = rest.split_first_chunk::<8>() {
+        let word = u64::from_le_bytes(*bytes);
+        // The top bit of each byte below `!`; a borrow can only spoil bytes after the first such one.
+        let spaces = word.wrapping_sub(EACH * 0x21) & !word & (EACH * 0x80);
+        if spaces != 0 {
+            return seen + spaces.trailing_zeros() as usize / 8;
+        }
+        (seen, rest) = (seen + bytes.len(), after);
+    }
+    seen + rest.iter().position(|byte| is_space(*byte)).unwrap_or(rest.len())
+}
+
+/// A 1 in each byte of a word.
+const EACH: u64 = u64::MAX / 0xff;
 
 fn after_blanks(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', after @ ..] = text {
@@ -174,6 +198,12 @@ mod tests {
                 .map(|line| fields(line).map(|field| std::str::from_utf8(field).unwrap()).collect())
                 .collect();
             prop_assert_eq!(found, plain);
+        }
+
+        #[test]
+        fn a_word_ends_at_the_first_blank(text in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let plain = text.iter().position(|byte| *byte <= b' ').unwrap_or(text.len());
+            prop_assert_eq!(word_end(&text), plain);
         }
 
         #[test]
