@@ -29,6 +29,8 @@ pub(crate) enum Size {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     scenario: String,
+    /// What was measured; `MIHARU_BENCH_COMMIT` names it where the programs are not of this checkout.
+    commit: String,
     pub(crate) case: String,
     pub(crate) figures: Figures,
 }
@@ -37,7 +39,6 @@ pub(crate) struct Row {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Raw {
     machine: Machine,
-    commit: String,
     date: String,
     rows: Vec<Row>,
 }
@@ -90,7 +91,8 @@ impl Book {
     /// Notes a case.
     #[allow(clippy::unnecessary_wraps, reason = "the last thing that scenarios do")]
     pub(crate) fn note(&mut self, case: &str, figures: Figures) -> Result<()> {
-        let row = Row { scenario: self.scenario.clone(), case: case.to_owned(), figures };
+        let row =
+            Row { scenario: self.scenario.clone(), commit: String::new(), case: case.to_owned(), figures };
         println!("  {}", line(&row, self.reference().or(Some(&row))).trim_matches(['|', ' ']));
         for (name, value) in &row.figures.notes {
             println!("      {name} {value:.0}");
@@ -112,7 +114,13 @@ impl Book {
         if self.size == Size::Quick {
             return Ok(());
         }
-        self.raw.commit = shell::run("git", ["rev-parse", "--short", "HEAD"])?.trim().to_owned();
+        let commit = match std::env::var("MIHARU_BENCH_COMMIT") {
+            Ok(given) => given,
+            Err(_) => shell::run("git", ["rev-parse", "--short", "HEAD"])?.trim().to_owned(),
+        };
+        for row in self.raw.rows.iter_mut().filter(|row| row.scenario == self.scenario) {
+            commit.clone_into(&mut row.commit);
+        }
         self.raw.date = shell::run("date", ["-u", "+%F"])?.trim().to_owned();
         let path = self.base.join(RAW);
         fs::create_dir_all(path.parent().context(RAW)?)?;
@@ -129,7 +137,8 @@ impl Book {
     fn table(&self) -> String {
         let rows = self.raw.rows.iter().filter(|row| row.scenario == self.scenario);
         let mut table = if self.scenario == "paper" { paper::table(rows) } else { self.costs(rows) };
-        let Raw { machine, commit, date, .. } = &self.raw;
+        let Raw { machine, date, .. } = &self.raw;
+        let commit = self.reference().map_or("unknown", |row| &row.commit);
         let _ = writeln!(
             table,
             "\n{} cores of {}, Linux {}, cgroup {}, commit {commit}, {date}.",
@@ -157,7 +166,9 @@ fn line(row: &Row, reference: Option<&Row>) -> String {
     let ratio = each.and_then(|each| Some(each / self::each(&reference?.figures)?));
     let each = each.map_or("-".to_owned(), |each| format!("{each:.1} µs"));
     let ratio = ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
-    let kernel = kernel_bytes.map_or("-".to_owned(), |bytes| format!("{} MB", bytes / 1_000_000));
+    // Less than before says only that somebody else has let go of more.
+    let kernel = kernel_bytes.filter(|bytes| *bytes >= 0);
+    let kernel = kernel.map_or("-".to_owned(), |bytes| format!("{} MB", bytes / 1_000_000));
     format!(
         "| {} | {succeeded} | {} | {each} | {ratio} | {} | {} MB | {descriptors} | {kernel} |",
         row.case,
