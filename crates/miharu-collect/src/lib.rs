@@ -37,6 +37,7 @@ pub use warning::Warning;
 pub mod host {
     pub use miharu_linux::addresses::own_addresses;
     pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability};
+    pub use miharu_linux::heap::share as share_heap;
     pub use miharu_linux::read::Buffer;
     pub use miharu_linux::socket::{Listener, listener};
 }

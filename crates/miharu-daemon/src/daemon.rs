@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::args::Args;
-use crate::cache::{Cache, Source};
+use crate::cache::{Cache, Source, Wish};
 use crate::listen::{Listeners, PortHolder, UnixListener};
 use crate::machine::Machine;
 use crate::plan::Plans;
@@ -81,8 +81,9 @@ async fn serve(args: &Args) -> anyhow::Result<()> {
     let unix = unix.serve(routes::all(&app));
 
     say_what_is_missing(&roots);
-    say_what_runs(&app).await;
     notify(NotifyState::Ready);
+    let of_first = Arc::clone(&app);
+    tokio::spawn(async move { say_what_runs(&of_first).await });
 
     loop {
         tokio::select! {
@@ -157,12 +158,15 @@ fn say_what_is_missing(roots: &Roots) {
     }
 }
 
+/// The first collection, so that the first scrape finds instances identified and their files open.
 async fn say_what_runs(app: &App) {
-    match app.finder.find().await {
-        Ok(found) if found.is_empty() => {
+    let plan = app.plan();
+    let wish = Wish { options: Arc::clone(&plan.scrape), max_age: Duration::ZERO, patience: None };
+    match app.cache.get(wish).await {
+        Ok(collected) if collected.gathered.found.is_empty() => {
             tracing::info!("ready; no instances found: they are served as soon as some run");
         }
-        Ok(found) => tracing::info!(instances = found.len(), "ready"),
+        Ok(collected) => tracing::info!(instances = collected.gathered.found.len(), "ready"),
         Err(error) => tracing::warn!("ready, but {error}"),
     }
 }

@@ -27,6 +27,7 @@ use clap::Parser;
 use args::Args;
 
 fn main() -> ExitCode {
+    miharu_collect::host::share_heap();
     let args = Args::parse();
     if let Err(error) = logging::start(&args.log_level, args.log_format) {
         // There is no log to tell it to.

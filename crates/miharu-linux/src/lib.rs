@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod changes;
 pub mod error;
 pub mod exits;
+pub mod heap;
 pub mod host;
 pub mod hypervisor;
 pub mod kept;

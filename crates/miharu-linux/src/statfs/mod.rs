@@ -183,10 +183,13 @@ pub struct Stuck {
 fn answer(roots: &Roots, request: &Request, buffer: &mut Buffer) -> Result<Option<Answer>> {
     let root = match request.whose {
         Whose::Host => host_root(roots)?,
+        Whose::Process { pid, .. } if request.identity == Identity::SeenAfterwards => {
+            let path = roots.proc.join(pid.to_string()).join("root");
+            rustix::fs::open(&path, DIRECTORY, Mode::empty()).map_err(|e| Error::io(&path, e.into()))?
+        }
         Whose::Process { pid, start_ticks } => {
             let process = ProcDir::open(roots, pid)?;
-            let is_checked = request.identity == Identity::SeenAfterwards;
-            if !is_checked && process.stat(buffer)?.starttime != start_ticks {
+            if process.stat(buffer)?.starttime != start_ticks {
                 return Ok(None);
             }
             root_of(&process)?
