@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent lint clean
+.PHONY: demo demo-stop test agent lint bench-micro bench-growth clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -12,6 +12,10 @@ demo-stop:
 test:
 	@scripts/test.sh
 
+# What a scrape costs on 10 to 500 real containers, beside the floor and beside what others use; docs/performance.md gets the tables.
+bench:
+	@scripts/bench.sh
+
 # The guest agent as it is installed in virtual machines: one static program, target/x86_64-unknown-linux-gnu/release/miharu-agent.
 agent:
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --locked -p miharu-agent --target x86_64-unknown-linux-gnu
@@ -20,6 +24,17 @@ agent:
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# How costs grow with containers, scrapers, foreign processes, nested cgroups and slow disks, and what many hosts cost a
+# Prometheus: about ten minutes. `scripts/growth.sh SCENARIO… [--quick]` measures some of it.
+bench-growth:
+	@scripts/growth.sh
+
+# Every parser and the encoder alone, in time and in instructions. Fails where one takes 5 % more instructions than
+# docs/performance/instructions.json says; `cargo run --release -p miharu-bench -- --bless` writes that file. Wants valgrind.
+bench-micro:
+	cargo bench -q --locked -p miharu-bench --bench micro -- --quiet
+	cargo run -q --release --locked -p miharu-bench
 
 clean: demo-stop
 	cargo clean

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing on a Debian 12 machine. usage: scripts/setup.sh demo|test
+# Installs what is missing on a Debian 12 machine. usage: scripts/setup.sh demo|test|bench
 #
 # Prints one line a step, nothing else, and touches the network only when something is missing. What cannot be had is said
 # on a line that starts with "setup:" and the exit status is 1; the caller decides whether to go on without it.
@@ -24,6 +24,8 @@ demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:ip
   cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs'
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
   promtool:prometheus jq:jq dnsmasq:dnsmasq-base"
+bench_needs="lxc-start:lxc busybox:busybox-static openssl:openssl ip:iproute2 lxcfs:lxcfs lxd:lxd lxc:lxd-client dnsmasq:dnsmasq-base
+  netdata:netdata perf:linux-perf unsquashfs:squashfs-tools newuidmap:uidmap unshare:util-linux"
 
 # Without a network everything below would wait for it in turn: one failed attempt is enough.
 updated=no
@@ -120,6 +122,37 @@ fetch_agent() { # package program [backports]
   rm -rf "$tmp"
 }
 
+# A real Incus beside LXD: unpacked, never installed, as the two do not go together.
+fetch_incus() {
+  [ -x "$cache/incus/usr/libexec/incus/incusd" ] && return 0
+  have apt-get || { say "no Incus and no apt-get to fetch one"; failed=1; return 1; }
+  say "fetching Incus from backports"
+  local tmp deb; tmp=$(mktemp -d); chmod 755 "$tmp"
+  mkdir "$tmp/parts" "$tmp/lists"; backports "$tmp/parts"
+  # With the machine's own sources too, as what Incus depends on may come from there.
+  cp /etc/apt/sources.list.d/*.sources "$tmp/parts/" 2>/dev/null
+  local opts=(-o "Dir::Etc::SourceParts=$tmp/parts" -o "Dir::State::Lists=$tmp/lists")
+  { apt-get "${opts[@]}" update -qq &&
+    (cd "$tmp" && apt-get "${opts[@]}" -t bookworm-backports download -qq incus-base incus-client libcowsql0 libraft0); } >"$log" 2>&1
+  for deb in "$tmp"/*.deb; do dpkg -x "$deb" "$tmp/incus" >>"$log" 2>&1; done
+  mkdir -p "$cache"
+  if [ -x "$tmp/incus/usr/libexec/incus/incusd" ] && rm -rf "$cache/incus" && mv "$tmp/incus" "$cache/incus"
+  then :; else fail "could not fetch Incus:"; fi
+  rm -rf "$tmp"
+}
+
+# An exporter that people run today, to compare with.
+install_exporter() {
+  [ -x "$cache/exporter/bin/cgroups-exporter" ] && return 0
+  say "installing cgroups-exporter from PyPI into target/"
+  mkdir -p "$cache"
+  python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+  # With argclass of today, which it allows, it refuses its own arguments.
+  { python3 -m venv "$cache/exporter" && "$cache/exporter/bin/pip" install -q --retries 1 --timeout 20 'cgroups-exporter>=0.8,<1' \
+    'argclass>=1.0,<1.1'; } >"$log" 2>&1 ||
+    { rm -rf "$cache/exporter"; fail "could not install cgroups-exporter:"; }
+}
+
 # Virtio vsock for guests on a host whose kernel has none, as machines for CI: about a minute to build, once.
 build_vsock() {
   [ -x "$cache/vhost-device-vsock/bin/vhost-device-vsock" ] && return 0
@@ -167,6 +200,11 @@ test)
   fetch_agent incus-agent usr/libexec/incus/incus-agent backports
   build_vsock
   install_parser ;;
-*) say "usage: scripts/setup.sh demo|test"; exit 2 ;;
+bench)
+  # shellcheck disable=SC2046
+  install $(missing $bench_needs)
+  fetch_incus
+  install_exporter ;;
+*) say "usage: scripts/setup.sh demo|test|bench"; exit 2 ;;
 esac
 exit $failed

@@ -8,6 +8,29 @@ use miharu_linux::cgroup;
 use miharu_linux::host::HostFacts;
 use miharu_linux::mounts::Device;
 use miharu_metrics::figures::{CpuMode, CpuTimes, Disk, Figures, Memory, Pressure, Throttling};
+use miharu_metrics::{Part, Wanted};
+
+/// What of a container's cgroups has to be read for these parts of its figures.
+pub(crate) fn parts(wanted: Wanted) -> cgroup::Parts {
+    cgroup::Parts::of(|part| {
+        wanted.has(match part {
+            cgroup::Part::Cpu => Part::Cpu,
+            cgroup::Part::Throttling => Part::Throttling,
+            cgroup::Part::CpuLimit => Part::CpuLimit,
+            cgroup::Part::CpusEffective => Part::CpuEffective,
+            cgroup::Part::Memory => Part::Memory,
+            cgroup::Part::Swap => Part::Swap,
+            cgroup::Part::MemoryPeak => Part::MemoryPeak,
+            cgroup::Part::OomKills => Part::OomKills,
+            cgroup::Part::Hugetlb => Part::Hugepages,
+            cgroup::Part::Io => Part::Disks,
+            cgroup::Part::Tasks => Part::Procs,
+            cgroup::Part::PressureCpu => Part::PressureCpu,
+            cgroup::Part::PressureMemory => Part::PressureMemory,
+            cgroup::Part::PressureIo => Part::PressureIo,
+        })
+    })
+}
 
 /// Puts what the cgroups tell into the families' figures. Nothing is made up for what they do not tell.
 pub(crate) fn fill(figures: &mut Figures, read: &cgroup::Figures, host: &HostFacts) {

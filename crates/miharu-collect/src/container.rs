@@ -1,5 +1,6 @@
 //! One container, read through the kernel.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use miharu_instances::Instance;
@@ -7,12 +8,16 @@ use miharu_linux::block::{BlockDevices, Layers};
 use miharu_linux::cgroup::{self, Ancestors, Hierarchies};
 use miharu_linux::host::HostFacts;
 use miharu_linux::mounts::{HostMounts, RemoteFilesystems};
+use miharu_linux::networks::Networks;
 use miharu_linux::process::{self, ProcDir};
 use miharu_linux::read::Buffer;
+use miharu_linux::statfs::Whose;
 use miharu_linux::{Error, Roots};
 use miharu_metrics::figures::{Figures, Interface, Traffic};
+use miharu_metrics::{Part, Wanted};
 
 use crate::filesystems::{self, Found};
+use crate::kept::{Kept, LastHostMounts};
 use crate::own_process::start_time;
 use crate::warning::WarningKind;
 use crate::{Options, vm};
@@ -25,12 +30,14 @@ const HOST_INIT: u32 = 1;
 pub(crate) struct Host {
     pub(crate) facts: HostFacts,
     pub(crate) hierarchies: Option<Hierarchies>,
-    mounts: HostMounts,
+    mounts: Arc<HostMounts>,
     roots: Roots,
     layers: Layers,
     /// The host's own network namespace; unknown where it may not be looked at.
     pub(crate) network: Option<u64>,
     remote: RemoteFilesystems,
+    wanted: Wanted,
+    parts: cgroup::Parts,
 }
 
 impl Host {
@@ -39,11 +46,12 @@ impl Host {
         facts: HostFacts,
         hierarchies: Option<Hierarchies>,
         options: &Options,
+        last_mounts: &LastHostMounts,
         buffer: &mut Buffer,
     ) -> Self {
         let init = ProcDir::open(roots, HOST_INIT).ok();
-        let mounts =
-            init.as_ref().and_then(|init| init.read(buffer, "mountinfo").ok().map(HostMounts::parse));
+        let mountinfo = init.as_ref().and_then(|init| init.read(buffer, "mountinfo").ok());
+        let mounts = mountinfo.map(|text| last_mounts.parse(text));
         Self {
             facts,
             hierarchies,
@@ -52,6 +60,8 @@ impl Host {
             layers: options.disk_layers,
             network: init.and_then(|init| init.network().ok()),
             remote: options.remote_filesystems,
+            wanted: options.wanted,
+            parts: crate::cgroups::parts(options.wanted),
         }
     }
 }
@@ -81,35 +91,65 @@ pub(crate) struct Raw {
     pub(crate) source: Option<&'static str>,
     /// What its guest told that is no figure.
     pub(crate) facts: vm::Facts,
+    /// What is kept of it.
+    pub(crate) kept: Option<Arc<Mutex<Kept>>>,
 }
 
 /// Reads a container.
 ///
 /// # Errors
 /// [`Error::Gone`] when it has stopped. Any other failure is one of [`Raw::problems`].
-pub(crate) fn read(instance: &Instance, host: &Host, reader: &mut Reader) -> miharu_linux::Result<Raw> {
+pub(crate) fn read(
+    instance: &Instance,
+    host: &Host,
+    networks: &Networks,
+    kept: &mut Kept,
+    reader: &mut Reader,
+) -> miharu_linux::Result<Raw> {
     let mut raw = Raw::default();
     raw.figures.boot_time_seconds = start_time(instance.incarnation.init_start, &host.facts);
     if let Some(hierarchies) = &host.hierarchies {
         let Reader { buffer, ancestors, blocks } = reader;
         let blocks = blocks.get_or_insert_with(|| BlockDevices::new(&host.roots));
-        let mut read = cgroup::read(hierarchies, &instance.cgroup, &host.facts, ancestors, buffer)?;
+        let mut read = cgroup::read(
+            hierarchies,
+            &instance.cgroup,
+            &host.facts,
+            host.parts,
+            ancestors,
+            &mut kept.cgroups,
+            buffer,
+        )?;
         raw.problems.append(&mut read.problems);
         crate::cgroups::fill(&mut raw.figures, &read, &host.facts);
         raw.figures.disks = crate::cgroups::disks(&read.io, blocks, host.layers);
     }
     let buffer = &mut reader.buffer;
-    if let Some(network) = raw.keep(instance.init.network())? {
+    if host.wanted.has(Part::Network) {
         // Without the host's own namespace to compare with, these could be the host's interfaces.
-        if host.network.is_some_and(|host| host != network) {
-            raw.network = Some(network);
-            let interfaces = raw.keep(instance.init.net_dev(buffer))?;
-            raw.figures.interfaces = interfaces.unwrap_or_default().into_iter().map(interface).collect();
+        let seen = networks.read(&instance.init, &mut kept.network, host.network, buffer);
+        if let Some(seen) = raw.keep(seen)? {
+            raw.network = host.network.is_some_and(|host| host != seen.inode).then_some(seen.inode);
+            raw.figures.interfaces = seen.interfaces.into_iter().map(interface).collect();
         }
     }
-    let directory = &instance.directory;
-    let found = filesystems::find(&instance.init, directory, &host.mounts, host.remote, buffer);
-    raw.found = raw.keep(found)?.unwrap_or_default();
+    // What is left of an instance without a process has no figures, however long its cgroup stays.
+    if host.wanted.has(Part::Filesystems) {
+        let directory = &instance.directory;
+        // The file cannot be kept, so this is also what tells that the process is still there.
+        let found = filesystems::find(
+            &instance.init,
+            whose(instance),
+            directory,
+            &host.mounts,
+            host.remote,
+            &mut kept.choice,
+            buffer,
+        );
+        raw.found = raw.keep(found)?.unwrap_or_default();
+    } else if !instance.init.stat(buffer)?.is_alive() {
+        return Err(Error::Gone(instance.init.path().to_owned()));
+    }
     if !raw.problems.is_empty() {
         // A process that ends answers some of its files with other errors than that it is gone (EINVAL of mountinfo).
         let has_ended = match instance.init.stat(buffer) {
@@ -123,7 +163,23 @@ pub(crate) fn read(instance: &Instance, host: &Host, reader: &mut Reader) -> mih
     Ok(raw)
 }
 
+/// In whose view an instance's paths are looked up.
+pub(crate) fn whose(instance: &Instance) -> Whose {
+    Whose::Process { pid: instance.init.pid(), start_ticks: instance.incarnation.init_start }
+}
+
 impl Raw {
+    /// Whether the end of its first process is watched.
+    pub(crate) fn is_watched(&self) -> bool {
+        let kept = self.kept.as_ref().map(|kept| kept.try_lock());
+        kept.is_some_and(|kept| kept.is_ok_and(|kept| kept.network.is_watched()))
+    }
+
+    /// Whether its first process has not ended, where that is watched.
+    pub(crate) fn is_running(&self) -> Option<bool> {
+        self.kept.as_ref()?.try_lock().ok()?.network.is_running()
+    }
+
     /// What was read, or nothing and a problem more; an instance that is gone is the caller's end.
     fn keep<T>(&mut self, result: miharu_linux::Result<T>) -> miharu_linux::Result<Option<T>> {
         match result {
@@ -152,15 +208,15 @@ fn traffic(read: process::Counters) -> Traffic {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::sync::Arc;
-
     use miharu_instances::{Incarnation, Kind};
+    use miharu_linux::kept::Budget;
+    use miharu_metrics::FamilySet;
+    use std::fs;
 
     use super::*;
 
     /// What is read of a process in this state whose mountinfo gives an error.
-    fn with_state(state: char) -> miharu_linux::Result<Raw> {
+    fn with_state(state: char, wanted: Wanted) -> miharu_linux::Result<Raw> {
         let base = tempfile::tempdir().unwrap();
         let proc = base.path().join("proc/77");
         fs::create_dir_all(proc.join("net")).unwrap();
@@ -182,14 +238,23 @@ mod tests {
             vm: None,
             directory: "c1".into(),
         };
-        let options = Options::default();
-        let host = Host::new(&roots, HostFacts::default(), None, &options, &mut Buffer::new());
-        read(&instance, &host, &mut Reader::default())
+        let options = Options { wanted, ..Options::default() };
+        let last = LastHostMounts::default();
+        let host = Host::new(&roots, HostFacts::default(), None, &options, &last, &mut Buffer::new());
+        let networks = Networks::new(roots.clone(), Budget::default());
+        read(&instance, &host, &networks, &mut Kept::default(), &mut Reader::default())
     }
 
     #[test]
     fn a_process_that_ends_in_mid_read_is_gone_without_noise() {
-        assert!(with_state('Z').unwrap_err().is_gone());
-        assert_eq!(with_state('S').unwrap().problems.len(), 1);
+        assert!(with_state('Z', Wanted::all()).unwrap_err().is_gone());
+        assert_eq!(with_state('S', Wanted::all()).unwrap().problems.len(), 1);
+    }
+
+    #[test]
+    fn mounts_are_not_read_for_nobody_and_a_process_that_ended_is_gone_all_the_same() {
+        let wanted = Wanted::by(FamilySet::all().without(|name| name.starts_with("filesystem_")));
+        assert!(with_state('Z', wanted).unwrap_err().is_gone());
+        assert_eq!(with_state('S', wanted).unwrap().problems.len(), 0);
     }
 }

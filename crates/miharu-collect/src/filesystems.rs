@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use miharu_linux::mounts::{
@@ -9,7 +10,7 @@ use miharu_linux::mounts::{
 };
 use miharu_linux::process::ProcDir;
 use miharu_linux::read::Buffer;
-use miharu_linux::statfs::{Answer, Pool, Reply, Request, Sizes, Whose};
+use miharu_linux::statfs::{Answer, Identity, Pool, Reply, Request, Sizes, Whose};
 use miharu_metrics::figures;
 
 /// Whether file systems that an instance only has a directory on are reported (`metrics.shared_filesystems`).
@@ -23,9 +24,42 @@ pub enum SharedFilesystems {
 }
 
 /// The file systems of one instance before their sizes are known.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Found {
-    chosen: Vec<(FileSystem, Vec<Sharing>)>,
+    chosen: Arc<[Chosen]>,
+}
+
+/// A file system that is asked for its size, and of each of its mounts whose it is.
+#[derive(Debug, Clone)]
+struct Chosen {
+    file_system: FileSystem,
+    sharing: Vec<Sharing>,
+    request: Request,
+}
+
+impl Found {
+    /// Keeps the mounts of which `keeps` is true for the mount point and for each name of what is mounted: the instance's
+    /// own word, and the host's, which is the one that is served of a shared file system.
+    pub(crate) fn retain(&mut self, keeps: impl Fn(&str, &str) -> bool) {
+        let keeps = |(mount, sharing): &(Mount, Sharing)| {
+            let mountpoint = mount.mountpoint.to_string_lossy();
+            keeps(&mountpoint, &mount.source)
+                && shared_on(sharing).is_none_or(|on| keeps(&mountpoint, &on.device))
+        };
+        let kept = self.chosen.iter().filter_map(|one| {
+            let mounts = one.file_system.mounts.iter().cloned().zip(one.sharing.iter().cloned());
+            let (mounts, sharing): (Vec<_>, Vec<_>) = mounts.filter(keeps).unzip();
+            (!mounts.is_empty()).then(|| Chosen::new(one.request.whose(), FileSystem { mounts }, sharing))
+        });
+        self.chosen = kept.collect();
+    }
+}
+
+impl Chosen {
+    fn new(whose: Whose, file_system: FileSystem, sharing: Vec<Sharing>) -> Self {
+        let request = Request::new(whose, &file_system);
+        Self { file_system, sharing, request }
+    }
 }
 
 /// The file systems of one instance with their sizes.
@@ -38,26 +72,71 @@ pub(crate) struct Measured {
     pub(crate) denied: usize,
 }
 
-/// Chooses from the mounts of an instance whose directory on the host is called `directory`.
+/// The longest mountinfo that is kept to compare the next one with.
+const MAX_KEPT: usize = 64 << 10;
+
+/// What was chosen in the last collection, and out of what: most instances' mounts never change.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    mountinfo: Vec<u8>,
+    remote: RemoteFilesystems,
+    host: Option<Arc<HostMounts>>,
+    found: Found,
+}
+
+impl Choice {
+    fn is_of(&self, mountinfo: &[u8], host: &Arc<HostMounts>, remote: RemoteFilesystems) -> bool {
+        self.mountinfo == mountinfo
+            && self.remote == remote
+            && self.host.as_ref().is_some_and(|before| Arc::ptr_eq(before, host))
+    }
+}
+
+/// Chooses from the mounts of an instance whose directory on the host is called `directory`. `choice` is what was chosen
+/// the last time.
 pub(crate) fn find(
     init: &ProcDir,
+    whose: Whose,
+    directory: &OsStr,
+    host: &Arc<HostMounts>,
+    remote: RemoteFilesystems,
+    choice: &mut Choice,
+    buffer: &mut Buffer,
+) -> miharu_linux::Result<Found> {
+    let mountinfo = init.read(buffer, "mountinfo")?;
+    if choice.is_of(mountinfo, host, remote) {
+        return Ok(choice.found.clone());
+    }
+    let found = choose(mountinfo, whose, directory, host, remote);
+    choice.mountinfo.clear();
+    choice.host = None;
+    if mountinfo.len() <= MAX_KEPT {
+        choice.mountinfo.extend_from_slice(mountinfo);
+        choice.host = Some(Arc::clone(host));
+        choice.remote = remote;
+        choice.found = found.clone();
+    }
+    Ok(found)
+}
+
+fn choose(
+    mountinfo: &[u8],
+    whose: Whose,
     directory: &OsStr,
     host: &HostMounts,
     remote: RemoteFilesystems,
-    buffer: &mut Buffer,
-) -> miharu_linux::Result<Found> {
-    let mounts = mounts::parse(init.read(buffer, "mountinfo")?, mounts::MAX_MOUNTS);
+) -> Found {
+    let mounts = mounts::parse(mountinfo, mounts::MAX_MOUNTS);
     let chosen = mounts::select(&mounts, remote).into_iter().map(|file_system| {
         let sharing = file_system.mounts.iter().map(|mount| host.sharing(mount, directory)).collect();
-        (file_system, sharing)
+        Chosen::new(whose, file_system, sharing)
     });
-    Ok(Found { chosen: chosen.collect() })
+    Found { chosen: chosen.collect() }
 }
 
-/// Asks for the sizes of all instances' file systems at once, each instance given with its view of the file tree, and
-/// puts them together. What is not known by `deadline` is absent.
+/// Asks for the sizes of all instances' file systems at once, and puts them together. What is not known by `deadline` is absent.
 pub(crate) fn measure(
-    found: Vec<(Whose, Found)>,
+    found: &[(Found, Identity)],
     pool: &Pool,
     shared: SharedFilesystems,
     deadline: Instant,
@@ -65,9 +144,9 @@ pub(crate) fn measure(
     let mut requests = Vec::new();
     let mut of_host = Vec::new();
     let mut host_places: HashMap<Device, usize> = HashMap::new();
-    for (whose, found) in &found {
-        for (file_system, sharing) in &found.chosen {
-            requests.push(Request::new(*whose, file_system));
+    for (found, identity) in found {
+        for Chosen { sharing, request, .. } in found.chosen.iter() {
+            requests.push(request.with(*identity));
             for on in sharing.iter().filter_map(shared_on) {
                 host_places.entry(on.mount.device).or_insert_with(|| {
                     of_host.push(Request::host(&on.mount));
@@ -76,7 +155,7 @@ pub(crate) fn measure(
             }
         }
     }
-    let several = owned_by_several(&found);
+    let several = owned_by_several(found);
     let own = requests.len();
     requests.append(&mut of_host);
     let mut answers = pool.ask(requests, deadline);
@@ -87,9 +166,9 @@ pub(crate) fn measure(
     };
     let mut answers = answers.into_iter();
     let mut all = Vec::with_capacity(found.len());
-    for (_, found) in &found {
+    for (found, _) in found {
         let mut measured = Measured::default();
-        for (file_system, sharing) in &found.chosen {
+        for Chosen { file_system, sharing, .. } in found.chosen.iter() {
             // One answer for each, whether or not it makes a row.
             match answers.next().unwrap_or_default() {
                 Reply::Sizes(answer) => {
@@ -114,13 +193,12 @@ fn shared_on(sharing: &Sharing) -> Option<&SharedOn> {
 
 /// The devices that look like an instance's own and that several have: each mounted the same disk by itself, and
 /// the host did not.
-fn owned_by_several(found: &[(Whose, Found)]) -> HashSet<Device> {
+fn owned_by_several(found: &[(Found, Identity)]) -> HashSet<Device> {
     let (mut once, mut several) = (HashSet::new(), HashSet::new());
-    for (_, found) in found {
-        let is_own = |(_, sharing): &&(FileSystem, Vec<Sharing>)| sharing.contains(&Sharing::Own);
-        for (file_system, _) in found.chosen.iter().filter(is_own) {
+    for (found, _) in found {
+        for one in found.chosen.iter().filter(|one| one.sharing.contains(&Sharing::Own)) {
             // All mounts of one of an instance's file systems are of one device, which no other one of its has.
-            let device = file_system.mounts.first().map(|mount| mount.device);
+            let device = one.file_system.mounts.first().map(|mount| mount.device);
             several.extend(device.filter(|device| !once.insert(*device)));
         }
     }
@@ -170,14 +248,12 @@ mod tests {
         31 27 253:1 / /pool/containers/c1 rw - ext4 /dev/mapper/c1 rw\n";
 
     /// An instance called `directory` with these mounts.
-    fn instance(pid: u32, directory: &str, mountinfo: &str) -> (Whose, Found) {
+    fn instance(pid: u32, directory: &str, mountinfo: &str) -> (Found, Identity) {
         let host = HostMounts::parse(HOST.as_bytes());
-        let mounts = mounts::parse(mountinfo.as_bytes(), 100);
-        let chosen = mounts::select(&mounts, RemoteFilesystems::Skip).into_iter().map(|file_system| {
-            let sharing = file_system.mounts.iter().map(|m| host.sharing(m, OsStr::new(directory))).collect();
-            (file_system, sharing)
-        });
-        (Whose::Process { pid, start_ticks: 1 }, Found { chosen: chosen.collect() })
+        let whose = Whose::Process { pid, start_ticks: 1 };
+        let directory = OsStr::new(directory);
+        let found = choose(mountinfo.as_bytes(), whose, directory, &host, RemoteFilesystems::Skip);
+        (found, Identity::Asked)
     }
 
     fn sizes(size: u64) -> Sizes {
@@ -185,17 +261,38 @@ mod tests {
     }
 
     /// The rows of all instances, every file system of theirs with `own` bytes and every one of the host with `host`.
-    fn rows(found: &[(Whose, Found)], own: u64, host: u64, shared: SharedFilesystems) -> Vec<String> {
+    fn rows(found: &[(Found, Identity)], own: u64, host: u64, shared: SharedFilesystems) -> Vec<String> {
         let several = owned_by_several(found);
         let mut rows = Vec::new();
-        for (_, found) in found {
-            for (file_system, sharing) in &found.chosen {
+        for (found, _) in found {
+            for Chosen { file_system, sharing, .. } in found.chosen.iter() {
                 let answer = Answer { mount: 0, sizes: sizes(own) };
                 let row = row(file_system, sharing, answer, |_| Some(sizes(host)), &several, shared);
                 rows.extend(row.map(|row| format!("{} {} {:?}", row.device, row.mountpoint, row.sharing)));
             }
         }
         rows
+    }
+
+    #[test]
+    fn excluded_mounts_are_not_asked() {
+        let text = "1 0 254:0 /c2 / rw - ext4 rootfs rw\n\
+                    2 1 7:9 / /a rw - xfs /dev/loop9 rw\n3 1 7:9 /x /bb rw - xfs /dev/loop9 rw\n";
+        let (mut found, _) = instance(10, "c2", text);
+        let mountpoints = |found: &Found| -> Vec<Vec<String>> {
+            let of = |one: &Chosen| {
+                assert_eq!(one.file_system.mounts.len(), one.sharing.len());
+                one.file_system.mounts.iter().map(|mount| mount.mountpoint.display().to_string()).collect()
+            };
+            found.chosen.iter().map(of).collect()
+        };
+        assert_eq!(mountpoints(&found), [vec!["/"], vec!["/a", "/bb"]]);
+        found.retain(|mountpoint, _| mountpoint != "/a");
+        assert_eq!(mountpoints(&found), [["/"], ["/bb"]], "the same disk elsewhere is not excluded");
+        found.retain(|_, source| source != "/dev/loop9");
+        assert_eq!(mountpoints(&found), [["/"]]);
+        found.retain(|_, source| source != "/dev/vda");
+        assert_eq!(mountpoints(&found).len(), 0, "the host's word for what is shared counts, too");
     }
 
     const DISK: &str = "1 0 7:1 / / rw - ext4 /dev/loop1 rw\n2 1 7:9 / /d rw - xfs /dev/loop9 rw\n";

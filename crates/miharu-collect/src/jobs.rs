@@ -4,7 +4,7 @@
 //! number of cores. A job that does not come back in time is given up: its thread is left to itself and replaced, and
 //! nobody waits for it again, at shutdown neither.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -63,8 +63,9 @@ impl Runner {
         let run = Arc::new(Run {
             state: Mutex::new(State {
                 waiting: items.into_iter().enumerate().collect(),
-                running: HashMap::new(),
-                done: HashMap::new(),
+                running: Vec::with_capacity(READERS),
+                outcomes: (0..count).map(|_| None).collect(),
+                done: 0,
                 readers: 0,
             }),
             changed: Condvar::new(),
@@ -73,17 +74,11 @@ impl Runner {
         for _ in 0..READERS.min(count) {
             self.start(&run, &work);
         }
-        let mut done = self.wait(&run, &work, limits, count);
-        (0..count).map(|index| done.remove(&index).unwrap_or(Outcome::NotStarted)).collect()
+        let outcomes = self.wait(&run, &work, limits);
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::NotStarted)).collect()
     }
 
-    fn wait<J, S, T, W>(
-        &self,
-        run: &Arc<Run<J, T>>,
-        work: &Arc<W>,
-        limits: Limits,
-        count: usize,
-    ) -> HashMap<usize, Outcome<T>>
+    fn wait<J, S, T, W>(&self, run: &Arc<Run<J, T>>, work: &Arc<W>, limits: Limits) -> Vec<Option<Outcome<T>>>
     where
         J: Send + 'static,
         S: Default,
@@ -93,20 +88,18 @@ impl Runner {
         let mut state = run.lock();
         loop {
             let now = Instant::now();
-            let late: Vec<_> = (state.running.iter())
-                .filter(|(_, started)| now >= limits.all || now >= **started + limits.each)
-                .map(|(index, started)| (*index, *started))
-                .collect();
+            let is_late =
+                |(_, started): &(usize, Instant)| now >= limits.all || now >= *started + limits.each;
+            let (late, running): (Vec<_>, Vec<_>) = state.running.drain(..).partition(is_late);
+            state.running = running;
             for (index, started) in &late {
-                state.running.remove(index);
                 let is_its_own_fault = now >= *started + limits.each;
-                let outcome = if is_its_own_fault { Outcome::TimedOut } else { Outcome::CutOff };
-                state.done.insert(*index, outcome);
+                state.finish(*index, if is_its_own_fault { Outcome::TimedOut } else { Outcome::CutOff });
                 state.readers = state.readers.saturating_sub(1);
             }
-            if now >= limits.all || state.done.len() == count {
+            if now >= limits.all || state.is_done() {
                 state.waiting.clear();
-                return std::mem::take(&mut state.done);
+                return std::mem::take(&mut state.outcomes);
             }
             if !late.is_empty() {
                 drop(state);
@@ -118,10 +111,10 @@ impl Runner {
             if state.readers == 0 && !state.waiting.is_empty() {
                 // No thread is left and none may be started: what waits cannot be had this time.
                 state.waiting.clear();
-                return std::mem::take(&mut state.done);
+                return std::mem::take(&mut state.outcomes);
             }
             // No job that begins while this thread sleeps can be late before its own time has passed.
-            let next = state.running.values().map(|started| *started + limits.each).min();
+            let next = state.running.iter().map(|(_, started)| *started + limits.each).min();
             let until = next.unwrap_or(now + limits.each).min(limits.all);
             let pause = until.saturating_duration_since(now);
             state = run.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
@@ -156,24 +149,28 @@ impl Runner {
 
 fn read<J, S: Default, T>(run: &Run<J, T>, work: &impl Fn(J, &mut S) -> T) {
     let mut own = S::default();
+    let mut state = run.lock();
     loop {
-        let mut state = run.lock();
         let Some((index, item)) = state.waiting.pop_front() else {
             state.readers = state.readers.saturating_sub(1);
             return;
         };
         let started = Instant::now();
-        state.running.insert(index, started);
+        state.running.push((index, started));
         drop(state);
         let result = std::panic::catch_unwind(AssertUnwindSafe(|| work(item, &mut own)));
-        let mut state = run.lock();
-        if state.running.remove(&index).is_none() {
+        let outcome = result.map_or(Outcome::Failed, |result| Outcome::Done(result, started.elapsed()));
+        state = run.lock();
+        let Some(place) = state.running.iter().position(|(running, _)| *running == index) else {
             // Given up in the meantime, and replaced.
             return;
+        };
+        state.running.swap_remove(place);
+        state.finish(index, outcome);
+        // Whoever waits sleeps until all is done: waking it for each job would cost more than some jobs do.
+        if state.is_done() {
+            run.changed.notify_one();
         }
-        let outcome = result.map_or(Outcome::Failed, |result| Outcome::Done(result, started.elapsed()));
-        state.done.insert(index, outcome);
-        run.changed.notify_one();
     }
 }
 
@@ -200,10 +197,28 @@ impl<J, T> Run<J, T> {
 
 struct State<J, T> {
     waiting: VecDeque<(usize, J)>,
-    running: HashMap<usize, Instant>,
-    done: HashMap<usize, Outcome<T>>,
+    /// The jobs under way and when they began, one of each thread.
+    running: Vec<(usize, Instant)>,
+    /// What became of each job, nothing yet where it waits or runs.
+    outcomes: Vec<Option<Outcome<T>>>,
+    /// How many outcomes there are.
+    done: usize,
     /// Threads that take jobs; those given up do not count.
     readers: usize,
+}
+
+impl<J, T> State<J, T> {
+    fn finish(&mut self, index: usize, outcome: Outcome<T>) {
+        if let Some(place) = self.outcomes.get_mut(index)
+            && place.replace(outcome).is_none()
+        {
+            self.done += 1;
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done == self.outcomes.len()
+    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,12 @@
 
 mod cgroups;
 mod container;
+mod cpu_sums;
+mod devices;
 mod filesystems;
 mod hung;
 mod jobs;
+mod kept;
 mod own_process;
 mod round;
 mod vm;
@@ -18,9 +21,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use miharu_instances::{Incarnation, Instance};
-use miharu_metrics::InstanceFigures;
 use miharu_metrics::server::Process;
+use miharu_metrics::{InstanceFigures, Wanted};
 
+pub use devices::Excluded;
 pub use filesystems::SharedFilesystems;
 pub use miharu_linux::Roots;
 pub use miharu_linux::block::Layers;
@@ -33,13 +37,18 @@ pub use warning::{InstanceName, Warning, WarningKind};
 pub mod host {
     pub use miharu_linux::addresses::own_addresses;
     pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability};
+    pub use miharu_linux::heap::share as share_heap;
     pub use miharu_linux::read::Buffer;
     pub use miharu_linux::resources;
     pub use miharu_linux::socket::{Listener, listener};
 }
 
+use cpu_sums::CpuSums;
 use hung::Hung;
 use jobs::Runner;
+use kept::{Instances, LastHostMounts};
+use miharu_linux::kept::Budget;
+use miharu_linux::networks::Networks;
 use miharu_linux::statfs::Pool;
 use vm::Guests;
 
@@ -47,8 +56,14 @@ use vm::Guests;
 const STATFS_THREADS: usize = 2;
 
 /// What the server keys say about a collection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// The parts of the figures that somebody wants.
+    pub wanted: Wanted,
+    /// Devices that are left out.
+    pub excluded: Excluded,
+    /// Whether CPU time is told of each CPU.
+    pub cpus: Cpus,
     /// Whether file systems are reported that an instance only has a directory on.
     pub shared_filesystems: SharedFilesystems,
     /// Whether file systems are asked that a process or another machine answers for.
@@ -61,6 +76,8 @@ pub struct Options {
     pub collect_timeout: Duration,
     /// How long after the start of a virtual machine its guest is waited for before host figures are served.
     pub agent_grace: Duration,
+    /// How many files of instances may be kept open between collections.
+    pub kept_files: usize,
     /// How often a guest's balloon driver is told to report the guest's memory, where nobody told it yet; zero for never.
     pub balloon_interval: Duration,
 }
@@ -68,15 +85,38 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            wanted: Wanted::default(),
+            excluded: Excluded::default(),
+            cpus: Cpus::default(),
             shared_filesystems: SharedFilesystems::default(),
             remote_filesystems: RemoteFilesystems::default(),
             disk_layers: Layers::default(),
             instance_timeout: Duration::from_secs(2),
             collect_timeout: Duration::from_secs(4),
             agent_grace: Duration::from_secs(120),
+            kept_files: 16384,
             balloon_interval: Duration::ZERO,
         }
     }
+}
+
+impl Options {
+    /// Whether a collection under these options tells all that one under `other` would, and nothing of it otherwise.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let Self { wanted, .. } = self;
+        wanted.covers(other.wanted) && *self == Self { wanted: *wanted, ..other.clone() }
+    }
+}
+
+/// How CPU time is told (`metrics.per_cpu`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cpus {
+    /// Of each CPU.
+    #[default]
+    Each,
+    /// Of all together.
+    Together,
 }
 
 /// What a collection found.
@@ -118,6 +158,11 @@ pub struct Collector {
     statfs: Pool,
     hung: Hung<Incarnation>,
     guests: Guests,
+    cpu_sums: CpuSums,
+    budget: Budget,
+    kept: Instances,
+    networks: Arc<Networks>,
+    host_mounts: LastHostMounts,
     clock: fn() -> SystemTime,
 }
 
@@ -133,13 +178,48 @@ impl Collector {
     pub fn with_clock(roots: Roots, clock: fn() -> SystemTime) -> Self {
         let statfs = Pool::new(roots.clone(), STATFS_THREADS);
         let guests = Guests::new(roots.clone());
-        Self { roots, runner: Runner::default(), statfs, hung: Hung::default(), guests, clock }
+        let budget = Budget::default();
+        let networks = Arc::new(Networks::new(roots.clone(), budget.clone()));
+        Self {
+            roots,
+            runner: Runner::default(),
+            statfs,
+            hung: Hung::default(),
+            guests,
+            cpu_sums: CpuSums::default(),
+            kept: Instances::new(budget.clone()),
+            budget,
+            networks,
+            host_mounts: LastHostMounts::default(),
+            clock,
+        }
     }
 
     /// Collects the figures of `instances`. It comes back after `options.collect_timeout` at the latest; an instance that
     /// vanished is left out, one that could not be read in time is there with nothing but its failure.
     #[must_use]
     pub fn collect(&self, instances: &[Arc<Instance>], options: &Options) -> Collection {
+        self.budget.set_limit(options.kept_files.min(spare_descriptors(instances.len())));
+        if self.budget.used() > self.budget.limit() {
+            // What is over the new limit is closed with the rest, and as much as fits is opened again.
+            self.kept.clear();
+        }
         round::collect(self, instances, options)
     }
+}
+
+/// Descriptors for connections and everything else that comes and goes.
+const RESERVE: usize = 2048;
+
+/// Descriptors that an instance takes whether or not its files are kept: its process' directory and pidfd, of each that looks
+/// for instances, and the connections to a guest.
+const OF_AN_INSTANCE: usize = 6;
+
+/// How many of the process' descriptors may hold kept files, in steps, so that one instance more does not close them all.
+fn spare_descriptors(instances: usize) -> usize {
+    const STEP: usize = 1024;
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let taken = instances.saturating_mul(OF_AN_INSTANCE).saturating_add(RESERVE);
+    limit.saturating_sub(taken) / STEP * STEP
 }

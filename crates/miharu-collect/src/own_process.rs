@@ -1,5 +1,6 @@
 //! The standard `process_*` figures of the daemon itself.
 
+use std::path::Path;
 use std::time::Duration;
 
 use miharu_linux::Roots;
@@ -22,8 +23,7 @@ pub fn own_process(roots: &Roots, host: &HostFacts) -> Process {
     Process {
         cpu: stat.as_ref().and_then(|stat| ticks_to_time(stat.utime.saturating_add(stat.stime), ticks)),
         max_fds: rustix::process::getrlimit(rustix::process::Resource::Nofile).current,
-        // The descriptor that lists them is open only while they are listed.
-        open_fds: std::fs::read_dir(own.join("fd")).ok().map(|list| (list.count() as u64).saturating_sub(1)),
+        open_fds: open_fds(&own.join("fd")),
         resident_memory_bytes: pages.map(|(_, resident)| bytes(resident)),
         start_time_seconds: stat.and_then(|stat| start_time(stat.starttime, host)),
         virtual_memory_bytes: pages.map(|(all, _)| bytes(all)),
@@ -42,6 +42,16 @@ pub(crate) fn start_time(ticks: u64, host: &HostFacts) -> Option<f64> {
     // Hundredths of a second are all that the kernel tells; more digits would be noise of the sum.
     let seconds = Duration::from_secs(host.boot_time?).checked_add(since_boot)?.as_secs_f64();
     Some((seconds * 100.0).round() / 100.0)
+}
+
+/// How many descriptors are open. Since Linux 6.2 the directory's size tells; before that they are counted.
+fn open_fds(directory: &Path) -> Option<u64> {
+    let size = std::fs::metadata(directory).ok()?.len();
+    if size > 0 {
+        return Some(size);
+    }
+    // One of them is the listing's own.
+    std::fs::read_dir(directory).ok().map(|list| (list.count() as u64).saturating_sub(1))
 }
 
 #[cfg(test)]

@@ -9,23 +9,24 @@ use miharu_linux::cgroup::{Hierarchies, Version};
 use miharu_linux::host::HostFacts;
 use miharu_linux::process::Interface;
 use miharu_linux::read::Buffer;
-use miharu_linux::statfs::Whose;
+use miharu_linux::statfs::{Identity, Whose};
 use miharu_metrics::figures::{Info, Scrape};
 use miharu_metrics::{InstanceFigures, InstanceType};
 
-use crate::container::{self, Host, Raw, Reader};
+use crate::container::{self, Host, Raw, Reader, whose};
 use crate::hung::Reading;
 use crate::jobs::{Limits, Outcome};
+use crate::kept::Kept;
 use crate::own_process::start_time;
 use crate::vm::{self, Age};
 use crate::warning::{InstanceName, Warning, WarningKind};
-use crate::{Collection, Collector, Guest, Options, filesystems, own_process};
+use crate::{Collection, Collector, Cpus, Guest, Options, filesystems, own_process};
 
 /// An instance and what was read of it.
 type Row = (Arc<Instance>, Raw);
 
 /// An instance to read, marked as being read for as long as that takes.
-type Job = (Arc<Instance>, Reading<Incarnation>);
+type Job = (Arc<Instance>, Arc<Mutex<Kept>>, Reading<Incarnation>);
 
 pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], options: &Options) -> Collection {
     let (started, start) = ((collector.clock)(), Instant::now());
@@ -37,12 +38,16 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
     collector.hung.retain(|incarnation| there.contains(incarnation));
     // Guests think while the host's own files are read.
     let asking = round.ask_guests(&machines, &host, started);
-    let of_containers = Arc::clone(&host);
-    let mut rows = round.read_instances(&containers, move |instance, reader| {
-        container::read(instance, &of_containers, reader)
+    let (of_containers, networks) = (Arc::clone(&host), Arc::clone(&collector.networks));
+    let kept = collector.kept.of(&containers);
+    let mut rows = round.read_instances(&containers, kept, move |instance, kept, reader| {
+        container::read(instance, &of_containers, &networks, kept, reader)
     });
     rows.append(&mut round.read_machines(asking, &host));
     report_each_network_once(&mut rows);
+    for (_, raw) in &mut rows {
+        options.excluded.leave_out(&mut raw.figures, &mut raw.found);
+    }
     round.add_filesystems(&mut rows);
     let now = started.duration_since(UNIX_EPOCH).map(|time| time.as_secs_f64()).ok();
     let source = match host.hierarchies.as_ref().map(Hierarchies::version) {
@@ -57,6 +62,9 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
                 format!("{left_out} of its devices or mounts are called as others; they are left out");
             round.warn(instance, WarningKind::Incomplete, message);
         }
+    }
+    if options.cpus == Cpus::Together {
+        sum_cpus(collector, &mut rows);
     }
     let instances = rows.into_iter().map(|(instance, raw)| to_metrics(&instance, raw, source, now)).collect();
     let mut warnings = round.warnings;
@@ -90,7 +98,8 @@ impl Round<'_> {
             instance: None,
             message: problem.to_string(),
         }));
-        Host::new(roots, facts, hierarchies.ok(), self.options, &mut buffer)
+        let last_mounts = &self.collector.host_mounts;
+        Host::new(roots, facts, hierarchies.ok(), self.options, last_mounts, &mut buffer)
     }
 
     /// Reads the instances side by side. One that is gone is left out; one that could not be read has no figures but its
@@ -98,14 +107,15 @@ impl Round<'_> {
     fn read_instances(
         &mut self,
         instances: &[Arc<Instance>],
-        read: impl Fn(&Instance, &mut Reader) -> miharu_linux::Result<Raw> + Send + Sync + 'static,
+        kept: Vec<Arc<Mutex<Kept>>>,
+        read: impl Fn(&Instance, &mut Kept, &mut Reader) -> miharu_linux::Result<Raw> + Send + Sync + 'static,
     ) -> Vec<Row> {
         let hung = &self.collector.hung;
         let mut rows = Vec::with_capacity(instances.len());
         let mut jobs: Vec<Job> = Vec::with_capacity(instances.len());
-        for instance in instances {
+        for (instance, kept) in instances.iter().zip(kept) {
             if let Some(reading) = hung.begin(&instance.incarnation, self.start) {
-                jobs.push((Arc::clone(instance), reading));
+                jobs.push((Arc::clone(instance), kept, reading));
             } else {
                 rows.push(self.failed(
                     instance,
@@ -115,13 +125,19 @@ impl Round<'_> {
                 ));
             }
         }
-        let asked: Vec<_> = jobs.iter().map(|(instance, _)| Arc::clone(instance)).collect();
+        let asked: Vec<_> =
+            jobs.iter().map(|(instance, kept, _)| (Arc::clone(instance), Arc::clone(kept))).collect();
         let limits = Limits { each: self.options.instance_timeout, all: self.deadline() };
-        let work = move |(instance, _reading): Job, reader: &mut Reader| read(&instance, reader);
+        let work = move |(instance, kept, _reading): Job, reader: &mut Reader| match kept.try_lock() {
+            Ok(mut kept) => read(&instance, &mut kept, reader),
+            // An earlier reading panicked, or came back late and still has it.
+            Err(_) => read(&instance, &mut Kept::default(), reader),
+        };
         let outcomes = self.collector.runner.run(jobs, limits, work);
-        rows.extend(
-            asked.iter().zip(outcomes).filter_map(|(instance, outcome)| self.judge(instance, outcome)),
-        );
+        for ((instance, kept), outcome) in asked.into_iter().zip(outcomes) {
+            let row = self.judge(&instance, outcome);
+            rows.extend(row.map(|(instance, raw)| (instance, Raw { kept: Some(kept), ..raw })));
+        }
         rows
     }
 
@@ -169,7 +185,8 @@ impl Round<'_> {
         let ages: HashMap<Incarnation, Age> =
             machines.iter().map(|(instance, age)| (instance.incarnation, *age)).collect();
         let host = Arc::clone(host);
-        self.read_instances(&instances, move |instance, reader| {
+        let nothing_kept = instances.iter().map(|_| Arc::default()).collect();
+        self.read_instances(&instances, nothing_kept, move |instance, _, reader| {
             let answer = lock(&answers).remove(&instance.incarnation);
             let age = ages.get(&instance.incarnation).copied().unwrap_or(Age::Grown);
             machine(instance, answer, age, &host, &links, reader)
@@ -235,15 +252,27 @@ impl Round<'_> {
         self.warnings.push(Warning { kind, instance: Some(instance), message });
     }
 
-    /// Asks for the sizes of all file systems together; an instance on whose file system a thread hangs has failed.
-    fn add_filesystems(&mut self, rows: &mut [Row]) {
+    /// Asks for the sizes of all file systems together; an instance on whose file system a thread hangs has failed, one that
+    /// ended meanwhile is left out.
+    fn add_filesystems(&mut self, rows: &mut Vec<Row>) {
         let deadline = self.deadline().min(Instant::now() + self.options.instance_timeout);
-        let found = rows
+        let found: Vec<_> = rows
             .iter_mut()
-            .map(|(instance, raw)| (whose(instance), std::mem::take(&mut raw.found)))
+            .map(|(_, raw)| {
+                let identity = if raw.is_watched() { Identity::SeenAfterwards } else { Identity::Asked };
+                (std::mem::take(&mut raw.found), identity)
+            })
             .collect();
         let pool = &self.collector.statfs;
-        let measured = filesystems::measure(found, pool, self.options.shared_filesystems, deadline);
+        let mut measured = filesystems::measure(&found, pool, self.options.shared_filesystems, deadline);
+        let ended: Vec<bool> = rows.iter().map(|(_, raw)| raw.is_running() == Some(false)).collect();
+        if ended.contains(&true) {
+            let has_ended = |index: usize| ended.get(index).copied().unwrap_or(false);
+            let mut index = 0..;
+            rows.retain(|_| index.next().is_none_or(|index| !has_ended(index)));
+            let mut index = 0..;
+            measured.retain(|_| index.next().is_none_or(|index| !has_ended(index)));
+        }
         let stuck = pool.stuck();
         for ((instance, raw), measured) in rows.iter_mut().zip(measured) {
             // A guest tells its own.
@@ -348,10 +377,6 @@ fn guest(instance: &Instance, raw: &Raw) -> Option<Guest> {
     })
 }
 
-fn whose(instance: &Instance) -> Whose {
-    Whose::Process { pid: instance.init.pid(), start_ticks: instance.incarnation.init_start }
-}
-
 /// A network namespace that several instances share is reported on the oldest of them.
 fn report_each_network_once(rows: &mut [Row]) {
     let mut owners: HashMap<u64, (u64, u32)> = HashMap::new();
@@ -366,6 +391,20 @@ fn report_each_network_once(rows: &mut [Row]) {
         let owner = raw.network.and_then(|network| owners.get(&network));
         if owner.is_some_and(|owner| *owner != age(instance)) {
             raw.figures.interfaces.clear();
+        }
+    }
+}
+
+/// A container's kernel tells every CPU for as long as it runs, a guest those that are online.
+fn sum_cpus(collector: &Collector, rows: &mut [Row]) {
+    let sums = &collector.cpu_sums;
+    let there: HashSet<Incarnation> = rows.iter().map(|(instance, _)| instance.incarnation).collect();
+    sums.retain(|machine| there.contains(machine));
+    for (instance, raw) in rows {
+        if instance.vm.is_some() {
+            sums.sum(instance.incarnation, &mut raw.figures);
+        } else {
+            raw.figures.sum_cpus();
         }
     }
 }

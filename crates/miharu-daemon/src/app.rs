@@ -12,9 +12,10 @@ use crate::changes;
 use crate::events::Events;
 use crate::listen::Listeners;
 use crate::machine::Machine;
+use crate::plan::{Plan, Plans};
 use crate::requests::Requests;
 use crate::respond::ApiError;
-use crate::source::{Finder, options};
+use crate::source::Finder;
 use crate::tls::Tls;
 use crate::warnings::Warnings;
 
@@ -35,6 +36,7 @@ pub(crate) struct App {
     pub(crate) events: Events,
     /// What is wrong.
     pub(crate) warnings: Warnings,
+    pub(crate) plans: Plans,
     /// Set once they exist; they hold the routes, which hold this.
     pub(crate) listeners: OnceLock<Arc<Listeners>>,
     /// Held from the check of a change to its commit, so that changes come one after the other.
@@ -42,23 +44,22 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// The figures of a collection that is young enough.
-    pub(crate) async fn figures(&self, patience: Option<Duration>) -> Result<Arc<Collected>, String> {
-        let settings = self.store.load().config.settings();
-        self.cache.get(Wish { options: options(&settings), max_age: settings.cache, patience }).await
+    /// What the server keys say.
+    pub(crate) fn plan(&self) -> Arc<Plan> {
+        self.plans.of(self.store.load())
     }
 
     /// The figures of a collection that has all of these instances, if that can be: for one that was started after the
     /// last collection another one is made at once.
     pub(crate) async fn figures_of(&self, wanted: &[Found]) -> Result<Arc<Collected>, String> {
-        let collected = self.figures(None).await?;
+        let plan = self.plan();
+        let wish = |max_age| Wish { options: Arc::clone(&plan.whole), max_age, patience: None };
+        let collected = self.cache.get(wish(plan.settings.cache)).await?;
         if wanted.iter().all(|instance| collected.figures_of(instance).is_some()) {
             return Ok(collected);
         }
-        let settings = self.store.load().config.settings();
-        let wish = Wish { options: options(&settings), max_age: Duration::ZERO, patience: None };
         // Figures that lack a new instance are better than none.
-        Ok(self.cache.get(wish).await.unwrap_or(collected))
+        Ok(self.cache.get(wish(Duration::ZERO)).await.unwrap_or(collected))
     }
 
     /// Who runs now; where that cannot be told in time, who ran at the last collection.

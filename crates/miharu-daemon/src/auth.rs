@@ -11,7 +11,7 @@ use http::request::Parts;
 use miharu_store::{CertificateType, State};
 
 use crate::app::App;
-use crate::listen::{Entrance, Peer};
+use crate::listen::{Entrance, Peer, PeerCertificate};
 use crate::respond::ApiError;
 use crate::tls::{Authority, Purpose, Verdict};
 
@@ -185,19 +185,15 @@ impl FromRequestParts<Arc<App>> for LocalOnly {
     }
 }
 
-/// The fingerprint and DER of the certificate that the caller showed, trusted or not.
+/// The certificate that the caller showed, trusted or not.
 #[derive(Debug, Clone)]
-pub(crate) struct ShownCertificate {
-    pub(crate) fingerprint: String,
-    pub(crate) der: Vec<u8>,
-}
+pub(crate) struct ShownCertificate(pub(crate) Arc<PeerCertificate>);
 
 impl OptionalFromRequestParts<Arc<App>> for ShownCertificate {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Option<Self>, Self::Rejection> {
-        let certificate = parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.clone());
-        Ok(certificate.map(|shown| Self { fingerprint: shown.fingerprint.clone(), der: shown.der.to_vec() }))
+        Ok(parts.extensions.get::<Peer>().and_then(|peer| peer.certificate.clone()).map(Self))
     }
 }
 

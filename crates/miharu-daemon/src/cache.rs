@@ -50,12 +50,17 @@ pub(crate) type MakeSource = Box<dyn Fn() -> Box<dyn Source> + Send + Sync>;
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) gathered: Gathered,
-    options: Options,
+    options: Arc<Options>,
     begun: Instant,
     rendered: Rendered,
 }
 
 impl Collected {
+    /// Whether it tells what the wish wants to be told, and in the way in which it wants it.
+    fn covers(&self, wish: &Wish) -> bool {
+        Arc::ptr_eq(&self.options, &wish.options) || self.options.covers(&wish.options)
+    }
+
     /// The answer in that form, rendered at most once.
     ///
     /// # Errors
@@ -85,15 +90,20 @@ impl Collected {
         projects: impl Iterator<Item = String>,
     ) -> std::collections::BTreeSet<String> {
         let instances = &self.gathered.snapshot.instances;
-        projects.filter(|project| instances.iter().any(|instance| instance.project == *project)).collect()
+        let is_known = |project: &String| {
+            // They are in the order of their projects first.
+            let at = instances.partition_point(|instance| instance.project < *project);
+            instances.get(at).is_some_and(|instance| instance.project == *project)
+        };
+        projects.filter(is_known).collect()
     }
 }
 
 /// What a client asks of the cache.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Wish {
     /// How the figures are to be collected.
-    pub(crate) options: Options,
+    pub(crate) options: Arc<Options>,
     /// How old they may be.
     pub(crate) max_age: Duration,
     /// How long the client waits; `None` for as long as a collection may take.
@@ -146,39 +156,46 @@ impl Cache {
     /// # Errors
     /// Why there are none, for people.
     pub(crate) async fn get(self: &Arc<Self>, wish: Wish) -> Outcome {
+        let longest = wish.options.collect_timeout + GRACE * 2;
+        let until = Instant::now() + wish.patience.unwrap_or(longest).min(longest);
+        let mut given = self.wait(&wish, until).await;
+        if given.as_ref().is_ok_and(|collected| !collected.covers(&wish)) {
+            // It was begun under other server keys, or tells less; one that begins now does not.
+            given = self.wait(&wish, until).await.or(given);
+        }
+        given.or_else(|failed| self.last().filter(|last| fresh(last, &wish, 2)).ok_or(failed))
+    }
+
+    /// Figures that are young enough, or what the next collection to end gives, whatever its options.
+    async fn wait(self: &Arc<Self>, wish: &Wish, until: Instant) -> Outcome {
         let mut outcome = {
             let mut inner = self.lock();
-            if let Some(last) = inner.last.as_ref().filter(|last| fresh(last, &wish, 1)) {
+            if let Some(last) = inner.last.as_ref().filter(|last| fresh(last, wish, 1)) {
                 return Ok(Arc::clone(last));
             }
             match &inner.running {
-                // Even when it was begun under other settings: what it gives is better than a second one beside it.
                 Some(outcome) => outcome.clone(),
-                None => self.begin(&mut inner, wish.options)?,
+                None => self.begin(&mut inner, Arc::clone(&wish.options))?,
             }
         };
-        let longest = wish.options.collect_timeout + GRACE * 2;
-        let patience = wish.patience.unwrap_or(longest).min(longest);
-        let failed = match tokio::time::timeout(patience, outcome.wait_for(Option::is_some)).await {
+        let begun = Instant::now();
+        match tokio::time::timeout_at(until.into(), outcome.wait_for(Option::is_some)).await {
             Ok(Ok(result)) => match result.clone() {
-                Some(Ok(collected)) => return Ok(collected),
-                Some(Err(error)) => error,
-                None => "the collection ended without a result".to_owned(),
+                Some(outcome) => outcome,
+                None => Err("the collection ended without a result".to_owned()),
             },
-            Ok(Err(_)) => "the collection ended without a result".to_owned(),
-            Err(_) => format!(
-                "the collection was not done after {} s, and no earlier figures are young enough",
-                patience.as_secs_f64()
-            ),
-        };
-        let last = self.last().filter(|last| fresh(last, &wish, 2));
-        last.ok_or(failed)
+            Ok(Err(_)) => Err("the collection ended without a result".to_owned()),
+            Err(_) => Err(format!(
+                "the collection was not done after {:.2} s, and no earlier figures are young enough",
+                begun.elapsed().as_secs_f64()
+            )),
+        }
     }
 
     fn begin(
         self: &Arc<Self>,
         inner: &mut Inner,
-        options: Options,
+        options: Arc<Options>,
     ) -> Result<watch::Receiver<Option<Outcome>>, String> {
         if inner.source.is_none() && inner.abandoned >= ABANDONED_LIMIT {
             return Err(format!("{} collections hang and did not come back", inner.abandoned));
@@ -193,12 +210,13 @@ impl Cache {
     async fn run(
         self: Arc<Self>,
         mut source: Box<dyn Source>,
-        options: Options,
+        options: Arc<Options>,
         sender: watch::Sender<Option<Outcome>>,
     ) {
         let begun = Instant::now();
+        let asked = Arc::clone(&options);
         let mut work = tokio::task::spawn_blocking(move || {
-            let result = source.collect(&options);
+            let result = source.collect(&asked);
             (source, result)
         });
         let result = match tokio::time::timeout(options.collect_timeout + GRACE, &mut work).await {
@@ -250,7 +268,7 @@ impl Cache {
 }
 
 fn fresh(last: &Collected, wish: &Wish, times: u32) -> bool {
-    last.options == wish.options && last.begun.elapsed() < wish.max_age * times
+    last.covers(wish) && last.begun.elapsed() < wish.max_age * times
 }
 
 /// How long a client with this scrape timeout waits: a little less, so that the answer still reaches it.

@@ -15,10 +15,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::App;
 use crate::args::Args;
-use crate::cache::{Cache, Source};
+use crate::cache::{Cache, Source, Wish};
 use crate::events::Events;
 use crate::listen::{Listeners, PortHolder, UnixListener};
 use crate::machine::Machine;
+use crate::plan::Plans;
 use crate::requests::Requests;
 use crate::routes;
 use crate::source::{Finder, Host, Own};
@@ -83,8 +84,9 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     tokio::spawn(crate::events::watch(Arc::clone(&app)));
     tokio::spawn(crate::expiry::watch(Arc::clone(&app)));
     say_what_is_missing(&roots);
-    say_what_runs(&app).await;
     notify(NotifyState::Ready);
+    let of_first = Arc::clone(&app);
+    tokio::spawn(async move { say_what_runs(&of_first).await });
 
     loop {
         tokio::select! {
@@ -140,6 +142,7 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
         requests,
         events,
         warnings: warnings.clone(),
+        plans: Plans::default(),
         listeners: std::sync::OnceLock::new(),
         changes: tokio::sync::Mutex::default(),
     };
@@ -166,12 +169,15 @@ fn say_what_is_missing(roots: &Roots) {
     }
 }
 
+/// The first collection, so that the first scrape finds instances identified and their files open.
 async fn say_what_runs(app: &App) {
-    match app.finder.find().await {
-        Ok(found) if found.is_empty() => {
+    let plan = app.plan();
+    let wish = Wish { options: Arc::clone(&plan.scrape), max_age: Duration::ZERO, patience: None };
+    match app.cache.get(wish).await {
+        Ok(collected) if collected.gathered.found.is_empty() => {
             tracing::info!("ready; no instances found: they are served as soon as some run");
         }
-        Ok(found) => tracing::info!(instances = found.len(), "ready"),
+        Ok(collected) => tracing::info!(instances = collected.gathered.found.len(), "ready"),
         Err(error) => tracing::warn!("ready, but {error}"),
     }
 }

@@ -15,6 +15,7 @@ mod logging;
 mod machine;
 mod negotiate;
 mod pem;
+mod plan;
 mod requests;
 mod respond;
 mod routes;
@@ -32,6 +33,7 @@ use args::Args;
 use events::Events;
 
 fn main() -> ExitCode {
+    miharu_collect::host::share_heap();
     let args = Args::parse();
     let events = Events::default();
     if let Err(error) = logging::start(&args.log_level, args.log_format, events.clone()) {

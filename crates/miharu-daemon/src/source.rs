@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use miharu_collect::{Collector, Options, Roots, SharedFilesystems};
+use miharu_collect::{Collector, Options, Roots};
 use miharu_instances::{Discovery, Instance, Kind, drivers};
 use miharu_metrics::server::Process;
 use miharu_metrics::{InstanceType, ServerFigures, Snapshot};
-use miharu_store::{Settings, Store};
+use miharu_store::Store;
 use tokio::sync::Mutex;
 
 use crate::cache::{Found, Gathered, Source, epoch_seconds};
@@ -17,31 +17,6 @@ use crate::warnings::{Group, Kind as WarningKind, Problem, Warnings};
 
 /// How long a request waits for a scan of the host.
 const SCAN_LIMIT: Duration = Duration::from_secs(3);
-
-/// What the server keys say about a collection.
-pub(crate) fn options(settings: &Settings) -> Options {
-    Options {
-        shared_filesystems: if settings.shared_filesystems {
-            SharedFilesystems::Serve
-        } else {
-            SharedFilesystems::LeaveOut
-        },
-        remote_filesystems: if settings.remote_filesystems {
-            miharu_collect::RemoteFilesystems::Ask
-        } else {
-            miharu_collect::RemoteFilesystems::Skip
-        },
-        disk_layers: if settings.all_disk_layers {
-            miharu_collect::Layers::All
-        } else {
-            miharu_collect::Layers::One
-        },
-        instance_timeout: settings.instance_timeout,
-        collect_timeout: settings.collect_timeout,
-        agent_grace: settings.agent_grace,
-        balloon_interval: settings.balloon_interval,
-    }
-}
 
 /// What the figures of the server itself are made of.
 #[derive(Debug, Clone)]

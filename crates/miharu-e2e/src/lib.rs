@@ -7,12 +7,16 @@
 
 pub mod cgroup;
 pub mod exposition;
+pub mod fleet;
 pub mod guest;
 pub mod initramfs;
+pub mod interrupt;
+pub mod keepalive;
 pub mod libvirt;
 pub mod loopdev;
 pub mod lxc;
 pub mod lxd;
+pub mod measure;
 pub mod miharud;
 pub mod need;
 pub mod netns;

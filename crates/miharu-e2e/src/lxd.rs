@@ -1,4 +1,5 @@
-//! A real LXD (the package) run by hand, in folders of its own, with containers of a tiny busybox image.
+//! A real LXD (the package), or a real Incus (unpacked), run by hand, in folders of its own, with containers of a tiny busybox
+//! image.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,35 +10,54 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::need::{self, Need};
 use crate::scratch::{self, Entry, Note};
 use crate::{rootfs, shell};
 
-/// A running LXD; its containers are stopped and it is shut down on drop.
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// LXD, as its package installs it.
+    Lxd,
+    /// Incus, unpacked into the cache by `scripts/setup.sh`.
+    Incus,
+}
+
+/// A running LXD or Incus; its containers are stopped and it is shut down on drop.
 #[derive(Debug)]
 pub struct Lxd {
-    /// `LXD_DIR`.
+    /// `LXD_DIR` or `INCUS_DIR`.
     pub dir: PathBuf,
+    kind: Kind,
     home: PathBuf,
     child: Child,
     lxcfs: Option<(Child, [Note; 2])>,
     containers: Vec<(Note, String, String)>,
+    many: Vec<(Note, Vec<String>)>,
     _note: Note,
 }
 
 impl Lxd {
+    /// Starts an LXD as [`Lxd::of`] says.
+    ///
+    /// # Errors
+    /// As [`Lxd::of`].
+    pub fn start() -> Result<Self> {
+        Self::of(Kind::Lxd)
+    }
+
     /// Starts one with a storage pool of the `dir` driver, the image `bb`, and a default profile with a disk and a point to
     /// point interface `eth0`.
     ///
     /// # Errors
     /// When it does not come up; the error carries its log.
-    pub fn start() -> Result<Self> {
+    pub fn of(kind: Kind) -> Result<Self> {
         let home = scratch::dir("lxd")?;
         let dir = home.join("d");
         fs::create_dir_all(&dir)?;
         let lxcfs = start_lxcfs()?;
         let log = fs::File::create(home.join("log"))?;
-        let mut command = Command::new("lxd");
-        environment(&mut command, &dir, &home);
+        let mut command = kind.daemon(&dir, &home);
         command
             .args(["--group", "root"])
             .stdin(Stdio::null())
@@ -46,12 +66,11 @@ impl Lxd {
             .process_group(0);
         let child = command.spawn().context("lxd")?;
         let note = Entry::Process(child.id()).note()?;
-        let lxd = Self { dir, home, child, lxcfs, containers: Vec::new(), _note: note };
-        let mut ready = Command::new("lxd");
-        environment(&mut ready, &lxd.dir, &lxd.home);
-        shell::output(ready.args(["waitready", "--timeout", "60"]))
+        let lxd =
+            Self { dir, kind, home, child, lxcfs, containers: Vec::new(), many: Vec::new(), _note: note };
+        shell::output(lxd.admin().args(["waitready", "--timeout", "60"]))
             .with_context(|| fs::read_to_string(lxd.home.join("log")).unwrap_or_default())?;
-        let image = lxd.image()?;
+        let image = image(&lxd.home)?;
         lxd.lxc(&["image", "import", &image.display().to_string(), "--alias", "bb"])?;
         lxd.lxc(&["storage", "create", "pool", "dir"])?;
         lxd.lxc(&["profile", "device", "add", "default", "root", "disk", "path=/", "pool=pool"])?;
@@ -59,14 +78,24 @@ impl Lxd {
         Ok(lxd)
     }
 
-    /// Runs LXD's client.
+    /// Runs its client.
     ///
     /// # Errors
     /// When it fails.
     pub fn lxc(&self, args: &[&str]) -> Result<String> {
-        let mut command = Command::new("lxc");
-        environment(&mut command, &self.dir, &self.home);
-        shell::output(command.args(args))
+        shell::output(self.kind.client(&self.dir, &self.home).args(args))
+    }
+
+    /// The command for what only an administrator does.
+    fn admin(&self) -> Command {
+        match self.kind {
+            Kind::Lxd => self.kind.daemon(&self.dir, &self.home),
+            Kind::Incus => {
+                let mut command = self.kind.client(&self.dir, &self.home);
+                command.arg("admin");
+                command
+            }
+        }
     }
 
     /// Starts a container of a project, with further arguments of `lxc launch`.
@@ -83,33 +112,57 @@ impl Lxd {
         Ok(())
     }
 
-    fn image(&self) -> Result<PathBuf> {
-        let dir = self.home.join("image");
-        rootfs::make(&dir.join("rootfs"))?;
-        for file in ["hostname", "hosts", "resolv.conf"] {
-            fs::write(dir.join("rootfs/etc").join(file), "")?;
-        }
-        symlink("../init", dir.join("rootfs/sbin/telinit")).ok();
-        fs::write(
-            dir.join("metadata.yaml"),
-            "architecture: x86_64\ncreation_date: 1700000000\nproperties:\n  description: busybox\n  os: busybox\n  release: tiny\n",
-        )?;
-        let tar = self.home.join("bb.tar.gz");
-        let mut command = Command::new("tar");
-        command.arg("-C").arg(&dir).args(["--numeric-owner", "--owner=0", "--group=0", "-czf"]).arg(&tar);
-        shell::output(command.args(["metadata.yaml", "rootfs"]))?;
-        Ok(tar)
+    /// Starts these containers of the default project, several at a time.
+    ///
+    /// # Errors
+    /// When LXD cannot.
+    pub fn launch_all(&mut self, names: &[String]) -> Result<()> {
+        let path = self.dir.join("containers");
+        let note = Entry::LxcPath(&path).note()?;
+        self.many.push((note, names.to_vec()));
+        shell::side_by_side(names, |name| self.lxc(&["launch", "-q", "bb", name]).map(drop))
     }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+/// Packs the busybox image in a folder and gives its path.
+fn image(home: &Path) -> Result<PathBuf> {
+    let dir = home.join("image");
+    rootfs::make(&dir.join("rootfs"))?;
+    for file in ["hostname", "hosts", "resolv.conf"] {
+        fs::write(dir.join("rootfs/etc").join(file), "")?;
+    }
+    symlink("../init", dir.join("rootfs/sbin/telinit")).ok();
+    fs::write(
+        dir.join("metadata.yaml"),
+        "architecture: x86_64\ncreation_date: 1700000000\nproperties:\n  description: busybox\n  os: busybox\n  release: tiny\n",
+    )?;
+    let tar = home.join("bb.tar.gz");
+    let mut command = Command::new("tar");
+    command.arg("-C").arg(&dir).args(["--numeric-owner", "--owner=0", "--group=0", "-czf"]).arg(&tar);
+    shell::output(command.args(["metadata.yaml", "rootfs"]))?;
+    Ok(tar)
 }
 
 impl Drop for Lxd {
     fn drop(&mut self) {
+        for (note, names) in std::mem::take(&mut self.many) {
+            // That kills them all at once; one after the other would take minutes.
+            drop(note);
+            let _ = self.lxc(
+                &[&["delete", "-f"], names.iter().map(String::as_str).collect::<Vec<_>>().as_slice()]
+                    .concat(),
+            );
+        }
         for (_, project, name) in &self.containers {
             let _ = self.lxc(&["delete", "-f", name, "--project", project]);
         }
-        let mut shutdown = Command::new("lxd");
-        environment(&mut shutdown, &self.dir, &self.home);
-        let _ = shell::output(shutdown.args(["shutdown", "--timeout", "20"]));
+        let _ = shell::output(self.admin().args(["shutdown", "--timeout", "20"]));
         let child = &mut self.child;
         let _ = shell::wait_for("LXD's end", Duration::from_secs(10), || child.try_wait().ok()?);
         let _ = self.child.kill();
@@ -145,11 +198,61 @@ fn start_lxcfs() -> Result<Option<(Child, [Note; 2])>> {
     Ok(Some((child, notes)))
 }
 
-/// Its own folders, and a proxy that refuses: neither server nor client may ask the network for images.
-fn environment(command: &mut Command, dir: &Path, home: &Path) {
-    command.env("LXD_DIR", dir).env("HOME", home).env("LXD_CONF", home.join("conf"));
-    for name in ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"] {
-        command.env(name, "http://127.0.0.1:9");
+impl Kind {
+    /// Why it cannot be started here, or nothing when it can.
+    #[must_use]
+    pub fn lacking(self) -> Option<String> {
+        match self {
+            Self::Lxd => Need::Lxd.lacking(),
+            Self::Incus if !unpacked().join(INCUSD).exists() => {
+                Some("no Incus in target/e2e-cache".to_owned())
+            }
+            Self::Incus => Need::Containers.lacking(),
+        }
     }
-    command.env("NO_PROXY", "127.0.0.1,localhost");
+
+    /// What the daemon calls its version.
+    ///
+    /// # Errors
+    /// When the client does not start.
+    pub fn version(self) -> Result<String> {
+        let home = scratch::dir("version")?;
+        let version = shell::output(self.client(&home, &home).arg("--version"))?;
+        Ok(version.trim().to_owned())
+    }
+
+    fn daemon(self, dir: &Path, home: &Path) -> Command {
+        self.command("lxd".as_ref(), INCUSD, dir, home)
+    }
+
+    fn client(self, dir: &Path, home: &Path) -> Command {
+        self.command("lxc".as_ref(), "usr/bin/incus", dir, home)
+    }
+
+    /// A program in folders of its own, and with a proxy that refuses: neither server nor client may ask the network for images.
+    fn command(self, lxd: &Path, incus: &str, dir: &Path, home: &Path) -> Command {
+        let mut command = match self {
+            Self::Lxd => Command::new(lxd),
+            Self::Incus => Command::new(unpacked().join(incus)),
+        };
+        match self {
+            Self::Lxd => command.env("LXD_DIR", dir).env("LXD_CONF", home.join("conf")),
+            Self::Incus => command.env("INCUS_DIR", dir).env("INCUS_CONF", home.join("conf")).env(
+                "LD_LIBRARY_PATH",
+                unpacked().join(format!("usr/lib/{}-linux-gnu", std::env::consts::ARCH)),
+            ),
+        };
+        command.env("HOME", home).env("NO_PROXY", "127.0.0.1,localhost");
+        for name in ["HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"] {
+            command.env(name, "http://127.0.0.1:9");
+        }
+        command
+    }
+}
+
+const INCUSD: &str = "usr/libexec/incus/incusd";
+
+/// Where `scripts/setup.sh bench` unpacks Incus.
+fn unpacked() -> PathBuf {
+    need::cache().join("incus")
 }

@@ -67,6 +67,8 @@ pub enum Entry<'a> {
     Process(u32),
     /// A container NAME of an LXCPATH.
     Lxc(&'a Path, &'a str),
+    /// All containers of an LXCPATH.
+    LxcPath(&'a Path),
     /// A network namespace of that name.
     Netns(&'a str),
     /// A mount outside of the scratch folder; those inside are found.
@@ -82,6 +84,7 @@ impl Entry<'_> {
         match self {
             Self::Process(pid) => format!("process\n{pid}\n{}", start_time(pid).unwrap_or_default()),
             Self::Lxc(path, name) => format!("lxc\n{}\n{name}", path.display()),
+            Self::LxcPath(path) => format!("lxcpath\n{}\n", path.display()),
             Self::Netns(name) => format!("netns\n{name}\n"),
             Self::Mount(path) => format!("mount\n{path}\n"),
             Self::Loop(device) => format!("loop\n{device}\n"),
@@ -184,6 +187,7 @@ fn undo(note: &Path) {
         Some("lxc") => {
             let _ = shell::run("lxc-stop", ["-P", first, "-n", second, "-k"]);
         }
+        Some("lxcpath") => crate::lxc::end_all(Path::new(first)),
         Some("netns") => {
             let _ = shell::run("ip", ["netns", "delete", first]);
         }

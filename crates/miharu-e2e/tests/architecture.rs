@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 /// Crate, and those of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("miharu-metrics", &[]),
     ("miharu-api", &[]),
     ("miharu-linux", &[]),
@@ -25,6 +25,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ),
     ("miharu-cli", &["miharu-api"]),
     ("miharu-agent", &["miharu-api", "miharu-linux"]),
+    ("miharu-bench", &["miharu-linux", "miharu-metrics"]),
     // Tests may use what they test, on recorded trees.
     ("miharu-e2e", &["miharu-collect", "miharu-instances", "miharu-linux", "miharu-metrics", "miharu-api"]),
 ];

@@ -1,17 +1,18 @@
 //! A scan of the host: cgroup names, drivers, and what was known before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use miharu_linux::cgroup::Hierarchies;
+use miharu_linux::exits::{Exits, Watched};
 use miharu_linux::read::Buffer;
 use miharu_linux::{Result, Roots};
 
 use crate::driver::{Claim, Driver, Host, Unidentified};
 use crate::failures::Failures;
-use crate::walk::{self, Claimed};
+use crate::walk::{Claimed, News, Walk};
 use crate::{Instance, tree};
 
 /// The most warnings of one scan; nobody reads more, and users can cause any number.
@@ -24,11 +25,14 @@ const SECOND_LOOKS: Duration = Duration::from_millis(50);
 pub struct Discovery {
     roots: Roots,
     drivers: Vec<Box<dyn Driver>>,
+    walk: Walk,
+    exits: Exits,
     /// What each claimed cgroup turned out to be.
     known: BTreeMap<PathBuf, Known>,
     failed: Failures,
     /// Counts scans.
     number: u64,
+    last_token: u64,
     buffer: Buffer,
 }
 
@@ -86,6 +90,8 @@ pub enum Warning {
 pub(crate) struct Known {
     inode: u64,
     instance: Arc<Instance>,
+    /// Tells the end of its first process under this number; nothing where that has to be looked at.
+    exit: Option<(u64, Watched)>,
 }
 
 impl Discovery {
@@ -93,27 +99,27 @@ impl Discovery {
     #[must_use]
     pub fn new(roots: Roots, drivers: Vec<Box<dyn Driver>>) -> Self {
         Self {
+            walk: Walk::default(),
+            exits: Exits::new(&roots),
             roots,
             drivers,
             known: BTreeMap::new(),
             failed: Failures::default(),
             number: 0,
+            last_token: 0,
             buffer: Buffer::new(),
         }
     }
 
-    /// Finds who runs now. On a host where nothing has changed this lists cgroups and reads one file of each instance.
+    /// Finds who runs now. On a host where nothing has changed this looks at no instance: the kernel tells what has.
     ///
     /// # Errors
     /// Where no cgroup hierarchy is mounted.
     pub fn scan(&mut self) -> Result<Scan> {
         let hierarchies = Hierarchies::find(&self.roots)?;
         let mut warnings = Vec::new();
-        let claims = walk::claims(&hierarchies, &self.drivers, &mut warnings);
-        self.known.retain(|path, known| {
-            claims.get(path).is_some_and(|(claim, _)| claim.inode == known.inode)
-                && is_running(&known.instance, &mut self.buffer)
-        });
+        let news = self.walk.look(&hierarchies, &self.drivers, &mut warnings);
+        self.drop_ended(news);
         let mut host = Host {
             roots: &self.roots,
             hierarchies: &hierarchies,
@@ -122,17 +128,23 @@ impl Discovery {
         };
         self.number += 1;
         let end = Instant::now() + SECOND_LOOKS;
-        for (path, claimed) in self.failed.in_order(claims, &self.known) {
-            if self.failed.is_old(&path) && Instant::now() >= end {
+        for (path, claimed) in self.failed.in_order(self.walk.claims(), &self.known) {
+            if self.failed.is_old(path) && Instant::now() >= end {
                 continue;
             }
             let warned = host.warnings.len();
-            match identify(&mut self.drivers, &mut host, &claimed) {
+            match identify(&mut self.drivers, &mut host, claimed) {
                 Some(instance) => {
-                    self.failed.forget(&path);
-                    self.known.insert(path, Known { inode: claimed.0.inode, instance });
+                    self.failed.forget(path);
+                    self.last_token += 1;
+                    let token = self.last_token;
+                    let exit = self.exits.watch(&instance.init, token).map(|watched| (token, watched));
+                    self.known.insert(path.clone(), Known { inode: claimed.0.inode, instance, exit });
                 }
-                None => self.failed.note(path, claimed.0.inode, self.number, host.warnings.split_off(warned)),
+                None => {
+                    let warnings = host.warnings.split_off(warned);
+                    self.failed.note(path.clone(), claimed.0.inode, self.number, warnings);
+                }
             }
         }
         host.warnings.extend(self.failed.warnings());
@@ -145,6 +157,21 @@ impl Discovery {
         leave_out_duplicates(&mut instances, &mut warnings);
         warnings.truncate(MAX_WARNINGS);
         Ok(Scan { instances, warnings })
+    }
+
+    /// Forgets the instances whose first process or cgroup is gone.
+    fn drop_ended(&mut self, news: News) {
+        let ended: HashSet<u64> = self.exits.ended().collect();
+        let claims = self.walk.claims();
+        let buffer = &mut self.buffer;
+        self.known.retain(|path, known| {
+            let runs = match &known.exit {
+                Some((token, _)) => !ended.contains(token),
+                None => is_running(&known.instance, buffer),
+            };
+            let is_claimed = || claims.get(path).is_some_and(|(claim, _)| claim.inode == known.inode);
+            runs && (news == News::None || is_claimed())
+        });
     }
 }
 

@@ -30,17 +30,20 @@ struct Failure {
 impl Failures {
     /// The claims that are not known yet, in the order in which they are looked at: new ones first. What is not claimed
     /// any more is forgotten.
-    pub(crate) fn in_order(
+    pub(crate) fn in_order<'c>(
         &mut self,
-        claims: BTreeMap<PathBuf, Claimed>,
+        claims: &'c BTreeMap<PathBuf, Claimed>,
         known: &BTreeMap<PathBuf, Known>,
-    ) -> Vec<(PathBuf, Claimed)> {
+    ) -> Vec<(&'c PathBuf, &'c Claimed)> {
         self.failures
             .retain(|path, failure| claims.get(path).is_some_and(|(claim, _)| claim.inode == failure.inode));
-        let mut pending: Vec<(PathBuf, Claimed)> =
-            claims.into_iter().filter(|(path, _)| !known.contains_key(path)).collect();
+        // What is known is claimed.
+        if known.len() == claims.len() {
+            return Vec::new();
+        }
+        let mut pending: Vec<_> = claims.iter().filter(|(path, _)| !known.contains_key(*path)).collect();
         pending.sort_by_key(|(path, _)| {
-            (self.is_old(path), self.failures.get(path).map(|failure| failure.scan))
+            (self.is_old(path), self.failures.get(*path).map(|failure| failure.scan))
         });
         pending
     }
@@ -85,12 +88,13 @@ mod tests {
             failures.note("b".into(), 1, scan - scan.min(1), Vec::new());
         }
         failures.note("d".into(), 2, 9, Vec::new());
-        let order = failures.in_order(claims(&["a", "b", "c", "d"]), &BTreeMap::new());
+        let all = claims(&["a", "b", "c", "d"]);
+        let order = failures.in_order(&all, &BTreeMap::new());
         let order: Vec<_> = order.iter().map(|(path, _)| path.to_str().unwrap()).collect();
         assert_eq!(order, ["c", "d", "b", "a"], "d is another cgroup than the one that failed");
         assert!(failures.is_old(Path::new("a")) && !failures.is_old(Path::new("d")));
         assert_eq!(failures.warnings().count(), 1);
-        failures.in_order(claims(&["b"]), &BTreeMap::new());
+        failures.in_order(&claims(&["b"]), &BTreeMap::new());
         assert_eq!(failures.warnings().count(), 0);
     }
 }

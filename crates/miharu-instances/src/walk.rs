@@ -1,11 +1,15 @@
 //! The walk over the names of cgroups: no file is opened, and nothing below a claimed cgroup is looked at.
+//!
+//! What was listed is kept, and the kernel tells which directories have changed since; only these are listed again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use miharu_linux::cgroup::Hierarchies;
+use miharu_linux::changes::{Change, Changes, WatchId};
 
 use crate::discovery::Warning;
 use crate::driver::{Claim, Driver};
@@ -16,41 +20,218 @@ const MAX_CGROUPS: usize = 100_000;
 /// The most cgroups that are claimed.
 const MAX_CLAIMS: usize = 20_000;
 
+/// The most directories that are watched, which takes about a kilobyte of the kernel's memory for each. The others are
+/// listed every time.
+const MAX_WATCHES: usize = 20_000;
+
+/// How often everything is listed anew: what happens in another cgroup namespace is not told.
+const ALL: Duration = Duration::from_secs(300);
+
 /// A claim and the drivers (by their place in the list) that made it.
 pub(crate) type Claimed = (Claim, Vec<usize>);
 
-/// All claimed cgroups, by their path.
-pub(crate) fn claims(
-    hierarchies: &Hierarchies,
-    drivers: &[Box<dyn Driver>],
-    warnings: &mut Vec<Warning>,
-) -> BTreeMap<PathBuf, Claimed> {
-    let mut claimed = BTreeMap::new();
-    let mut visited = 0;
-    for root in hierarchies.walk_roots() {
-        let mut waiting = vec![PathBuf::new()];
-        while let Some(path) = waiting.pop() {
-            visited += 1;
-            if visited > MAX_CGROUPS || claimed.len() > MAX_CLAIMS {
-                warnings.push(Warning::TooManyCgroups);
-                return claimed;
-            }
-            visit(root, &path, drivers, &mut claimed, &mut waiting);
-        }
-    }
-    claimed
+/// A directory: its hierarchy's place in the list, and its path there.
+type Key = (usize, PathBuf);
+
+/// The cgroups of a host, as they were at the last look.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    changes: Changes,
+    roots: Vec<PathBuf>,
+    /// The cgroups that nobody claims.
+    listings: BTreeMap<Key, Listing>,
+    watched: HashMap<WatchId, Key>,
+    unwatched: BTreeSet<Key>,
+    /// When everything was listed.
+    listed: Option<Instant>,
+    is_cut_short: bool,
+    claims: BTreeMap<PathBuf, Claimed>,
 }
 
-fn visit(
-    root: &Path,
-    path: &Path,
-    drivers: &[Box<dyn Driver>],
-    claimed: &mut BTreeMap<PathBuf, Claimed>,
-    waiting: &mut Vec<PathBuf>,
-) {
-    let directory = root.join(path);
+/// What is in a directory.
+#[derive(Debug, Default)]
+struct Listing {
+    watch: Option<WatchId>,
+    claimed: Vec<Entry>,
+}
+
+/// A claimed cgroup in a directory.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    path: PathBuf,
+    inode: u64,
+    claimants: Vec<usize>,
+}
+
+/// Whether a look found other claims than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    Some,
+    None,
+}
+
+impl Walk {
+    /// All claimed cgroups as of the last look, by their path.
+    pub(crate) fn claims(&self) -> &BTreeMap<PathBuf, Claimed> {
+        &self.claims
+    }
+
+    /// Brings [`Walk::claims`] up to date.
+    pub(crate) fn look(
+        &mut self,
+        hierarchies: &Hierarchies,
+        drivers: &[Box<dyn Driver>],
+        warnings: &mut Vec<Warning>,
+    ) -> News {
+        let mut waiting = self.changed(&hierarchies.walk_roots());
+        let mut news = News::None;
+        if self.listed.is_none() {
+            self.listed = Some(Instant::now());
+            news = News::Some;
+        }
+        while let Some(key) = waiting.pop_first() {
+            if self.listings.len() > MAX_CGROUPS || self.claims.len() > MAX_CLAIMS {
+                self.is_cut_short = true;
+                break;
+            }
+            if self.list(key, drivers, &mut waiting) == News::Some {
+                news = News::Some;
+            }
+        }
+        if news == News::Some {
+            self.claims = self.gather();
+        }
+        if self.is_cut_short {
+            warnings.push(Warning::TooManyCgroups);
+        }
+        news
+    }
+
+    /// The directories that are to be listed.
+    fn changed(&mut self, roots: &[&Path]) -> BTreeSet<Key> {
+        let mut changed = BTreeSet::new();
+        let mut everything =
+            self.roots != roots || self.listed.is_none_or(|listed| listed.elapsed() >= ALL);
+        let (watched, listings, unwatched) = (&mut self.watched, &mut self.listings, &mut self.unwatched);
+        self.changes.drain(|change| match change {
+            Change::In(id) => changed.extend(watched.get(&id).cloned()),
+            Change::Gone(id) => {
+                // If it is still there, it is another directory of that name.
+                let Some(key) = watched.remove(&id) else { return };
+                if let Some(listing) = listings.get_mut(&key) {
+                    listing.watch = None;
+                    unwatched.insert(key);
+                }
+            }
+            Change::Everything => everything = true,
+        });
+        if everything {
+            *self = Self { roots: roots.iter().map(|root| (*root).to_owned()).collect(), ..Self::default() };
+            return (0..roots.len()).map(|root| (root, PathBuf::new())).collect();
+        }
+        changed.extend(self.unwatched.iter().cloned());
+        changed
+    }
+
+    /// Lists a directory; those that are new in it wait for their turn. Whether there are other claims than before.
+    fn list(&mut self, key: Key, drivers: &[Box<dyn Driver>], waiting: &mut BTreeSet<Key>) -> News {
+        let (root, path) = &key;
+        let Some(directory) = self.roots.get(*root).map(|root| root.join(path)) else { return News::None };
+        // Watched first: what comes in between is listed twice rather than never.
+        let watch = match self.listings.get(&key).and_then(|listing| listing.watch) {
+            Some(watch) => Some(watch),
+            None if self.watched.len() < MAX_WATCHES => self.changes.watch(&directory),
+            None => None,
+        };
+        let is_new = !self.listings.contains_key(&key);
+        // A directory with two links has no other in it.
+        let (claimed, below) = match std::fs::symlink_metadata(&directory) {
+            Ok(metadata) if metadata.nlink() == 2 => Default::default(),
+            Ok(_) => entries(&directory, path, drivers),
+            Err(_) => return self.forget(&key),
+        };
+        let gone: Vec<Key> =
+            self.children(&key).filter(|child| !below.contains(&child.1)).cloned().collect();
+        let mut news = News::None;
+        for child in gone {
+            news = if self.forget(&child) == News::Some { News::Some } else { news };
+        }
+        for path in below {
+            let child = (*root, path);
+            // One that is known is listed when it changes itself.
+            if !self.listings.contains_key(&child) {
+                waiting.insert(child);
+            }
+        }
+        match watch {
+            Some(watch) => {
+                self.unwatched.remove(&key);
+                self.watched.insert(watch, key.clone());
+            }
+            None => {
+                self.unwatched.insert(key.clone());
+            }
+        }
+        let listing = self.listings.entry(key).or_default();
+        listing.watch = watch;
+        if listing.claimed != claimed || (is_new && !claimed.is_empty()) {
+            listing.claimed = claimed;
+            news = News::Some;
+        }
+        news
+    }
+
+    /// The directories that are known right below this one.
+    fn children<'w>(&'w self, key: &'w Key) -> impl Iterator<Item = &'w Key> {
+        self.subtree(key).filter(|child| child.1.parent() == Some(&key.1))
+    }
+
+    /// This directory and all that are known below it.
+    fn subtree<'w>(&'w self, key: &'w Key) -> impl Iterator<Item = &'w Key> {
+        let is_below = move |child: &&Key| child.0 == key.0 && child.1.starts_with(&key.1);
+        self.listings.range(key.clone()..).map(|(key, _)| key).take_while(is_below)
+    }
+
+    /// Forgets a directory that is gone, and all below it. Whether claims are gone with it.
+    fn forget(&mut self, key: &Key) -> News {
+        let all: Vec<Key> = self.subtree(key).cloned().collect();
+        let mut news = News::None;
+        for key in all {
+            self.unwatched.remove(&key);
+            let Some(listing) = self.listings.remove(&key) else { continue };
+            if let Some(watch) = listing.watch {
+                self.changes.forget(watch);
+                self.watched.remove(&watch);
+            }
+            if !listing.claimed.is_empty() {
+                news = News::Some;
+            }
+        }
+        news
+    }
+
+    /// All claims, each with its directories in the order of the hierarchies.
+    fn gather(&self) -> BTreeMap<PathBuf, Claimed> {
+        let mut claims: BTreeMap<PathBuf, Claimed> = BTreeMap::new();
+        for ((root, _), listing) in &self.listings {
+            let Some(root) = self.roots.get(*root) else { continue };
+            for Entry { path, inode, claimants } in &listing.claimed {
+                let (claim, _) = claims.entry(path.clone()).or_insert_with(|| {
+                    let claim = Claim { path: path.clone(), directories: Vec::new(), inode: *inode };
+                    (claim, claimants.clone())
+                });
+                claim.directories.push(root.join(path));
+            }
+        }
+        claims
+    }
+}
+
+/// The claimed cgroups in a directory, and the paths of the others.
+fn entries(directory: &Path, path: &Path, drivers: &[Box<dyn Driver>]) -> (Vec<Entry>, BTreeSet<PathBuf>) {
+    let (mut claimed, mut below) = (Vec::new(), BTreeSet::new());
     // A cgroup that has just gone, or one that only its owner may list, has nothing to tell.
-    let Ok(entries) = std::fs::read_dir(&directory) else { return };
+    let Ok(entries) = std::fs::read_dir(directory) else { return (claimed, below) };
     let parent = path.file_name().unwrap_or_default();
     for entry in entries.flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -58,18 +239,15 @@ fn visit(
         }
         let name = entry.file_name();
         let claimants = claimants(drivers, &name, parent);
+        let path = path.join(name);
         if claimants.is_empty() {
-            // A directory with two links has no other in it.
-            if entry.metadata().is_ok_and(|metadata| metadata.nlink() != 2) {
-                waiting.push(path.join(name));
-            }
-            continue;
+            below.insert(path);
+        } else {
+            claimed.push(Entry { path, inode: entry.ino(), claimants });
         }
-        let path = path.join(&name);
-        let claim = Claim { path: path.clone(), directories: Vec::new(), inode: entry.ino() };
-        let (claim, _) = claimed.entry(path).or_insert((claim, claimants));
-        claim.directories.push(entry.path());
     }
+    claimed.sort_by(|a, b| a.path.cmp(&b.path));
+    (claimed, below)
 }
 
 fn claimants(drivers: &[Box<dyn Driver>], name: &OsStr, parent: &OsStr) -> Vec<usize> {
@@ -79,4 +257,91 @@ fn claimants(drivers: &[Box<dyn Driver>], name: &OsStr, parent: &OsStr) -> Vec<u
         .filter(|(_, driver)| driver.claims(name, parent))
         .map(|(place, _)| place)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use miharu_linux::Roots;
+
+    use super::*;
+    use crate::drivers;
+
+    /// A v2 host with these cgroups.
+    fn host(cgroups: &[&str]) -> (tempfile::TempDir, Hierarchies) {
+        let base = tempfile::tempdir().unwrap();
+        let roots = Roots::at(base.path());
+        fs::create_dir_all(&roots.cgroup).unwrap();
+        fs::write(roots.cgroup.join("cgroup.controllers"), "").unwrap();
+        for cgroup in cgroups {
+            fs::create_dir_all(roots.cgroup.join(cgroup)).unwrap();
+        }
+        let hierarchies = Hierarchies::find(&roots).unwrap();
+        (base, hierarchies)
+    }
+
+    fn claims(walk: &Walk) -> Vec<&str> {
+        walk.claims().keys().map(|path| path.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_seen_and_nothing_else_is_listed() {
+        let (base, hierarchies) = host(&["a/b", "lxc.payload.c1/lxc.payload.inner", "z"]);
+        let top = Roots::at(base.path()).cgroup;
+        let (mut walk, drivers) = (Walk::default(), drivers());
+        let mut look = |walk: &mut Walk| walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["lxc.payload.c1"], "nothing below a claimed one");
+        assert_eq!(look(&mut walk), News::None);
+        assert!(walk.changed(&hierarchies.walk_roots()).is_empty(), "nothing is listed again");
+        fs::create_dir(top.join("a/b/lxc.payload.c2")).unwrap();
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["a/b/lxc.payload.c2", "lxc.payload.c1"]);
+        fs::create_dir_all(top.join("z/y/x")).unwrap();
+        assert_eq!(look(&mut walk), News::None);
+        fs::create_dir(top.join("z/y/x/lxc.payload.c3")).unwrap();
+        assert_eq!(look(&mut walk), News::Some, "new directories are watched, too");
+        fs::remove_dir_all(top.join("a")).unwrap();
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["lxc.payload.c1", "z/y/x/lxc.payload.c3"]);
+        assert_eq!(walk.listings.len(), walk.watched.len(), "the watch of what is gone ended");
+    }
+
+    #[test]
+    fn a_cgroup_that_is_made_anew_under_its_name_is_another() {
+        let (base, hierarchies) = host(&["s/lxc.payload.c1"]);
+        let place = Roots::at(base.path()).cgroup.join("s");
+        let (mut walk, drivers) = (Walk::default(), drivers());
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        let inode = |walk: &Walk| walk.claims().values().next().unwrap().0.inode;
+        let before = inode(&walk);
+        // The old directory still exists under another name, so that its inode number cannot be given out again.
+        fs::rename(place.join("lxc.payload.c1"), base.path().join("old")).unwrap();
+        fs::create_dir(place.join("lxc.payload.c1")).unwrap();
+        assert_eq!(walk.look(&hierarchies, &drivers, &mut Vec::new()), News::Some);
+        assert_ne!(inode(&walk), before);
+        fs::rename(&place, base.path().join("old s")).unwrap();
+        fs::create_dir_all(place.join("lxc.payload.c9")).unwrap();
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert_eq!(claims(&walk), ["s/lxc.payload.c9"]);
+    }
+
+    #[test]
+    fn without_watches_everything_is_looked_at_each_time() {
+        let (base, hierarchies) = host(&["a/b"]);
+        let mut walk = Walk { changes: Changes::none(), ..Walk::default() };
+        let drivers = drivers();
+        walk.roots = hierarchies.walk_roots().into_iter().map(Path::to_owned).collect();
+        walk.listed = Some(Instant::now());
+        walk.list((0, PathBuf::new()), &drivers, &mut BTreeSet::new());
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert!(walk.watched.is_empty());
+        fs::create_dir(Roots::at(base.path()).cgroup.join("a/b/lxc.payload.c2")).unwrap();
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert_eq!(claims(&walk), ["a/b/lxc.payload.c2"]);
+        fs::remove_dir_all(Roots::at(base.path()).cgroup.join("a")).unwrap();
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert_eq!(claims(&walk).len(), 0);
+    }
 }

@@ -9,11 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use memchr::{memchr, memrchr};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::read::{Buffer, fields, lines, number};
 use crate::roots::Roots;
+use crate::text::leading_number;
 
 /// The most interfaces that are taken from one network namespace; a tenant can make as many as it likes.
 pub const MAX_INTERFACES: usize = 1024;
@@ -66,6 +68,16 @@ impl ProcDir {
     /// [`Error::Gone`] once the process has ended.
     pub fn read<'b>(&self, buffer: &'b mut Buffer, name: &str) -> Result<&'b [u8]> {
         buffer.read_at(self.dir.as_fd(), Path::new(name), || self.path.join(name))
+    }
+
+    /// Opens one file of the process, to be read later or again and again.
+    ///
+    /// # Errors
+    /// As [`ProcDir::read`].
+    pub(crate) fn open_file(&self, name: &str) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        rustix::fs::openat(self.dir.as_fd(), name, flags, Mode::empty())
+            .map_err(|e| Error::io(&self.path.join(name), e.into()))
     }
 
     /// `stat`: parent, start time, processor time.
@@ -224,8 +236,8 @@ impl Stat {
 /// numbers begin after the last `)`.
 #[must_use]
 pub fn parse_stat(text: &[u8]) -> Option<Stat> {
-    let open = text.iter().position(|b| *b == b'(')?;
-    let close = text.iter().rposition(|b| *b == b')')?;
+    let open = memchr(b'(', text)?;
+    let close = memrchr(b')', text)?;
     let comm = text.get(open + 1..close)?.to_vec();
     // The first field after the name is number 3 of proc(5).
     let mut rest = fields(text.get(close + 1..)?.trim_ascii_end());
@@ -361,12 +373,16 @@ pub fn parse_net_dev(text: &[u8]) -> Vec<Interface> {
 /// One line. The kernel allows a name neither `:` nor blanks, and pads it with blanks to the left; the last colon is
 /// taken, so that a line is never divided inside a name.
 fn parse_interface(line: &[u8]) -> Option<Interface> {
-    let colon = line.iter().rposition(|b| *b == b':')?;
+    let colon = memrchr(b':', line)?;
     let name = line.get(..colon)?;
     let first = name.iter().position(|b| *b != b' ')?;
     let name = String::from_utf8_lossy(name.get(first..)?).into_owned();
-    let mut numbers = fields(line.get(colon + 1..)?).map(number);
-    let mut next = || numbers.next().flatten();
+    let mut rest = line.get(colon + 1..)?;
+    let mut next = || {
+        let (number, after) = leading_number(rest);
+        rest = after;
+        number
+    };
     // Receive: bytes packets errs drop fifo frame compressed multicast; transmit begins with the same four.
     let receive = Counters { bytes: next()?, packets: next()?, errs: next()?, drop: next()? };
     for _ in 0..4 {

@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+pub use crate::text::{fields, keyed, lines, number, number_file};
 
 /// More than any kernel file that miharu reads whole: `mountinfo` of a container with thousands of mounts is the
 /// longest.
@@ -53,12 +54,42 @@ impl Buffer {
         Ok(&self.bytes)
     }
 
+    /// Reads an open file anew from its beginning, as far as `ends` says, without an error's path, which only the caller
+    /// knows.
+    ///
+    /// # Errors
+    /// What the kernel says (ENODEV for a control file of a cgroup that is gone), and EFBIG past [`LIMIT`].
+    pub(crate) fn reread(&mut self, file: BorrowedFd<'_>, ends: Ends) -> std::result::Result<&[u8], Errno> {
+        self.bytes.clear();
+        loop {
+            self.make_room();
+            let room = self.bytes.capacity() - self.bytes.len();
+            let at = self.bytes.len() as u64;
+            match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut self.bytes), at) {
+                Ok(0) => return Ok(&self.bytes),
+                Ok(_) if self.bytes.len() > LIMIT => return Err(Errno::FBIG),
+                Ok(read) if ends.after(read, room) => return Ok(&self.bytes),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// What was read last.
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn make_room(&mut self) {
+        if self.bytes.capacity() - self.bytes.len() < 4096 {
+            self.bytes.reserve(self.bytes.len().max(16 << 10));
+        }
+    }
+
     fn fill(&mut self, file: &OwnedFd) -> std::result::Result<(), Errno> {
         self.bytes.clear();
         loop {
-            if self.bytes.capacity() - self.bytes.len() < 4096 {
-                self.bytes.reserve(self.bytes.len().max(16 << 10));
-            }
+            self.make_room();
             let spare = rustix::buffer::spare_capacity(&mut self.bytes);
             match rustix::io::read(file.as_fd(), spare) {
                 Ok(0) => return Ok(()),
@@ -70,39 +101,29 @@ impl Buffer {
     }
 }
 
-/// The fields of a line that blanks divide, empty ones left out.
-pub fn fields(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    line.split(|b| *b == b' ' || *b == b'\t').filter(|field| !field.is_empty())
+/// How the end of a file is known without one more call that reads nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ends {
+    /// The kernel writes the file in one piece (`single_open`, every control file of a cgroup that is read here), so a
+    /// read that leaves room was the last.
+    InOnePiece,
+    /// The kernel writes line by line and hands out what fills at most a page (`seq_file`), so a read that leaves room for
+    /// one more line in a page was the last.
+    InLines {
+        /// The longest line that the kernel could write, bytes.
+        longest: usize,
+    },
 }
 
-/// The lines of a file without their newlines; the empty piece after the last newline is left out.
-pub fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|b| *b == b'\n').filter(|line| !line.is_empty())
-}
+/// The smallest page of any machine.
+const PAGE: usize = 4096;
 
-/// A decimal number of `u64`'s range that fills the whole field.
-#[must_use]
-pub fn number(field: &[u8]) -> Option<u64> {
-    if field.is_empty() {
-        return None;
+impl Ends {
+    /// Whether a read of `read` bytes, where there was room for `room`, was the last.
+    fn after(self, read: usize, room: usize) -> bool {
+        match self {
+            Self::InOnePiece => read < room,
+            Self::InLines { longest } => read.saturating_add(longest) < room.min(PAGE),
+        }
     }
-    field.iter().try_fold(0u64, |sum, digit| {
-        let digit = digit.checked_sub(b'0').filter(|d| *d < 10)?;
-        sum.checked_mul(10)?.checked_add(u64::from(digit))
-    })
-}
-
-/// The number that makes up a whole file, blanks around it left out.
-#[must_use]
-pub fn number_file(text: &[u8]) -> Option<u64> {
-    number(text.trim_ascii())
-}
-
-/// The value of `key` in a flat keyed file (`key value` a line), as `cpu.stat` and `memory.stat` are.
-#[must_use]
-pub fn keyed(text: &[u8], key: &str) -> Option<u64> {
-    lines(text).find_map(|line| {
-        let mut parts = fields(line);
-        (parts.next() == Some(key.as_bytes())).then(|| parts.next().and_then(number)).flatten()
-    })
 }

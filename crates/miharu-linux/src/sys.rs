@@ -65,3 +65,13 @@ pub(crate) fn vsock_address(any: &SocketAddrAny) -> Option<Address> {
     let address = unsafe { any.as_ptr().cast::<libc::sockaddr_vm>().read_unaligned() };
     Some(Address { cid: address.svm_cid, port: address.svm_port })
 }
+
+/// Makes all threads share one arena of the C library's heap. Only glibc has such; elsewhere nothing happens.
+pub(crate) fn share_heap() {
+    #[cfg(target_env = "gnu")]
+    {
+        // SAFETY: mallopt(3) takes two integers, changes settings of the allocator under its own lock, and touches no
+        // memory of ours.
+        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    }
+}

@@ -1,11 +1,14 @@
 //! The encoders of both exposition formats: Prometheus' text form as Incus writes it, and OpenMetrics 1.0.0.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
+use std::slice::SliceIndex;
 
 use crate::Snapshot;
-use crate::families::{FAMILIES, Family, Producer};
+use crate::families::{Family, Producer};
 use crate::figures::InstanceFigures;
 use crate::sample::{Label, Value, escape};
+use crate::selection::FamilySet;
 
 /// The form of an exposition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,13 +67,15 @@ pub struct Scope {
     pub projects: Option<BTreeSet<String>>,
     /// Whether the server's own families are written.
     pub server_wide: ServerWide,
+    /// The families that are written at all.
+    pub families: FamilySet,
 }
 
 impl Scope {
     /// Everything.
     #[must_use]
     pub fn all() -> Self {
-        Self { projects: None, server_wide: ServerWide::Included }
+        Self { projects: None, server_wide: ServerWide::Included, families: FamilySet::all() }
     }
 
     fn sees(&self, instance: &InstanceFigures) -> bool {
@@ -84,7 +89,7 @@ pub fn encode(snapshot: &Snapshot, format: Format, prefix: Prefix, scope: &Scope
     let instances: Vec<_> = snapshot.instances.iter().filter(|instance| scope.sees(instance)).collect();
     let labels: Vec<_> = instances.iter().map(|instance| InstanceLabels::new(instance)).collect();
     let mut out = Vec::with_capacity(4096 + instances.len() * 16384);
-    for family in FAMILIES {
+    for family in scope.families.iter() {
         let mut samples = Samples::new(&mut out, family, format, prefix);
         match family.producer {
             Producer::Instance(produce) => {
@@ -106,22 +111,29 @@ pub fn encode(snapshot: &Snapshot, format: Format, prefix: Prefix, scope: &Scope
 
 /// The labels that every sample of an instance carries, escaped once.
 struct InstanceLabels {
-    /// `name="…",project="…"`, between which no other label can come.
-    name_and_project: Vec<u8>,
-    /// `type="…"`.
-    instance_type: Vec<u8>,
+    /// `{name="…",project="…",type="…"} `, all that stands between a name and a value where a sample has no other label.
+    alone: Vec<u8>,
+    /// `name="…",project="…"`, between which no other label can come, for a sample with one that comes after them.
+    name_and_project: Range<usize>,
 }
 
 impl InstanceLabels {
     fn new(instance: &InstanceFigures) -> Self {
-        let mut name_and_project = Vec::new();
-        name_and_project.extend_from_slice(b"name=\"");
-        escape(&mut name_and_project, &instance.name);
-        name_and_project.extend_from_slice(b"\",project=\"");
-        escape(&mut name_and_project, &instance.project);
-        name_and_project.push(b'"');
-        let instance_type = format!("type=\"{}\"", instance.instance_type.as_str()).into_bytes();
-        Self { name_and_project, instance_type }
+        let mut alone = Vec::with_capacity(instance.name.len() + instance.project.len() + 64);
+        alone.extend_from_slice(b"{name=\"");
+        escape(&mut alone, &instance.name);
+        alone.extend_from_slice(b"\",project=\"");
+        escape(&mut alone, &instance.project);
+        alone.push(b'"');
+        let end = alone.len();
+        alone.extend_from_slice(b",type=\"");
+        alone.extend_from_slice(instance.instance_type.as_str().as_bytes());
+        alone.extend_from_slice(b"\"} ");
+        Self { alone, name_and_project: 1..end }
+    }
+
+    fn piece(&self, range: impl SliceIndex<[u8], Output = [u8]>) -> &[u8] {
+        self.alone.get(range).unwrap_or_default()
     }
 }
 
@@ -155,45 +167,19 @@ impl<'a> Samples<'a> {
         if !value.is_sample() {
             return;
         }
-        self.head();
+        if !self.headed {
+            self.head();
+        }
         self.out.extend_from_slice(self.name.as_bytes());
-        self.write_labels(own);
-        self.out.push(b' ');
+        match self.labels {
+            Some(labels) => write_labels(self.out, own, labels),
+            None => write_own_labels(self.out, own),
+        }
         value.write(self.out);
         self.out.push(b'\n');
     }
 
-    fn write_labels(&mut self, own: &[Label<'_>]) {
-        if own.is_empty() && self.labels.is_none() {
-            return;
-        }
-        let mut open = b'{';
-        let mut separate = |out: &mut Vec<u8>| {
-            out.push(open);
-            open = b',';
-        };
-        let mut own = own.iter().peekable();
-        if let Some(labels) = self.labels {
-            for (shared, name) in [(&labels.name_and_project, "name"), (&labels.instance_type, "type")] {
-                while let Some(label) = own.next_if(|label| label.name() < name) {
-                    separate(self.out);
-                    label.write(self.out);
-                }
-                separate(self.out);
-                self.out.extend_from_slice(shared);
-            }
-        }
-        for label in own {
-            separate(self.out);
-            label.write(self.out);
-        }
-        self.out.push(b'}');
-    }
-
     fn head(&mut self) {
-        if self.headed {
-            return;
-        }
         self.headed = true;
         let family = self.family;
         let named = match self.format {
@@ -211,4 +197,44 @@ impl<'a> Samples<'a> {
             line("UNIT", unit);
         }
     }
+}
+
+/// All labels of an instance's sample, in alphabetical order, and the blank after them.
+fn write_labels(out: &mut Vec<u8>, own: &[Label<'_>], labels: &InstanceLabels) {
+    let before = own.partition_point(|label| label.name() < "name");
+    let Some((own, later)) = own.split_at_checked(before) else { return };
+    if own.is_empty() && later.is_empty() {
+        out.extend_from_slice(&labels.alone);
+        return;
+    }
+    out.push(b'{');
+    for label in own {
+        label.write(out);
+        out.push(b',');
+    }
+    if later.is_empty() {
+        out.extend_from_slice(labels.piece(1..));
+        return;
+    }
+    // What comes between `project` and `type`, which no label of ours comes after.
+    out.extend_from_slice(labels.piece(labels.name_and_project.clone()));
+    for label in later {
+        out.push(b',');
+        label.write(out);
+    }
+    out.extend_from_slice(labels.piece(labels.name_and_project.end..));
+}
+
+/// The labels of a sample that is of no one instance, and the blank after them.
+fn write_own_labels(out: &mut Vec<u8>, own: &[Label<'_>]) {
+    let mut open = b'{';
+    for label in own {
+        out.push(open);
+        label.write(out);
+        open = b',';
+    }
+    if !own.is_empty() {
+        out.push(b'}');
+    }
+    out.push(b' ');
 }

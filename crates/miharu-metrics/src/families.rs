@@ -56,7 +56,12 @@ impl Family {
     /// The whole name of its samples.
     #[must_use]
     pub fn name(&self, prefix: Prefix) -> String {
-        if self.prefixed { format!("{}_{}", prefix.as_str(), self.name) } else { self.name.to_owned() }
+        if self.prefixed { [prefix.as_str(), "_", self.name].concat() } else { self.name.to_owned() }
+    }
+
+    /// The name without the server's prefix.
+    pub(crate) fn bare_name(&self) -> &'static str {
+        self.name
     }
 
     /// The name that OpenMetrics gives the family: a counter's without `_total`.

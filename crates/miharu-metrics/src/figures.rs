@@ -1,6 +1,7 @@
 //! The figures of one instance, as typed as the kernel tells them. Absent is not zero: what could not be read is
 //! `None`, or a row that is not there.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 /// What an instance is, the value of the label `type`.
@@ -86,10 +87,15 @@ impl Figures {
         let before = self.rows();
         self.cpus.sort_by_key(|row| row.cpu);
         self.cpus.dedup_by_key(|row| row.cpu);
-        unique(&mut self.disks, |row| row.device.clone());
-        unique(&mut self.filesystems, |row| (row.mountpoint.clone(), row.device.clone(), row.fstype.clone()));
-        unique(&mut self.interfaces, |row| row.device.clone());
+        unique(&mut self.disks, |a, b| a.device.cmp(&b.device));
+        unique(&mut self.filesystems, |a, b| a.key().cmp(&b.key()));
+        unique(&mut self.interfaces, |a, b| a.device.cmp(&b.device));
         before - self.rows()
+    }
+
+    /// Puts one row in the place of those of single CPUs: the sums over all of them.
+    pub fn sum_cpus(&mut self) {
+        self.cpus = CpuTimes::sum(&self.cpus).into_iter().collect();
     }
 
     fn rows(&self) -> usize {
@@ -97,13 +103,14 @@ impl Figures {
     }
 }
 
-fn unique<T, K: Ord>(rows: &mut Vec<T>, key: impl Fn(&T) -> K) {
-    rows.sort_by_cached_key(&key);
-    rows.dedup_by(|later, first| key(later) == key(first));
+/// Sorts rows and leaves each of several equal ones but the first out. Rows mostly come sorted, so that this only looks.
+fn unique<T>(rows: &mut Vec<T>, order: impl Fn(&T, &T) -> Ordering) {
+    rows.sort_by(&order);
+    rows.dedup_by(|later, first| order(first, later).is_eq());
 }
 
 /// What CPU time was spent on: the values of the label `mode`. They never overlap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CpuMode {
     /// User code, guest time included.
     User,
@@ -160,11 +167,11 @@ impl CpuMode {
     }
 }
 
-/// The time that one CPU spent, a counter for each mode that is known.
+/// The time that one CPU spent, or all together, a counter for each mode that is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CpuTimes {
-    /// The CPU's number.
-    pub cpu: u32,
+    /// The CPU's number; nothing for the sum over all CPUs, which has no label `cpu`.
+    pub cpu: Option<u32>,
     /// Time by mode, in the order of [`CpuMode::ALL`].
     times: [Option<Duration>; CpuMode::ALL.len()],
 }
@@ -173,7 +180,22 @@ impl CpuTimes {
     /// A CPU of which nothing is known yet.
     #[must_use]
     pub fn new(cpu: u32) -> Self {
-        Self { cpu, ..Self::default() }
+        Self { cpu: Some(cpu), ..Self::default() }
+    }
+
+    /// What these CPUs spent together, in each mode that is known of one of them. Nothing without a CPU.
+    #[must_use]
+    pub fn sum(rows: &[Self]) -> Option<Self> {
+        if rows.is_empty() {
+            return None;
+        }
+        let mut sum = Self::default();
+        for row in rows {
+            for (slot, time) in sum.times.iter_mut().zip(row.times) {
+                *slot = slot.map_or(time, |so_far| Some(so_far.saturating_add(time.unwrap_or_default())));
+            }
+        }
+        Some(sum)
     }
 
     /// The same with `time` spent in `mode`.
@@ -242,6 +264,13 @@ pub struct Filesystem {
     pub files_free: Option<u64>,
     /// Whether the figures are those of a file system that others use too.
     pub sharing: Sharing,
+}
+
+impl Filesystem {
+    /// What makes its series its own, in the order of the exposition.
+    fn key(&self) -> (&str, &str, &str) {
+        (&self.mountpoint, &self.device, &self.fstype)
+    }
 }
 
 /// Whether a file system is an instance's own.

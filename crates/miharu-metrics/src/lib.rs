@@ -7,11 +7,13 @@ pub mod encode;
 pub mod families;
 pub mod figures;
 mod sample;
+pub mod selection;
 pub mod server;
 
 pub use encode::{Format, Prefix, Scope, ServerWide, encode};
 pub use families::{FAMILIES, Family, MetricType};
 pub use figures::{Figures, InstanceFigures, InstanceType};
+pub use selection::{FamilySet, Part, Wanted};
 pub use server::ServerFigures;
 
 /// Everything one collection found: what an exposition is made of.

@@ -80,6 +80,11 @@ impl Label<'_> {
 
 /// Writes a label's value; backslash, quote and newline are the only characters that the formats escape.
 pub(crate) fn escape(out: &mut Vec<u8>, value: &str) {
+    let is_special = |byte: u8| matches!(byte, b'\\' | b'"' | b'\n');
+    if !value.bytes().any(is_special) {
+        out.extend_from_slice(value.as_bytes());
+        return;
+    }
     for byte in value.bytes() {
         match byte {
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -90,49 +95,37 @@ pub(crate) fn escape(out: &mut Vec<u8>, value: &str) {
     }
 }
 
-/// Writes a decimal number without an allocation.
-fn whole(out: &mut Vec<u8>, mut value: u64) {
-    let from = out.len();
-    loop {
-        // The remainder is below ten.
-        out.push(b'0' + (value % 10) as u8);
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    if let Some(digits) = out.get_mut(from..) {
-        digits.reverse();
-    }
+fn whole(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
+/// The shortest text that reads back as the same number, without an exponent, as `Display` writes it.
 fn real(out: &mut Vec<u8>, value: f64) {
-    use std::io::Write as _;
-    // Writing to memory does not fail. Display is the shortest text that reads back as the same number.
-    let _ = write!(out, "{value}");
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(value);
+    if text.contains('e') {
+        use std::io::Write as _;
+        // Writing to memory does not fail.
+        let _ = write!(out, "{value}");
+        return;
+    }
+    out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
 }
 
 fn time(out: &mut Vec<u8>, value: Duration) {
     whole(out, value.as_secs());
-    let mut nanos = value.subsec_nanos();
+    let nanos = value.subsec_nanos();
     if nanos == 0 {
         return;
     }
-    let mut digits = 9;
-    while nanos.is_multiple_of(10) {
-        nanos /= 10;
-        digits -= 1;
-    }
+    // A second and its nanoseconds are ten digits, the first of which gives way to the point.
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(NANOS_PER_SECOND + nanos).trim_end_matches('0');
     out.push(b'.');
-    let from = out.len();
-    for _ in 0..digits {
-        out.push(b'0' + (nanos % 10) as u8);
-        nanos /= 10;
-    }
-    if let Some(fraction) = out.get_mut(from..) {
-        fraction.reverse();
-    }
+    out.extend_from_slice(digits.get(1..).unwrap_or_default().as_bytes());
 }
+
+const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -170,6 +163,15 @@ mod tests {
             let (seconds, fraction) = written.split_once('.').unwrap_or((&written, "0"));
             let read = seconds.parse::<u128>().unwrap() * 1_000_000_000 + format!("{fraction:0<9}").parse::<u128>().unwrap();
             prop_assert_eq!(read, u128::from(nanos));
+        }
+
+        #[test]
+        fn reals_are_written_as_display_writes_them(bits in any::<u64>(), near in -4e9..4e9f64, whole in any::<i32>()) {
+            for value in [f64::from_bits(bits), near, near / 1e9, near * 1e9, f64::from(whole)] {
+                if value.is_finite() {
+                    prop_assert_eq!(text(value), value.to_string());
+                }
+            }
         }
 
         #[test]

@@ -12,8 +12,8 @@ use miharu_metrics::figures::{
 };
 use miharu_metrics::server::{ApiRequests, Process};
 use miharu_metrics::{
-    FAMILIES, Format, InstanceFigures, InstanceType, Prefix, Scope, ServerFigures, ServerWide, Snapshot,
-    encode,
+    FAMILIES, FamilySet, Format, InstanceFigures, InstanceType, Prefix, Scope, ServerFigures, ServerWide,
+    Snapshot, encode,
 };
 
 fn second(n: u64) -> Option<Duration> {
@@ -225,12 +225,50 @@ fn nothing_is_written_twice() {
 #[test]
 fn a_reader_sees_only_its_projects() {
     let snapshot = Snapshot::new(vec![complete("default", "c1"), complete("shop", "c1")], server());
-    let scope =
-        Scope { projects: Some(BTreeSet::from(["shop".to_owned()])), server_wide: ServerWide::LeftOut };
+    let scope = Scope {
+        projects: Some(BTreeSet::from(["shop".to_owned()])),
+        server_wide: ServerWide::LeftOut,
+        ..Scope::all()
+    };
     let exposition = text(&snapshot, Format::Text, &scope);
     assert!(exposition.lines().filter(|l| !l.starts_with('#')).all(|l| l.contains("project=\"shop\"")));
     assert!(exposition.contains("incus_instances_running{project=\"shop\",type=\"container\"} 1"));
-    let nothing = Scope { projects: Some(BTreeSet::new()), server_wide: ServerWide::LeftOut };
+    let nothing = Scope { projects: Some(BTreeSet::new()), server_wide: ServerWide::LeftOut, ..Scope::all() };
+    assert_eq!(text(&snapshot, Format::Text, &nothing), "# EOF\n");
+}
+
+#[test]
+fn all_cpus_together_are_one_series_a_mode() {
+    let mut instance = complete("default", "c1");
+    instance.figures.sum_cpus();
+    let exposition = text(&Snapshot::new(vec![instance], server()), Format::Text, &Scope::all());
+    let of_cpu = exposition.lines().filter(|l| l.starts_with("incus_cpu_seconds_total"));
+    expect![[r##"
+        incus_cpu_seconds_total{mode="system",name="c1",project="default",type="container"} 3
+        incus_cpu_seconds_total{mode="user",name="c1",project="default",type="container"} 1.5
+    "##]]
+    .assert_eq(&of_cpu.map(|l| format!("{l}\n")).collect::<String>());
+    let mut of_no_cpu = Figures::default();
+    of_no_cpu.sum_cpus();
+    assert_eq!(of_no_cpu, Figures::default(), "what is not known does not become 0");
+}
+
+#[test]
+fn an_excluded_family_is_not_mentioned_and_takes_no_other_with_it() {
+    let snapshot = Snapshot::new(vec![complete("default", "c1")], server());
+    let gone = |name: &str| name.starts_with("process_") || name.starts_with("incus_pressure_");
+    let scope = Scope { families: FamilySet::all().without(gone), ..Scope::all() };
+    for format in [Format::Text, Format::OpenMetrics] {
+        let whole = text(&snapshot, format, &Scope::all());
+        let expected: String = whole
+            .lines()
+            .filter(|l| !l.contains("process_") && !l.contains("incus_pressure_"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        assert!(expected.len() < whole.len());
+        assert_eq!(text(&snapshot, format, &scope), expected);
+    }
+    let nothing = Scope { families: FamilySet::all().without(|_| true), ..Scope::all() };
     assert_eq!(text(&snapshot, Format::Text, &nothing), "# EOF\n");
 }
 

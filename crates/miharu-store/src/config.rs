@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::address::ListenAddress;
 use crate::expiry::Expiry;
+use crate::globs::{DeviceGlobs, Globs};
 use crate::keys::{
     DEFAULT_HTTPS_PORT, DEFAULT_METRICS_PORT, KEYS, find, is_user_key, parse_bool, parse_milliseconds,
 };
@@ -102,6 +103,11 @@ impl Config {
             instance_timeout: self.duration("metrics.instance_timeout"),
             agent_grace: self.duration("instances.agent_grace"),
             balloon_interval: self.duration("instances.balloon_interval"),
+            kept_files: self.get("instances.kept_files").parse().unwrap_or_default(),
+            per_cpu: self.bool("metrics.per_cpu"),
+            // Every value has been checked, so that none of these can be malformed.
+            excluded_families: Globs::parse(self.get("metrics.families.exclude")).unwrap_or_default(),
+            excluded_devices: DeviceGlobs::parse(self.get("metrics.devices.exclude")).unwrap_or_default(),
         }
     }
 
@@ -179,6 +185,14 @@ pub struct Settings {
     pub agent_grace: Duration,
     /// How often a guest's balloon driver is told to report the guest's memory; zero leaves that as it is.
     pub balloon_interval: Duration,
+    /// How many control files of instances are kept open at most.
+    pub kept_files: usize,
+    /// Whether CPU time is served for each CPU rather than for all together.
+    pub per_cpu: bool,
+    /// Families that are not served, by the names of their samples.
+    pub excluded_families: Globs,
+    /// Devices that are not served.
+    pub excluded_devices: DeviceGlobs,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::address::ListenAddress;
 use crate::expiry::Expiry;
+use crate::globs::{DeviceGlobs, Globs, tidy};
 
 /// A server key.
 #[derive(Debug, Clone, Copy)]
@@ -26,10 +27,16 @@ pub enum Kind {
     /// Seconds, whole or with a fraction (`8`, `0.5`), or with a unit (`500ms`, `4s`, `1m`), within these bounds in
     /// milliseconds.
     Seconds(u64, u64),
+    /// A whole number between these two.
+    Count(u64, u64),
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// How long something is valid, see [`Expiry`].
     Expiry,
+    /// Patterns with commas between them, see [`Globs`].
+    Globs,
+    /// Patterns of devices with commas between them, see [`DeviceGlobs`].
+    DeviceGlobs,
 }
 
 /// The default port of `core.https_address`.
@@ -88,6 +95,12 @@ pub const KEYS: &[Key] = &[
         description: "How often guests without an agent of miharu's are told to report their memory; 0 leaves that as it is",
     },
     Key {
+        name: "instances.kept_files",
+        kind: Kind::Count(0, 1_000_000),
+        default: "16384",
+        description: "How many control files of instances are kept open between scrapes, at most",
+    },
+    Key {
         name: "metrics.cache_seconds",
         kind: Kind::Seconds(0, 3_600_000),
         default: "8",
@@ -100,16 +113,34 @@ pub const KEYS: &[Key] = &[
         description: "How long one collection of all instances may take",
     },
     Key {
+        name: "metrics.devices.exclude",
+        kind: Kind::DeviceGlobs,
+        default: "",
+        description: "Patterns of disks, network interfaces and file systems that are left out (veth*,disk:loop*,filesystem:/run*)",
+    },
+    Key {
         name: "metrics.disk_layers",
         kind: Kind::OneOf(&["one", "all"]),
         default: "one",
         description: "Whether a stack of block devices counts once (one) or with every layer, as in Incus (all)",
     },
     Key {
+        name: "metrics.families.exclude",
+        kind: Kind::Globs,
+        default: "",
+        description: "Patterns of metric names that are not served (pressure_*,process_*)",
+    },
+    Key {
         name: "metrics.instance_timeout",
         kind: Kind::Seconds(100, 300_000),
         default: "2",
         description: "How long the figures of one instance may take",
+    },
+    Key {
+        name: "metrics.per_cpu",
+        kind: Kind::Bool,
+        default: "true",
+        description: "Whether CPU time is served for each CPU; false serves the sum over all of them",
     },
     Key {
         name: "metrics.prefix",
@@ -161,11 +192,23 @@ impl Key {
                 Some(_) => Err(format!("must be between {} and {} seconds", seconds(low), seconds(high))),
                 None => Err("invalid duration, expected seconds such as 4, 0.5 or 500ms".to_owned()),
             },
+            Kind::Count(least, most) => match value.parse::<u64>() {
+                Ok(count) if (least..=most).contains(&count) => Ok(count.to_string()),
+                _ => Err(format!("must be a whole number from {least} to {most}")),
+            },
             Kind::OneOf(words) if words.contains(&value) => Ok(value.to_owned()),
             Kind::Expiry => Expiry::parse(value).map(|_| value.to_owned()),
+            Kind::Globs => Globs::parse(value).and_then(|_| listed(value)),
+            Kind::DeviceGlobs => DeviceGlobs::parse(value).and_then(|_| listed(value)),
             Kind::OneOf(words) => Err(format!("must be one of {}", words.join(", "))),
         }
     }
+}
+
+/// The form in which a list is kept; a value that is not empty is to name something.
+fn listed(value: &str) -> Result<String, String> {
+    let list = tidy(value);
+    if list.is_empty() { Err("there is no pattern between the commas".to_owned()) } else { Ok(list) }
 }
 
 fn seconds(milliseconds: u64) -> String {
@@ -239,6 +282,17 @@ mod tests {
         for text in ["", "s", "-1", "1h", "1.", ".5", "1e3", "nan", "99999999999"] {
             assert_eq!(parse_milliseconds(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn lists_of_patterns_are_checked_and_kept_tidy() {
+        let families = find("metrics.families.exclude").unwrap();
+        assert_eq!(families.normalise("pressure_* , process_*,"), Ok("pressure_*,process_*".to_owned()));
+        assert!(families.normalise("a,[b").unwrap_err().starts_with("'[b': "));
+        assert_eq!(families.normalise(","), Err("there is no pattern between the commas".to_owned()));
+        let devices = find("metrics.devices.exclude").unwrap();
+        assert_eq!(devices.normalise("lo,disk:loop*"), Ok("lo,disk:loop*".to_owned()));
+        assert!(devices.normalise("lop:x").unwrap_err().contains("only disk, network and filesystem"));
     }
 
     #[test]

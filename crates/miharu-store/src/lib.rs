@@ -9,6 +9,7 @@ pub mod certificate;
 pub mod config;
 mod database;
 pub mod expiry;
+pub mod globs;
 pub mod keys;
 pub mod token;
 
@@ -22,6 +23,7 @@ pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError, CertificateType, ParsedCertificate, fingerprint};
 pub use config::{Config, ConfigError, Settings};
 pub use expiry::Expiry;
+pub use globs::{DeviceGlobs, Globs};
 pub use keys::{KEYS, Key, Kind};
 pub use token::{JoinToken, Secret, SecretHash};
 

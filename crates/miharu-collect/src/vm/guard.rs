@@ -92,7 +92,7 @@ fn total(cpu: &CpuTimes) -> Duration {
 /// Whether a counter of the whole guest is lower than before. The kernel itself lets idle and iowait go back a little
 /// (`Documentation/filesystems/proc.rst` on iowait), so these are judged by a CPU's sum.
 fn has_fallen(last: &Figures, new: &Figures) -> bool {
-    let before: HashMap<u32, &CpuTimes> = last.cpus.iter().map(|cpu| (cpu.cpu, cpu)).collect();
+    let before: HashMap<Option<u32>, &CpuTimes> = last.cpus.iter().map(|cpu| (cpu.cpu, cpu)).collect();
     let cpu_fell = new.cpus.iter().any(|cpu| {
         before.get(&cpu.cpu).is_some_and(|old| {
             let times: Vec<_> = old.known().collect();

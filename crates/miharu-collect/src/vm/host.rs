@@ -215,7 +215,11 @@ mod tests {
             let system = (CpuMode::VcpuSystem, Duration::from_millis(system));
             vec![system, (CpuMode::VcpuUser, Duration::from_millis(user))]
         };
-        assert_eq!(cpus, [(0, times(200, 1000)), (1, times(0, 500))], "the real tick rate, guest time once");
+        assert_eq!(
+            cpus,
+            [(Some(0), times(200, 1000)), (Some(1), times(0, 500))],
+            "the real tick rate, guest time once"
+        );
         assert_eq!(figures.cpu_effective, Some(2));
         assert_eq!(figures.memory.mem_total, Some(256 << 20));
         assert_eq!(figures.memory.mem_free, Some(156 << 20));

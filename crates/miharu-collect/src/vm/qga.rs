@@ -225,7 +225,7 @@ mod tests {
         );
         let cpus = cpus(&answer).unwrap();
         let ms: u128 = cpus[0].known().map(|(_, time)| time.as_millis()).sum();
-        assert_eq!((cpus[0].cpu, ms), (0, 1500 + 10 + 20 + 30 + 40 + 50 + 60 + 70));
+        assert_eq!((cpus[0].cpu, ms), (Some(0), 1500 + 10 + 20 + 30 + 40 + 50 + 60 + 70));
         assert!(cpus[0].known().any(|known| known == (CpuMode::User, Duration::from_millis(1500))));
     }
 

@@ -362,7 +362,7 @@ mod tests {
             (figures.disks[0].device.as_str(), figures.interfaces[0].device.as_str()),
             ("sda", "eth0")
         );
-        assert_eq!((figures.filesystems[0].device.as_str(), figures.cpus[0].cpu), ("/dev/sda1", 0));
+        assert_eq!((figures.filesystems[0].device.as_str(), figures.cpus[0].cpu), ("/dev/sda1", Some(0)));
     }
 
     #[test]
@@ -375,7 +375,7 @@ mod tests {
         let guest = told(own);
         let Memory { swap, rss, hugepages_total, oom_kills, .. } = guest.figures.memory;
         assert_eq!((swap, rss, hugepages_total, oom_kills), (Some(0), Some(5), Some(2_097_152), Some(1)));
-        assert_eq!((guest.figures.cpu_effective, guest.figures.cpus[0].cpu), (Some(4), 3));
+        assert_eq!((guest.figures.cpu_effective, guest.figures.cpus[0].cpu), (Some(4), Some(3)));
         assert_eq!(guest.figures.boot_time_seconds, Some(1_700_000_000.5));
         assert_eq!(guest.figures.interfaces[0].receive.errs, Some(3));
         assert_eq!(guest.figures.pressure.io_waiting, Some(Duration::from_millis(2500)));

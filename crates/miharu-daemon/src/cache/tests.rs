@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use miharu_metrics::{Format, Prefix, Scope};
+use miharu_metrics::{FamilySet, Format, Prefix, Scope, Wanted};
 
 use super::*;
 use crate::negotiate::Encoding;
@@ -30,7 +30,7 @@ fn cache(script: Script) -> (Arc<Cache>, Arc<AtomicUsize>) {
 
 fn wish(max_age: u64, patience: Option<u64>) -> Wish {
     Wish {
-        options: Options { collect_timeout: Duration::from_millis(100), ..Options::default() },
+        options: Arc::new(Options { collect_timeout: Duration::from_millis(100), ..Options::default() }),
         max_age: Duration::from_millis(max_age),
         patience: patience.map(Duration::from_millis),
     }
@@ -68,9 +68,40 @@ async fn figures_are_collected_again_when_they_are_too_old_or_asked_for_otherwis
     cache.get(wish(30, None)).await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 2);
     let mut other = wish(8_000, None);
-    other.options.instance_timeout = Duration::from_millis(1);
+    Arc::make_mut(&mut other.options).instance_timeout = Duration::from_millis(1);
     cache.get(other).await.unwrap();
     assert_eq!(count.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_collection_of_everything_serves_those_who_want_less_and_not_the_other_way_round() {
+    let (cache, count) = cache(|_| {
+        nap(30);
+        Ok(Gathered::default())
+    });
+    let whole = wish(8_000, None);
+    let mut less = whole.clone();
+    let families = FamilySet::all().without(|name| name.starts_with("pressure_"));
+    Arc::make_mut(&mut less.options).wanted = Wanted::by(families);
+    cache.get(whole.clone()).await.unwrap();
+    cache.get(less.clone()).await.unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    less.max_age = Duration::ZERO;
+    cache.get(less.clone()).await.unwrap();
+    cache.get(whole.clone()).await.unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+    // Also for one that comes while less is collected.
+    let scrape = tokio::spawn({
+        let cache = Arc::clone(&cache);
+        async move { cache.get(less).await.unwrap() }
+    });
+    while cache.lock().running.is_none() {
+        tokio::task::yield_now().await;
+    }
+    let at_once = Wish { max_age: Duration::from_millis(1), ..whole.clone() };
+    assert!(cache.get(at_once).await.unwrap().covers(&whole));
+    scrape.await.unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 5);
 }
 
 #[tokio::test]

@@ -78,9 +78,9 @@ pub(super) async fn add(
     }
     let der = match body.certificate.trim() {
         // The certificate of the connection, as the API has it.
-        "" => {
-            own.map(|own| own.der).ok_or_else(|| ApiError::bad_request("No client certificate provided"))?
-        }
+        "" => own
+            .map(|own| own.0.der.to_vec())
+            .ok_or_else(|| ApiError::bad_request("No client certificate provided"))?,
         text => pem::decode(text).ok_or_else(|| {
             ApiError::bad_request("invalid certificate: expected base64 of its DER, or PEM")
         })?,

@@ -8,12 +8,12 @@ use axum::extract::State;
 use axum::response::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use miharu_metrics::Scope;
 use miharu_metrics::encode::ServerWide;
-use miharu_metrics::{Prefix, Scope};
 
 use crate::app::App;
 use crate::auth::{Caller, MetricsRight, ShownCertificate};
-use crate::cache::{Collected, Rendering, patience};
+use crate::cache::{Collected, Rendering, Wish, patience};
 use crate::negotiate;
 use crate::respond::{Answer, ApiError, Parameters};
 
@@ -28,24 +28,26 @@ pub(super) async fn show(
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Answer {
-    let settings = app.store.load().config.settings();
-    let right = if settings.metrics_authentication { caller.metrics() } else { MetricsRight::All };
+    let plan = app.plan();
+    let right = if plan.settings.metrics_authentication { caller.metrics() } else { MetricsRight::All };
     if right == MetricsRight::None {
-        let shown = shown.map(|shown| shown.fingerprint);
-        tracing::debug!(fingerprint = shown, "metrics refused: no certificate, or one that is not trusted");
+        let fingerprint = shown.as_ref().map(|shown| shown.0.fingerprint.as_str());
+        tracing::debug!(fingerprint, "metrics refused: no certificate, or one that is not trusted");
         return Err(ApiError::forbidden());
     }
     let timeout = headers.get(&SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-    let collected = app
-        .figures(timeout.and_then(patience))
-        .await
-        .map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
+    let wish = Wish {
+        options: Arc::clone(&plan.scrape),
+        max_age: plan.settings.cache,
+        patience: timeout.and_then(patience),
+    };
+    let collected =
+        app.cache.get(wish).await.map_err(|reason| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, reason))?;
 
     let format = negotiate::format(&headers);
     let encoding = negotiate::encoding(&headers);
-    let prefix = if settings.prefix_lxd { Prefix::Lxd } else { Prefix::Incus };
-    let scope = scope(&collected, right, parameters.projects());
-    let rendering = Rendering { format, prefix, scope, encoding };
+    let scope = Scope { families: plan.families, ..scope(&collected, right, parameters.projects()) };
+    let rendering = Rendering { format, prefix: plan.prefix, scope, encoding };
     let body = collected.render(rendering).await.map_err(ApiError::internal)?;
 
     let mut response = Response::new(Body::from(body));
@@ -69,5 +71,5 @@ fn scope(collected: &Collected, right: MetricsRight, asked: Option<BTreeSet<Stri
         (MetricsRight::None, _) => (BTreeSet::new(), ServerWide::LeftOut),
     };
     // Only projects with instances make a difference, so that made-up ones do not fill the store of answers.
-    Scope { projects: Some(collected.known_projects(projects.into_iter())), server_wide }
+    Scope { projects: Some(collected.known_projects(projects.into_iter())), server_wide, ..Scope::all() }
 }

@@ -13,6 +13,7 @@ use miharu_store::{Change, Config, Settings};
 
 use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::{Caller, FullAccess, ShownCertificate};
+use crate::plan::check_families;
 use crate::respond::{Answer, ApiError, Json, Parameters, check_match, done, ok, ok_tagged, tag};
 use crate::tls::Versions;
 
@@ -92,7 +93,7 @@ pub(super) async fn show(
         "unix".clone_into(&mut server.auth_user_method);
     } else {
         "tls".clone_into(&mut server.auth_user_method);
-        server.auth_user_name = certificate.map(|shown| shown.fingerprint).unwrap_or_default();
+        server.auth_user_name = certificate.map(|shown| shown.0.fingerprint.clone()).unwrap_or_default();
     }
     let project = parameters.get("project").filter(|name| !name.is_empty()).unwrap_or(DEFAULT_PROJECT);
     server.environment = Some(environment(&app, project).await);
@@ -136,6 +137,7 @@ async fn change(app: Arc<App>, headers: HeaderMap, body: ServerPut, compose: Com
         if after == before {
             return Ok(());
         }
+        check(&before, &after)?;
         // In force first, stored then: what cannot be put in force is not kept.
         put_in_force(&app, &before, &after).await?;
         if let Err(error) = app.commit(Change::Config(after)).await {
@@ -146,6 +148,17 @@ async fn change(app: Arc<App>, headers: HeaderMap, body: ServerPut, compose: Com
     })
     .await?;
     done()
+}
+
+/// Checks what the store cannot know. A value that was set before is not asked again.
+fn check(before: &Config, after: &Config) -> Result<(), ApiError> {
+    const FAMILIES: &str = "metrics.families.exclude";
+    if before.get(FAMILIES) == after.get(FAMILIES) {
+        return Ok(());
+    }
+    check_families(&after.settings().excluded_families).map_err(|reason| {
+        ApiError::bad_request(format!("cannot set '{FAMILIES}' to '{}': {reason}", after.get(FAMILIES)))
+    })
 }
 
 /// Values as texts. Clients that know a key's type send it as JSON knows it.

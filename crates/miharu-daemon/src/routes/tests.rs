@@ -21,6 +21,7 @@ use super::*;
 use crate::cache::{Cache, Found, Gathered, Source};
 use crate::listen::{Entrance, Peer, PeerCertificate};
 use crate::machine::Machine;
+use crate::plan::Plans;
 use crate::source::{Finder, Scan};
 use crate::tls::{Identity, Tls, Versions};
 
@@ -89,6 +90,7 @@ impl Bench {
             requests: Arc::default(),
             events: events.clone(),
             warnings: crate::warnings::Warnings::new(events),
+            plans: Plans::default(),
             listeners: OnceLock::new(),
             changes: tokio::sync::Mutex::default(),
         };

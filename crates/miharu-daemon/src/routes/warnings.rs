@@ -18,7 +18,7 @@ fn no_such_warning() -> ApiError {
 /// `GET /1.0/warnings`.
 pub(super) async fn list(State(app): State<Arc<App>>, reader: Reader, parameters: Parameters) -> Answer {
     // What was wrong at the last scrape may be well by now. Without figures the list is still worth having.
-    let _ = app.figures(None).await;
+    let _ = app.figures_of(&[]).await;
     crate::expiry::check(&app);
     let asked = parameters.projects();
     let mut warnings = app.warnings.list();

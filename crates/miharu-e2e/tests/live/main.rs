@@ -13,6 +13,7 @@
     reason = "a failure here is a failed test"
 )]
 
+mod cardinality;
 mod cgroup2_guest;
 mod concurrency;
 mod filesystems;

@@ -1,6 +1,7 @@
 //! What the cgroups above an instance's say, read once a collection for all instances below them.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use super::figures::Limit;
@@ -43,28 +44,32 @@ pub(super) trait Level: Clone + Default {
     fn below(self, above: &Self) -> Self;
 }
 
-/// For each cgroup that was asked for: what it and all cgroups above it say together.
+/// For each cgroup that was asked for: what it and all cgroups above it say together. By hierarchy, then by path in it.
 #[derive(Debug, Default)]
 pub(super) struct UpTheTree<T> {
-    known: HashMap<PathBuf, T>,
+    known: HashMap<OsString, HashMap<OsString, T>>,
 }
 
 impl<T: Level> UpTheTree<T> {
     /// What the cgroups above `place` say together, the root included; `read` reads one of them.
-    pub(super) fn above(&mut self, place: Place<'_>, mut read: impl FnMut(PathBuf) -> T) -> T {
+    pub(super) fn above(&mut self, place: Place<'_>, mut read: impl FnMut(Place<'_>) -> T) -> T {
+        let hierarchy = place.hierarchy.as_os_str();
+        if !self.known.contains_key(hierarchy) {
+            self.known.insert(hierarchy.to_owned(), HashMap::new());
+        }
+        let Some(known) = self.known.get_mut(hierarchy) else { return T::default() };
         let mut unread = Vec::new();
         let mut together = T::default();
         for cgroup in place.cgroup.ancestors().skip(1) {
-            let directory = place.hierarchy.join(cgroup);
-            if let Some(known) = self.known.get(&directory) {
+            if let Some(known) = known.get(cgroup.as_os_str()) {
                 together = known.clone();
                 break;
             }
-            unread.push(directory);
+            unread.push(cgroup);
         }
-        while let Some(directory) = unread.pop() {
-            together = read(directory.clone()).below(&together);
-            self.known.insert(directory, together.clone());
+        while let Some(cgroup) = unread.pop() {
+            together = read(Place { cgroup, ..place }).below(&together);
+            known.insert(cgroup.as_os_str().to_owned(), together.clone());
         }
         together
     }
@@ -171,7 +176,8 @@ mod tests {
     fn each_parent_is_read_once_and_the_smallest_wins() {
         let mut tree = UpTheTree::<Option<f64>>::default();
         let mut asked = Vec::new();
-        let mut read = |directory: PathBuf| {
+        let mut read = |place: Place<'_>| {
+            let directory = place.directory();
             let limit = match directory.to_str().unwrap() {
                 "/h/" => None,
                 "/h/a" => Some(2.0),
@@ -191,7 +197,7 @@ mod tests {
     #[test]
     fn the_nearest_cpuset_wins() {
         let mut tree = UpTheTree::<Option<u32>>::default();
-        let count = |directory: PathBuf| match directory.to_str().unwrap() {
+        let count = |place: Place<'_>| match place.directory().to_str().unwrap() {
             "/h/" => Some(8),
             "/h/a" => Some(4),
             _ => None,

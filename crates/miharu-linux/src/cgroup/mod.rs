@@ -7,6 +7,8 @@ mod ancestors;
 mod directory;
 mod figures;
 mod hierarchies;
+pub mod parse;
+mod parts;
 mod v1;
 mod v2;
 
@@ -14,15 +16,20 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use ancestors::Ancestors;
+pub use directory::Kept;
 pub use figures::{CpuTime, Figures, Io, Limit, Memory, Pressure, Throttling};
 pub use hierarchies::{Hierarchies, Version};
+pub use parts::{Part, Parts};
 
 use ancestors::Place;
 use directory::{Directory, Reading};
 
 use crate::error::{Error, Result};
 use crate::host::HostFacts;
-use crate::read::{Buffer, fields, number};
+use crate::read::Buffer;
+
+/// The parts that come from the memory controller.
+const OF_MEMORY: [Part; 4] = [Part::Memory, Part::Swap, Part::MemoryPeak, Part::OomKills];
 
 /// Where an instance's cgroups are in each hierarchy, without a leading slash. A hierarchy in which the instance has no
 /// cgroup of its own is left out; an empty path is taken as left out, as no instance is the root cgroup.
@@ -43,7 +50,7 @@ impl CgroupPaths {
     }
 }
 
-/// Reads all figures of an instance's cgroups. Where `paths` says nothing, figures are absent, and that is no error.
+/// Reads the figures of an instance's cgroups that are wanted; others may be there as well. Where `paths` says nothing, figures are absent, and that is no error.
 ///
 /// A controller's figures come from its v1 hierarchy where the host has one, else from the unified hierarchy.
 ///
@@ -54,13 +61,15 @@ pub fn read(
     hierarchies: &Hierarchies,
     paths: &CgroupPaths,
     host: &HostFacts,
+    wanted: Parts,
     ancestors: &mut Ancestors,
+    kept: &mut Kept,
     buffer: &mut Buffer,
 ) -> Result<Figures> {
-    let mut reading = Reading::new(buffer);
+    let mut reading = Reading::new(buffer, wanted);
     let mut figures = Figures::default();
-    read_unified(hierarchies, paths, host, ancestors, &mut reading, &mut figures)?;
-    read_v1(hierarchies, paths, host, ancestors, &mut reading, &mut figures)?;
+    read_unified(hierarchies, paths, host, ancestors, kept, &mut reading, &mut figures)?;
+    read_v1(hierarchies, paths, host, ancestors, kept, &mut reading, &mut figures)?;
     figures.problems = reading.problems;
     Ok(figures)
 }
@@ -71,33 +80,37 @@ fn read_unified(
     paths: &CgroupPaths,
     host: &HostFacts,
     ancestors: &mut Ancestors,
+    kept: &mut Kept,
     reading: &mut Reading<'_>,
     figures: &mut Figures,
 ) -> Result<()> {
-    let has = |controller: &str| hierarchies.v1(controller).is_none();
-    visit(unified_place(hierarchies, paths), reading, |own, place, reading| {
-        // Every cgroup has CPU times, also where v1 has the controller but no cgroup for this instance.
-        if v1_place(hierarchies, paths, "cpuacct").is_none() || has("cpu") {
+    let parts = reading.parts;
+    let has = |controller: &str, part: Part| hierarchies.v1(controller).is_none() && parts.has(part);
+    // Every cgroup has CPU times, also where v1 has the controller but no cgroup for this instance.
+    let has_cpu_stat = v1_place(hierarchies, paths, "cpuacct").is_none() || hierarchies.v1("cpu").is_none();
+    visit(unified_place(hierarchies, paths), kept, reading, |own, place, reading| {
+        if has_cpu_stat && parts.has_any(&[Part::Cpu, Part::Throttling]) {
             v2::cpu(own, reading, figures);
         }
-        if has("cpu") {
+        if has("cpu", Part::CpuLimit) {
             figures.limit_cores = v2::bandwidth(own, place, reading, ancestors);
         }
-        if has("cpuset") {
+        if has("cpuset", Part::CpusEffective) {
             figures.cpus_effective = v2::cpus_effective(own, place, reading, ancestors);
         }
-        if has("memory") {
+        if hierarchies.v1("memory").is_none() && parts.has_any(&OF_MEMORY) {
             let (memory, bounds) = v2::memory(own, place, reading, ancestors);
-            figures.memory = memory.within(bounds, host);
+            // What the host has left says nothing of an instance of which nothing was read.
+            figures.memory = if parts.has(Part::Memory) { memory.within(bounds, host) } else { memory };
         }
-        if has("hugetlb") {
+        if has("hugetlb", Part::Hugetlb) {
             let (total, free) = v2::hugetlb(own, place, host, reading, ancestors);
             (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = (total, free);
         }
-        if has("blkio") {
+        if has("blkio", Part::Io) {
             figures.io = v2::io(own, reading);
         }
-        if has("pids") {
+        if has("pids", Part::Tasks) {
             figures.tasks = v2::tasks(own, reading);
         }
         figures.pressure = v2::pressure(own, reading);
@@ -110,43 +123,54 @@ fn read_v1(
     paths: &CgroupPaths,
     host: &HostFacts,
     ancestors: &mut Ancestors,
+    kept: &mut Kept,
     reading: &mut Reading<'_>,
     figures: &mut Figures,
 ) -> Result<()> {
-    let at = |controller| v1_place(hierarchies, paths, controller);
-    visit(at("cpuacct"), reading, |own, _, reading| {
+    let parts = reading.parts;
+    let at = |controller, wanted: &[Part]| {
+        v1_place(hierarchies, paths, controller).filter(|_| parts.has_any(wanted))
+    };
+    visit(at("cpuacct", &[Part::Cpu]), kept, reading, |own, _, reading| {
         figures.cpu_times = v1::cpu_times(own, host, reading);
     })?;
-    visit(at("cpu"), reading, |own, place, reading| {
-        figures.throttling = v1::throttling(own, reading);
-        figures.limit_cores = v1::bandwidth(own, place, reading, ancestors);
+    visit(at("cpu", &[Part::Throttling, Part::CpuLimit]), kept, reading, |own, place, reading| {
+        if parts.has(Part::Throttling) {
+            figures.throttling = v1::throttling(own, reading);
+        }
+        if parts.has(Part::CpuLimit) {
+            figures.limit_cores = v1::bandwidth(own, place, reading, ancestors);
+        }
     })?;
-    visit(at("cpuset"), reading, |own, place, reading| {
+    visit(at("cpuset", &[Part::CpusEffective]), kept, reading, |own, place, reading| {
         figures.cpus_effective = v1::cpus_effective(own, place, reading, ancestors);
     })?;
-    visit(at("memory"), reading, |own, place, reading| {
+    visit(at("memory", &OF_MEMORY), kept, reading, |own, place, reading| {
         let (memory, bounds) = v1::memory(own, place, reading, ancestors);
         let hugetlb = (figures.memory.hugetlb_total, figures.memory.hugetlb_free);
-        figures.memory = memory.within(bounds, host);
+        figures.memory = if parts.has(Part::Memory) { memory.within(bounds, host) } else { memory };
         (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = hugetlb;
     })?;
-    visit(at("hugetlb"), reading, |own, place, reading| {
+    visit(at("hugetlb", &[Part::Hugetlb]), kept, reading, |own, place, reading| {
         let (total, free) = v1::hugetlb(own, place, host, reading, ancestors);
         (figures.memory.hugetlb_total, figures.memory.hugetlb_free) = (total, free);
     })?;
-    visit(at("blkio"), reading, |own, _, reading| figures.io = v1::io(own, reading))?;
-    visit(at("pids"), reading, |own, _, reading| figures.tasks = v1::tasks(own, reading))
+    visit(at("blkio", &[Part::Io]), kept, reading, |own, _, reading| figures.io = v1::io(own, reading))?;
+    visit(at("pids", &[Part::Tasks]), kept, reading, |own, _, reading| {
+        figures.tasks = v1::tasks(own, reading);
+    })
 }
 
 /// Opens the cgroup, lets `read` read it, and makes sure that it was there all the time. Nothing happens where there is no
 /// place; a cgroup that one may not enter is a problem like a file that one may not read.
 fn visit(
     place: Option<Place<'_>>,
+    kept: &mut Kept,
     reading: &mut Reading<'_>,
-    read: impl FnOnce(&mut Directory, Place<'_>, &mut Reading<'_>),
+    read: impl FnOnce(&mut Directory<'_>, Place<'_>, &mut Reading<'_>),
 ) -> Result<()> {
     let Some(place) = place else { return Ok(()) };
-    let mut own = match Directory::open(place.directory()) {
+    let mut own = match kept.open(place) {
         Ok(own) => own,
         Err(gone @ Error::Gone(_)) => return Err(gone),
         Err(problem) => {
@@ -164,18 +188,6 @@ fn unified_place<'a>(hierarchies: &'a Hierarchies, paths: &'a CgroupPaths) -> Op
 
 fn v1_place<'a>(hierarchies: &'a Hierarchies, paths: &'a CgroupPaths, controller: &str) -> Option<Place<'a>> {
     Place::new(hierarchies.v1(controller)?, paths.v1.get(controller)?)
-}
-
-/// A line `key value` of a flat keyed file; the value is absent when it is no number.
-fn pair(line: &[u8]) -> Option<(&[u8], Option<u64>)> {
-    let mut parts = fields(line);
-    Some((parts.next()?, parts.next().and_then(number)))
-}
-
-/// A block device as the kernel writes it, `8:16`.
-fn device_number(field: &[u8]) -> Option<(u32, u32)> {
-    let mut parts = field.splitn(2, |b| *b == b':').map(|part| number(part)?.try_into().ok());
-    Some((parts.next()??, parts.next()??))
 }
 
 /// How many cores a quota of microseconds in each period of microseconds is.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::parse::device_number;
 use super::*;
 use crate::host::HugePages;
 use crate::roots::Roots;
@@ -13,6 +14,7 @@ struct Tree {
     base: tempfile::TempDir,
     host: HostFacts,
     ancestors: Ancestors,
+    kept: Kept,
 }
 
 impl Tree {
@@ -24,7 +26,12 @@ impl Tree {
             huge_pages: vec![HugePages { page_size: 2 * MIB, pages: 64 }],
             ..HostFacts::default()
         };
-        let tree = Self { base: tempfile::tempdir().unwrap(), host, ancestors: Ancestors::default() };
+        let tree = Self {
+            base: tempfile::tempdir().unwrap(),
+            host,
+            ancestors: Ancestors::default(),
+            kept: Kept::default(),
+        };
         for (cgroup, files) in cgroups {
             tree.put(cgroup, "cgroup.procs", "");
             files.iter().for_each(|(name, text)| tree.put(cgroup, name, text));
@@ -39,8 +46,13 @@ impl Tree {
     }
 
     fn read(&mut self, paths: &CgroupPaths) -> Result<Figures> {
+        self.read_parts(paths, Parts::all())
+    }
+
+    fn read_parts(&mut self, paths: &CgroupPaths, parts: Parts) -> Result<Figures> {
         let hierarchies = Hierarchies::find(&Roots::at(self.base.path())).unwrap();
-        read(&hierarchies, paths, &self.host, &mut self.ancestors, &mut Buffer::new())
+        let Self { host, ancestors, kept, .. } = self;
+        read(&hierarchies, paths, host, parts, ancestors, kept, &mut Buffer::new())
     }
 }
 
@@ -109,6 +121,184 @@ fn v2_limits_of_ancestors_count() {
     assert_eq!((figures.throttling, figures.tasks, figures.io.len()), (None, Some(5), 1));
     let pressure = Pressure { memory_waiting_us: Some(7), memory_stalled_us: Some(6), ..Pressure::default() };
     assert_eq!(figures.pressure, pressure);
+}
+
+/// What a part's figures are, to compare them.
+fn of_part(part: Part, figures: &Figures) -> String {
+    let Figures { memory, pressure, .. } = figures;
+    match part {
+        Part::Cpu => format!("{:?}", figures.cpu_times),
+        Part::Throttling => format!("{:?}", figures.throttling),
+        Part::CpuLimit => format!("{:?}", figures.limit_cores),
+        Part::CpusEffective => format!("{:?}", figures.cpus_effective),
+        Part::Memory => format!("{:?}", (memory.usage, memory.working_set, memory.available, memory.anon)),
+        Part::Swap => format!("{:?}", memory.swap),
+        Part::MemoryPeak => format!("{:?}", memory.peak),
+        Part::OomKills => format!("{:?}", memory.oom_kills),
+        Part::Hugetlb => format!("{:?}", (memory.hugetlb_total, memory.hugetlb_free)),
+        Part::Io => format!("{:?}", figures.io),
+        Part::Tasks => format!("{:?}", figures.tasks),
+        Part::PressureCpu => format!("{:?}", pressure.cpu_waiting_us),
+        Part::PressureMemory => format!("{:?}", (pressure.memory_waiting_us, pressure.memory_stalled_us)),
+        Part::PressureIo => format!("{:?}", (pressure.io_waiting_us, pressure.io_stalled_us)),
+    }
+}
+
+/// Each part read alone says the same as among all, and reads no file of which only others are made.
+fn each_part_alone(tree: &mut Tree, paths: &CgroupPaths, cgroups: &[&str], files: &[(Part, &[&str])]) {
+    let all = tree.read(paths).unwrap();
+    assert!(all.problems.is_empty(), "{:?}", all.problems);
+    let nothing = Figures::default();
+    assert_eq!(files.iter().map(|(part, _)| *part).collect::<Vec<_>>(), Part::ALL);
+    for (part, of_it) in files {
+        let only = tree.read_parts(paths, Parts::of(|one| one == *part)).unwrap();
+        assert_eq!(of_part(*part, &only), of_part(*part, &all), "{part:?}");
+        assert_ne!(of_part(*part, &only), of_part(*part, &nothing), "{part:?}");
+        for (other, of_other) in files {
+            if of_other.iter().all(|file| !of_it.contains(file)) {
+                assert_eq!(of_part(*other, &only), of_part(*other, &nothing), "{other:?} beside {part:?}");
+            }
+        }
+    }
+    // A link to itself in the place of a file cannot be opened: whoever tries has a problem.
+    let away = |path: &Path| PathBuf::from(format!("{}.away", path.display()));
+    for (part, of_it) in files {
+        let root = Roots::at(tree.base.path()).cgroup;
+        let places = cgroups.iter().flat_map(|cgroup| {
+            let root = root.join(cgroup);
+            of_it.iter().map(move |file| root.join(file))
+        });
+        let moved: Vec<_> = places.filter(|path| path.exists()).collect();
+        assert!(!moved.is_empty(), "{part:?}");
+        for path in &moved {
+            fs::rename(path, away(path)).unwrap();
+            std::os::unix::fs::symlink(path, path).unwrap();
+        }
+        let shares = |one: Part| {
+            files
+                .iter()
+                .any(|(other, theirs)| *other == one && theirs.iter().any(|file| of_it.contains(file)))
+        };
+        let without = tree.read_parts(paths, Parts::of(|one| !shares(one))).unwrap();
+        assert!(without.problems.is_empty(), "{part:?}: {:?}", without.problems);
+        assert!(!tree.read(paths).unwrap().problems.is_empty(), "{part:?}");
+        for path in &moved {
+            fs::remove_file(path).unwrap();
+            fs::rename(away(path), path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn v2_reads_no_file_that_nobody_wants() {
+    let stalls = "some total=7\nfull total=6\n";
+    let cpu_stat = "user_usec 2\nsystem_usec 1\nnr_periods 5\nnr_throttled 4\nthrottled_usec 3\n";
+    let mut tree = Tree::new(&[
+        ("", &[("cgroup.controllers", "cpu memory\n")]),
+        (
+            "c",
+            &[
+                ("memory.max", &mib(512)),
+                ("memory.current", &mib(100)),
+                ("memory.peak", &mib(120)),
+                ("memory.swap.current", "0\n"),
+                ("memory.events", "oom_kill 2\n"),
+                ("memory.stat", &stat(60, 30, 0, 2, 20)),
+                ("hugetlb.2MB.max", &mib(64)),
+                ("hugetlb.2MB.current", &mib(2)),
+                ("cpu.max", "150000 100000\n"),
+                ("cpu.stat", cpu_stat),
+                ("cpuset.cpus.effective", "0-3\n"),
+                ("io.stat", "8:0 rbytes=1 wbytes=2 rios=3 wios=4\n"),
+                ("pids.current", "5\n"),
+                ("cpu.pressure", stalls),
+                ("memory.pressure", stalls),
+                ("io.pressure", stalls),
+            ],
+        ),
+    ]);
+    let files: [(Part, &[&str]); 14] = [
+        (Part::Cpu, &["cpu.stat"]),
+        (Part::Throttling, &["cpu.stat"]),
+        (Part::CpuLimit, &["cpu.max"]),
+        (Part::CpusEffective, &["cpuset.cpus.effective"]),
+        (Part::Memory, &["memory.stat", "memory.current", "memory.max"]),
+        (Part::Swap, &["memory.swap.current"]),
+        (Part::MemoryPeak, &["memory.peak"]),
+        (Part::OomKills, &["memory.events"]),
+        (Part::Hugetlb, &["hugetlb.2MB.max", "hugetlb.2MB.current"]),
+        (Part::Io, &["io.stat"]),
+        (Part::Tasks, &["pids.current"]),
+        (Part::PressureCpu, &["cpu.pressure"]),
+        (Part::PressureMemory, &["memory.pressure"]),
+        (Part::PressureIo, &["io.pressure"]),
+    ];
+    each_part_alone(&mut tree, &unified("c"), &["c"], &files);
+}
+
+#[test]
+fn v1_reads_no_file_that_nobody_wants() {
+    let stalls = "some total=7\nfull total=6\n";
+    let usage = "cpu user system\n0 10 20\n1 30 40\n";
+    let cpu_stat = "nr_periods 5\nnr_throttled 4\nthrottled_time 3\n";
+    let memory_stat = format!(
+        "hierarchical_memory_limit {}total_cache {}total_rss {}total_swap {}total_inactive_file {}",
+        mib(512),
+        mib(30),
+        mib(60),
+        mib(1),
+        mib(20)
+    );
+    let bytes = "8:0 Read 1\n8:0 Write 2\nTotal 3\n";
+    let controllers = ["cpu", "cpuacct", "cpuset", "memory", "hugetlb", "blkio", "pids"];
+    let mut tree = Tree::new(&[]);
+    for controller in controllers {
+        tree.put(controller, "cgroup.procs", "");
+    }
+    for (cgroup, name, text) in [
+        ("unified", "cgroup.controllers", String::new()),
+        ("unified/c", "cpu.pressure", stalls.to_owned()),
+        ("unified/c", "memory.pressure", stalls.to_owned()),
+        ("unified/c", "io.pressure", stalls.to_owned()),
+        ("cpuacct/c", "cpuacct.usage_all", usage.to_owned()),
+        ("cpu/c", "cpu.stat", cpu_stat.to_owned()),
+        ("cpu/c", "cpu.cfs_quota_us", "50000\n".to_owned()),
+        ("cpu/c", "cpu.cfs_period_us", "100000\n".to_owned()),
+        ("cpuset/c", "cpuset.effective_cpus", "0-3\n".to_owned()),
+        ("memory/c", "memory.stat", memory_stat),
+        ("memory/c", "memory.usage_in_bytes", mib(100)),
+        ("memory/c", "memory.max_usage_in_bytes", mib(120)),
+        ("memory/c", "memory.limit_in_bytes", mib(512)),
+        ("memory/c", "memory.oom_control", "oom_kill 2\n".to_owned()),
+        ("hugetlb/c", "hugetlb.2MB.limit_in_bytes", mib(64)),
+        ("hugetlb/c", "hugetlb.2MB.usage_in_bytes", mib(2)),
+        ("blkio/c", "blkio.throttle.io_service_bytes_recursive", bytes.to_owned()),
+        ("blkio/c", "blkio.throttle.io_serviced_recursive", bytes.to_owned()),
+        ("pids/c", "pids.current", "5\n".to_owned()),
+    ] {
+        tree.put(cgroup, name, &text);
+    }
+    let files: [(Part, &[&str]); 14] = [
+        (Part::Cpu, &["cpuacct.usage_all"]),
+        (Part::Throttling, &["cpu.stat"]),
+        (Part::CpuLimit, &["cpu.cfs_quota_us", "cpu.cfs_period_us"]),
+        (Part::CpusEffective, &["cpuset.effective_cpus"]),
+        (Part::Memory, &["memory.stat", "memory.usage_in_bytes", "memory.limit_in_bytes"]),
+        (Part::Swap, &["memory.stat"]),
+        (Part::MemoryPeak, &["memory.max_usage_in_bytes"]),
+        (Part::OomKills, &["memory.oom_control"]),
+        (Part::Hugetlb, &["hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.usage_in_bytes"]),
+        (Part::Io, &["blkio.throttle.io_service_bytes_recursive", "blkio.throttle.io_serviced_recursive"]),
+        (Part::Tasks, &["pids.current"]),
+        (Part::PressureCpu, &["cpu.pressure"]),
+        (Part::PressureMemory, &["memory.pressure"]),
+        (Part::PressureIo, &["io.pressure"]),
+    ];
+    let paths = CgroupPaths { unified: Some("c".into()), ..v1(&controllers, "c") };
+    let cgroups = controllers.map(|controller| format!("{controller}/c"));
+    let mut cgroups: Vec<&str> = cgroups.iter().map(String::as_str).collect();
+    cgroups.push("unified/c");
+    each_part_alone(&mut tree, &paths, &cgroups, &files);
 }
 
 #[test]

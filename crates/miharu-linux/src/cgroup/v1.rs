@@ -1,48 +1,52 @@
 //! One instance's figures from v1 hierarchies, see <https://docs.kernel.org/admin-guide/cgroup-v1/>. Mirrors `v2`, file
 //! by file.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+pub mod parse;
 
 use super::ancestors::{Ancestors, HugetlbLimits, Level, MemoryBounds, Place, smaller};
+use super::cores;
 use super::directory::{Directory, Reading};
 use super::figures::{CpuTime, Io, Limit, Memory, Throttling};
-use super::{cores, device_number, pair};
+use super::parts::Part;
 use crate::host::{CpuList, HostFacts};
-use crate::read::{fields, lines, number, number_file};
+use crate::read::number_file;
 
 /// CPU time of each CPU from `cpuacct.usage_all` (kernel 4.8).
-pub(super) fn cpu_times(own: &mut Directory, host: &HostFacts, reading: &mut Reading<'_>) -> Vec<CpuTime> {
+pub(super) fn cpu_times(
+    own: &mut Directory<'_>,
+    host: &HostFacts,
+    reading: &mut Reading<'_>,
+) -> Vec<CpuTime> {
     let present = host.cpus_present.as_ref();
-    own.parse("cpuacct.usage_all", reading, |text| parse_usage_all(text, present)).unwrap_or_default()
+    own.parse("cpuacct.usage_all", reading, |text| parse::usage_all(text, present)).unwrap_or_default()
 }
 
 /// Throttling from the cpu controller's `cpu.stat`.
-pub(super) fn throttling(own: &mut Directory, reading: &mut Reading<'_>) -> Option<Throttling> {
-    own.parse("cpu.stat", reading, |text| Some(parse_cpu_stat(text))).flatten()
+pub(super) fn throttling(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<Throttling> {
+    own.parse("cpu.stat", reading, |text| Some(parse::cpu_stat(text))).flatten()
 }
 
 /// The CPU limit, `cpu.cfs_quota_us` and `cpu.cfs_period_us` of this cgroup and those above.
 pub(super) fn bandwidth(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> Option<f64> {
     let above = ancestors
         .bandwidth
-        .above(place, |path| read_bandwidth(&mut Directory::open_ancestor(path, reading)?, reading));
+        .above(place, |above| read_bandwidth(&mut Directory::open_ancestor(above, reading)?, reading));
     read_bandwidth(own, reading).below(&above)
 }
 
-fn read_bandwidth(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<f64> {
-    let quota = directory.parse("cpu.cfs_quota_us", reading, parse_quota)?.value()?;
+fn read_bandwidth(directory: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<f64> {
+    let quota = directory.parse("cpu.cfs_quota_us", reading, parse::quota)?.value()?;
     cores(quota, directory.parse("cpu.cfs_period_us", reading, number_file)?)
 }
 
 /// How many CPUs there are for the cgroup, `cpuset.effective_cpus` of the nearest cgroup that has it.
 pub(super) fn cpus_effective(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
@@ -50,50 +54,61 @@ pub(super) fn cpus_effective(
     read_cpuset(own, reading).or_else(|| {
         ancestors
             .cpuset
-            .above(place, |path| read_cpuset(&mut Directory::open_ancestor(path, reading)?, reading))
+            .above(place, |above| read_cpuset(&mut Directory::open_ancestor(above, reading)?, reading))
     })
 }
 
-fn read_cpuset(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<u32> {
+fn read_cpuset(directory: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<u32> {
     let list = directory.parse("cpuset.effective_cpus", reading, CpuList::parse)?;
     Some(list.count()).filter(|count| *count > 0)
 }
 
 /// Memory: `memory.stat`, `memory.usage_in_bytes`, `.max_usage_in_bytes`, `.oom_control`, and the limits up the tree.
 pub(super) fn memory(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Memory, MemoryBounds) {
-    let (mut memory, hierarchical) =
-        own.parse("memory.stat", reading, |text| Some(parse_memory_stat(text))).unwrap_or_default();
-    memory.usage = own.parse("memory.usage_in_bytes", reading, number_file);
-    memory.peak = own.parse("memory.max_usage_in_bytes", reading, number_file);
-    // Kills in child cgroups are not in it: rather no figure than one that is too low.
-    if own.has_children() == Some(false) {
-        memory.oom_kills =
-            own.parse("memory.oom_control", reading, |text| Some(parse_oom_kill(text))).flatten();
+    let parts = reading.parts;
+    let (mut memory, mut hierarchical) = (Memory::default(), None);
+    if parts.has_any(&[Part::Memory, Part::Swap]) {
+        let stat = own.parse("memory.stat", reading, |text| Some(parse::memory_stat(text)));
+        (memory, hierarchical) = stat.unwrap_or_default();
     }
+    if parts.has(Part::MemoryPeak) {
+        memory.peak = own.parse("memory.max_usage_in_bytes", reading, number_file);
+    }
+    // Kills in child cgroups are not in it: rather no figure than one that is too low.
+    if parts.has(Part::OomKills) && own.has_children() == Some(false) {
+        memory.oom_kills =
+            own.parse("memory.oom_control", reading, |text| Some(parse::oom_kill(text))).flatten();
+    }
+    if !parts.has(Part::Memory) {
+        return (memory, MemoryBounds::default());
+    }
+    memory.usage = own.parse("memory.usage_in_bytes", reading, number_file);
     // The kernel has already found the smallest limit up the tree; when there is none, nobody above need be asked.
     if hierarchical == Some(Limit::Max) {
         return (memory, MemoryBounds { limit: hierarchical, headroom: None });
     }
-    let limit = own.parse("memory.limit_in_bytes", reading, parse_limit);
-    let above = ancestors.memory.above(place, |path| read_memory_bounds(path, reading));
+    let limit = own.parse("memory.limit_in_bytes", reading, parse::limit);
+    let above = ancestors.memory.above(place, |above| read_memory_bounds(above, reading));
     let own_bounds = MemoryBounds { limit, headroom: memory.headroom(limit) };
     let bounds = own_bounds.below(&above);
     (memory, MemoryBounds { limit: smaller(bounds.limit, hierarchical), ..bounds })
 }
 
 /// What a cgroup above an instance's bounds; its use is read only where it is limited.
-fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds {
-    let Some(mut directory) = Directory::open_ancestor(path, reading) else { return MemoryBounds::default() };
-    let limit = directory.parse("memory.limit_in_bytes", reading, parse_limit);
+fn read_memory_bounds(place: Place<'_>, reading: &mut Reading<'_>) -> MemoryBounds {
+    let Some(mut directory) = Directory::open_ancestor(place, reading) else {
+        return MemoryBounds::default();
+    };
+    let limit = directory.parse("memory.limit_in_bytes", reading, parse::limit);
     if !matches!(limit, Some(Limit::Value(_))) {
         return MemoryBounds { limit, headroom: None };
     }
-    let stat = directory.parse("memory.stat", reading, |text| Some(parse_memory_stat(text).0));
+    let stat = directory.parse("memory.stat", reading, |text| Some(parse::memory_stat(text).0));
     let usage = directory.parse("memory.usage_in_bytes", reading, number_file);
     let memory = Memory { usage, ..stat.unwrap_or_default() };
     MemoryBounds { limit, headroom: memory.headroom(limit) }
@@ -101,13 +116,13 @@ fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds 
 
 /// Huge pages, total and free, from `hugetlb.SIZE.limit_in_bytes` up the tree and `hugetlb.SIZE.usage_in_bytes`.
 pub(super) fn hugetlb(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     host: &HostFacts,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Option<u64>, Option<u64>) {
-    let above = ancestors.hugetlb.above(place, |path| match Directory::open_ancestor(path, reading) {
+    let above = ancestors.hugetlb.above(place, |above| match Directory::open_ancestor(above, reading) {
         Some(mut directory) => read_hugetlb_limits(&mut directory, host, reading),
         None => HugetlbLimits::default(),
     });
@@ -118,272 +133,31 @@ pub(super) fn hugetlb(
 }
 
 fn read_hugetlb_limits(
-    directory: &mut Directory,
+    directory: &mut Directory<'_>,
     host: &HostFacts,
     reading: &mut Reading<'_>,
 ) -> HugetlbLimits {
     HugetlbLimits::read(host, |size| {
-        directory.parse(&format!("hugetlb.{size}.limit_in_bytes"), reading, parse_limit)
+        directory.parse(&format!("hugetlb.{size}.limit_in_bytes"), reading, parse::limit)
     })
 }
 
 /// Block I/O from the throttle policy's recursive files (kernel 4.16 has them recursive). Until a throttle limit is
 /// set somewhere on the host the policy is off and they hold `Total 0` alone: no device, no figures.
-pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
-    let mut devices = BTreeMap::new();
+pub(super) fn io(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Vec<Io> {
+    let mut devices = Vec::new();
     let _ = own.parse("blkio.throttle.io_service_bytes_recursive", reading, |text| {
-        merge_blkio(text, &mut devices, |io| (&mut io.read_bytes, &mut io.written_bytes));
+        parse::blkio(text, &mut devices, |io| (&mut io.read_bytes, &mut io.written_bytes));
         Some(())
     });
     let _ = own.parse("blkio.throttle.io_serviced_recursive", reading, |text| {
-        merge_blkio(text, &mut devices, |io| (&mut io.reads, &mut io.writes));
+        parse::blkio(text, &mut devices, |io| (&mut io.reads, &mut io.writes));
         Some(())
     });
-    devices.into_values().collect()
+    devices
 }
 
 /// Tasks from `pids.current`.
-pub(super) fn tasks(own: &mut Directory, reading: &mut Reading<'_>) -> Option<u64> {
+pub(super) fn tasks(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<u64> {
     own.parse("pids.current", reading, number_file)
-}
-
-/// `cpuacct.usage_all`: a heading `cpu user system`, then a line for every CPU that could ever be plugged in. Those that
-/// are neither present nor were ever used are left out.
-fn parse_usage_all(text: &[u8], present: Option<&CpuList>) -> Option<Vec<CpuTime>> {
-    let mut rows = lines(text);
-    let heading: Vec<&[u8]> = fields(rows.next()?).take(3).collect();
-    if heading != [b"cpu".as_slice(), b"user", b"system"] {
-        return None;
-    }
-    let time = |row| {
-        let mut columns = fields(row).map(number);
-        let cpu = columns.next()??.try_into().ok()?;
-        Some(CpuTime { cpu, user_ns: columns.next()??, system_ns: columns.next()?? })
-    };
-    let wanted = |time: &CpuTime| {
-        time.user_ns > 0 || time.system_ns > 0 || present.is_none_or(|present| present.contains(time.cpu))
-    };
-    let by_cpu: BTreeMap<u32, CpuTime> =
-        rows.filter_map(time).filter(wanted).map(|time| (time.cpu, time)).collect();
-    Some(by_cpu.into_values().collect())
-}
-
-/// `cpu.stat` of v1, `throttled_time` in nanoseconds.
-fn parse_cpu_stat(text: &[u8]) -> Option<Throttling> {
-    let (mut periods, mut throttled, mut time) = (None, None, None);
-    for (key, value) in lines(text).filter_map(pair) {
-        match key {
-            b"nr_periods" => periods = value,
-            b"nr_throttled" => throttled = value,
-            b"throttled_time" => time = value,
-            _ => {}
-        }
-    }
-    Some(Throttling { periods: periods?, throttled_periods: throttled?, throttled_ns: time? })
-}
-
-/// `cpu.cfs_quota_us`: microseconds, -1 for no limit.
-fn parse_quota(text: &[u8]) -> Option<Limit> {
-    match text.trim_ascii() {
-        b"-1" => Some(Limit::Max),
-        other => number(other).map(Limit::Value),
-    }
-}
-
-/// v1 has no word for "no limit": it shows the largest number of bytes that its counters hold, rounded down to whole
-/// pages, whose size depends on the machine and, for hugetlb, on the file (up to gigabytes). Nobody has 4 EiB.
-const UNLIMITED: u64 = 1 << 62;
-
-/// A limit in bytes.
-fn parse_limit(text: &[u8]) -> Option<Limit> {
-    number_file(text).map(limit)
-}
-
-fn limit(bytes: u64) -> Limit {
-    if bytes >= UNLIMITED { Limit::Max } else { Limit::Value(bytes) }
-}
-
-/// The `total_*` figures of `memory.stat`, which include child cgroups, and `hierarchical_memory_limit`, the smallest
-/// limit up the tree.
-fn parse_memory_stat(text: &[u8]) -> (Memory, Option<Limit>) {
-    let (mut memory, mut hierarchical) = (Memory::default(), None);
-    for (key, value) in lines(text).filter_map(pair) {
-        match key {
-            b"hierarchical_memory_limit" => hierarchical = value.map(limit),
-            b"total_rss" => memory.anon = value,
-            b"total_cache" => memory.file = value,
-            b"total_dirty" => memory.file_dirty = value,
-            b"total_writeback" => memory.file_writeback = value,
-            b"total_mapped_file" => memory.file_mapped = value,
-            b"total_shmem" => memory.shmem = value,
-            b"total_swap" => memory.swap = value,
-            b"total_active_anon" => memory.active_anon = value,
-            b"total_active_file" => memory.active_file = value,
-            b"total_inactive_anon" => memory.inactive_anon = value,
-            b"total_inactive_file" => memory.inactive_file = value,
-            b"total_unevictable" => memory.unevictable = value,
-            b"total_pgmajfault" => memory.pgmajfault = value,
-            _ => {}
-        }
-    }
-    (memory, hierarchical)
-}
-
-/// `oom_kill` of `memory.oom_control` (kernel 4.13).
-fn parse_oom_kill(text: &[u8]) -> Option<u64> {
-    lines(text).filter_map(pair).find(|(key, _)| key == b"oom_kill").and_then(|(_, value)| value)
-}
-
-/// Puts a blkio file's `8:0 Read 4096` and `8:0 Write 512` where `fields_of` says; `Sync`, `Async`, `Discard` and `Total`
-/// say nothing new.
-fn merge_blkio(
-    text: &[u8],
-    devices: &mut BTreeMap<(u32, u32), Io>,
-    fields_of: impl Fn(&mut Io) -> (&mut Option<u64>, &mut Option<u64>),
-) {
-    for line in lines(text) {
-        let mut parts = fields(line);
-        let Some((major, minor)) = parts.next().and_then(device_number) else { continue };
-        let operation = parts.next();
-        let Some(value) = parts.next().and_then(number) else { continue };
-        if !matches!(operation, Some(b"Read" | b"Write")) {
-            continue;
-        }
-        let io = devices.entry((major, minor)).or_insert_with(|| Io { major, minor, ..Io::default() });
-        let (read, written) = fields_of(io);
-        match operation {
-            Some(b"Read") => *read = Some(value),
-            _ => *written = Some(value),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn usage_of_every_cpu_that_is_there_or_was_used() {
-        let text = b"cpu user system\n0 0 7971411\n1 0 0\n2 5 0\n3 0 0\n";
-        let present = CpuList::parse(b"0-1").unwrap();
-        let time = |cpu, user_ns, system_ns| CpuTime { cpu, user_ns, system_ns };
-        assert_eq!(
-            parse_usage_all(text, Some(&present)).unwrap(),
-            [time(0, 0, 7_971_411), time(1, 0, 0), time(2, 5, 0)]
-        );
-        assert_eq!(parse_usage_all(text, None).unwrap().len(), 4, "with the present ones unknown, all");
-    }
-
-    #[test]
-    fn usage_is_in_numeric_order_without_broken_lines() {
-        let text = b"cpu user system\n10 1 1\n9 1 1\n11 1\nx 1 1\n9 2 2\n4294967296 1 1\n";
-        let times = parse_usage_all(text, None).unwrap();
-        assert_eq!(times.iter().map(|t| (t.cpu, t.user_ns)).collect::<Vec<_>>(), [(9, 2), (10, 1)]);
-        assert_eq!(parse_usage_all(b"0 1 2\n", None), None, "another file's form");
-        assert_eq!(parse_usage_all(b"", None), None);
-    }
-
-    #[test]
-    fn throttled_time_is_nanoseconds() {
-        let text = b"nr_periods 7\nnr_throttled 2\nthrottled_time 123456789\nnr_bursts 0\nburst_time 0\n";
-        let expected = Throttling { periods: 7, throttled_periods: 2, throttled_ns: 123_456_789 };
-        assert_eq!(parse_cpu_stat(text), Some(expected));
-        assert_eq!(parse_cpu_stat(b"nr_periods 7\n"), None);
-    }
-
-    #[test]
-    fn no_limit_in_each_of_its_forms() {
-        assert_eq!(parse_quota(b"-1\n"), Some(Limit::Max));
-        assert_eq!(parse_quota(b"50000\n"), Some(Limit::Value(50_000)));
-        assert_eq!(parse_quota(b"-2\n"), None);
-        // Pages of 4 KiB and 64 KiB, huge pages of 2 MiB and 1 GiB, and kernels before 3.19.
-        for page in [4096, 65536, 2 << 20, 1 << 30] {
-            let shown = (i64::MAX as u64 / page) * page;
-            assert_eq!(parse_limit(shown.to_string().as_bytes()), Some(Limit::Max), "{page}");
-        }
-        assert_eq!(parse_limit(u64::MAX.to_string().as_bytes()), Some(Limit::Max));
-        assert_eq!(parse_limit(b"1099511627776\n"), Some(Limit::Value(1 << 40)));
-        assert_eq!(parse_limit(b"max\n"), None);
-    }
-
-    #[test]
-    fn memory_stat_takes_the_totals() {
-        let text = b"cache 1\nrss 2\nhierarchical_memory_limit 9223372036854771712\ntotal_cache 20\n\
-            total_rss 10\ntotal_shmem 3\ntotal_swap 4\ntotal_inactive_anon 5\ntotal_active_anon 6\n\
-            total_inactive_file 7\ntotal_active_file 8\ntotal_pgmajfault 9\n";
-        let (memory, limit) = parse_memory_stat(text);
-        assert_eq!(limit, Some(Limit::Max));
-        assert_eq!((memory.anon, memory.file, memory.shmem), (Some(10), Some(20), Some(3)));
-        assert_eq!((memory.swap, memory.pgmajfault), (Some(4), Some(9)));
-        assert_eq!((memory.active(), memory.inactive()), (Some(14), Some(12)));
-        assert_eq!(memory.slab_reclaimable, None, "v1 does not tell");
-    }
-
-    #[test]
-    fn a_kernel_without_oom_kill_has_none() {
-        assert_eq!(parse_oom_kill(b"oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
-        assert_eq!(parse_oom_kill(b"oom_kill_disable 0\nunder_oom 0\n"), None);
-    }
-
-    fn bytes(text: &[u8]) -> Vec<Io> {
-        let mut devices = BTreeMap::new();
-        merge_blkio(text, &mut devices, |io| (&mut io.read_bytes, &mut io.written_bytes));
-        devices.into_values().collect()
-    }
-
-    #[test]
-    fn blkio_by_device_and_operation() {
-        let text = b"8:16 Read 5\n8:16 Write 6\n8:16 Sync 7\n8:16 Async 0\n8:16 Discard 0\n8:16 Total 11\n\
-            8:0 Read 1\n8:0 Write 2\n8:0 Total 3\nTotal 14\n";
-        let io = |minor, read, written| Io {
-            major: 8,
-            minor,
-            read_bytes: Some(read),
-            written_bytes: Some(written),
-            ..Io::default()
-        };
-        assert_eq!(bytes(text), [io(0, 1, 2), io(16, 5, 6)]);
-    }
-
-    #[test]
-    fn blkio_that_is_off_has_no_device() {
-        assert_eq!(bytes(b"Total 0\n"), []);
-        assert_eq!(bytes(b"8:0 Total 9\nTotal 9\n"), []);
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_a_parser_panic(text in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (parse_usage_all(&text, None), parse_cpu_stat(&text), parse_quota(&text), parse_limit(&text));
-            let _ = (parse_memory_stat(&text), parse_oom_kill(&text), bytes(&text));
-        }
-
-        #[test]
-        fn usage_all_comes_back(times in proptest::collection::btree_map(0u32..300, any::<(u64, u64)>(), 0..40)) {
-            let mut text = "cpu user system\n".to_owned();
-            times.iter().for_each(|(cpu, (user, system))| text += &format!("{cpu} {user} {system}\n"));
-            let expected: Vec<_> =
-                times.iter().map(|(&cpu, &(user_ns, system_ns))| CpuTime { cpu, user_ns, system_ns }).collect();
-            prop_assert_eq!(parse_usage_all(text.as_bytes(), None), Some(expected));
-        }
-
-        #[test]
-        fn blkio_comes_back(devices in proptest::collection::btree_map(
-            (0u32..4096, 0u32..1 << 20), any::<(u64, u64)>(), 0..10,
-        )) {
-            let mut text = String::new();
-            for ((major, minor), (read, written)) in &devices {
-                text += &format!("{major}:{minor} Read {read}\n{major}:{minor} Write {written}\n");
-            }
-            let expected: Vec<_> = devices
-                .iter()
-                .map(|(&(major, minor), &(read, written))| Io {
-                    major, minor, read_bytes: Some(read), written_bytes: Some(written), ..Io::default()
-                })
-                .collect();
-            prop_assert_eq!(bytes((text + "Total 0\n").as_bytes()), expected);
-        }
-    }
 }

@@ -1,19 +1,18 @@
 //! One instance's figures from a unified hierarchy, see <https://docs.kernel.org/admin-guide/cgroup-v2.html>. Mirrors
 //! `v1`, file by file.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+pub mod parse;
 
 use super::ancestors::{Ancestors, HugetlbLimits, Level, MemoryBounds, Place};
 use super::directory::{Directory, Reading};
-use super::figures::{CpuTime, Figures, Io, Limit, Memory, Pressure, Throttling};
-use super::{cores, device_number, pair};
+use super::figures::{Figures, Io, Limit, Memory, Pressure};
+use super::parts::Part;
 use crate::host::{CpuList, HostFacts};
-use crate::read::{fields, lines, number, number_file};
+use crate::read::number_file;
 
 /// CPU time from `cpu.stat`, which every cgroup has, with or without the cpu controller; throttling only with it.
-pub(super) fn cpu(own: &mut Directory, reading: &mut Reading<'_>, figures: &mut Figures) {
-    if let Some(stat) = own.parse("cpu.stat", reading, |text| Some(CpuStat::parse(text))) {
+pub(super) fn cpu(own: &mut Directory<'_>, reading: &mut Reading<'_>, figures: &mut Figures) {
+    if let Some(stat) = own.parse("cpu.stat", reading, |text| Some(parse::CpuStat::parse(text))) {
         figures.cpu_times = stat.time().into_iter().collect();
         figures.throttling = stat.throttling();
     }
@@ -21,24 +20,24 @@ pub(super) fn cpu(own: &mut Directory, reading: &mut Reading<'_>, figures: &mut 
 
 /// The CPU limit, `cpu.max` of this cgroup and those above.
 pub(super) fn bandwidth(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> Option<f64> {
     let above = ancestors
         .bandwidth
-        .above(place, |path| read_bandwidth(&mut Directory::open_ancestor(path, reading)?, reading));
+        .above(place, |above| read_bandwidth(&mut Directory::open_ancestor(above, reading)?, reading));
     read_bandwidth(own, reading).below(&above)
 }
 
-fn read_bandwidth(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<f64> {
-    directory.parse("cpu.max", reading, parse_cpu_max).flatten()
+fn read_bandwidth(directory: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<f64> {
+    directory.parse("cpu.max", reading, parse::cpu_max).flatten()
 }
 
 /// How many CPUs there are for the cgroup, `cpuset.cpus.effective` of the nearest cgroup that has it.
 pub(super) fn cpus_effective(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
@@ -46,42 +45,57 @@ pub(super) fn cpus_effective(
     read_cpuset(own, reading).or_else(|| {
         ancestors
             .cpuset
-            .above(place, |path| read_cpuset(&mut Directory::open_ancestor(path, reading)?, reading))
+            .above(place, |above| read_cpuset(&mut Directory::open_ancestor(above, reading)?, reading))
     })
 }
 
-fn read_cpuset(directory: &mut Directory, reading: &mut Reading<'_>) -> Option<u32> {
+fn read_cpuset(directory: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<u32> {
     let list = directory.parse("cpuset.cpus.effective", reading, CpuList::parse)?;
     Some(list.count()).filter(|count| *count > 0)
 }
 
 /// Memory: `memory.stat`, `memory.current`, `.peak`, `.swap.current`, `.events`, and `memory.max` up the tree.
 pub(super) fn memory(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Memory, MemoryBounds) {
-    let mut memory =
-        own.parse("memory.stat", reading, |text| Some(parse_memory_stat(text))).unwrap_or_default();
-    memory.usage = own.parse("memory.current", reading, number_file);
-    memory.peak = own.parse("memory.peak", reading, number_file);
-    memory.swap = own.parse("memory.swap.current", reading, number_file);
-    memory.oom_kills = own.parse("memory.events", reading, |text| Some(parse_oom_kill(text))).flatten();
-    let limit = own.parse("memory.max", reading, parse_limit);
-    let above = ancestors.memory.above(place, |path| read_memory_bounds(path, reading));
+    let parts = reading.parts;
+    let mut memory = Memory::default();
+    if parts.has(Part::Memory) {
+        let stat = own.parse("memory.stat", reading, |text| Some(parse::memory_stat(text)));
+        memory = stat.unwrap_or_default();
+        memory.usage = own.parse("memory.current", reading, number_file);
+    }
+    if parts.has(Part::MemoryPeak) {
+        memory.peak = own.parse("memory.peak", reading, number_file);
+    }
+    if parts.has(Part::Swap) {
+        memory.swap = own.parse("memory.swap.current", reading, number_file);
+    }
+    if parts.has(Part::OomKills) {
+        memory.oom_kills = own.parse("memory.events", reading, |text| Some(parse::oom_kill(text))).flatten();
+    }
+    if !parts.has(Part::Memory) {
+        return (memory, MemoryBounds::default());
+    }
+    let limit = own.parse("memory.max", reading, parse::limit);
+    let above = ancestors.memory.above(place, |above| read_memory_bounds(above, reading));
     let bounds = MemoryBounds { limit, headroom: memory.headroom(limit) }.below(&above);
     (memory, bounds)
 }
 
 /// What a cgroup above an instance's bounds; its use is read only where it is limited.
-fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds {
-    let Some(mut directory) = Directory::open_ancestor(path, reading) else { return MemoryBounds::default() };
-    let limit = directory.parse("memory.max", reading, parse_limit);
+fn read_memory_bounds(place: Place<'_>, reading: &mut Reading<'_>) -> MemoryBounds {
+    let Some(mut directory) = Directory::open_ancestor(place, reading) else {
+        return MemoryBounds::default();
+    };
+    let limit = directory.parse("memory.max", reading, parse::limit);
     if !matches!(limit, Some(Limit::Value(_))) {
         return MemoryBounds { limit, headroom: None };
     }
-    let stat = directory.parse("memory.stat", reading, |text| Some(parse_memory_stat(text)));
+    let stat = directory.parse("memory.stat", reading, |text| Some(parse::memory_stat(text)));
     let usage = directory.parse("memory.current", reading, number_file);
     let memory = Memory { usage, ..stat.unwrap_or_default() };
     MemoryBounds { limit, headroom: memory.headroom(limit) }
@@ -89,13 +103,13 @@ fn read_memory_bounds(path: PathBuf, reading: &mut Reading<'_>) -> MemoryBounds 
 
 /// Huge pages, total and free, from `hugetlb.SIZE.max` up the tree and `hugetlb.SIZE.current`.
 pub(super) fn hugetlb(
-    own: &mut Directory,
+    own: &mut Directory<'_>,
     place: Place<'_>,
     host: &HostFacts,
     reading: &mut Reading<'_>,
     ancestors: &mut Ancestors,
 ) -> (Option<u64>, Option<u64>) {
-    let above = ancestors.hugetlb.above(place, |path| match Directory::open_ancestor(path, reading) {
+    let above = ancestors.hugetlb.above(place, |above| match Directory::open_ancestor(above, reading) {
         Some(mut directory) => read_hugetlb_limits(&mut directory, host, reading),
         None => HugetlbLimits::default(),
     });
@@ -104,319 +118,39 @@ pub(super) fn hugetlb(
 }
 
 fn read_hugetlb_limits(
-    directory: &mut Directory,
+    directory: &mut Directory<'_>,
     host: &HostFacts,
     reading: &mut Reading<'_>,
 ) -> HugetlbLimits {
-    HugetlbLimits::read(host, |size| directory.parse(&format!("hugetlb.{size}.max"), reading, parse_limit))
+    HugetlbLimits::read(host, |size| directory.parse(&format!("hugetlb.{size}.max"), reading, parse::limit))
 }
 
 /// Block I/O from `io.stat`.
-pub(super) fn io(own: &mut Directory, reading: &mut Reading<'_>) -> Vec<Io> {
-    own.parse("io.stat", reading, |text| Some(parse_io_stat(text))).unwrap_or_default()
+pub(super) fn io(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Vec<Io> {
+    own.parse("io.stat", reading, |text| Some(parse::io_stat(text))).unwrap_or_default()
 }
 
 /// Tasks from `pids.current`.
-pub(super) fn tasks(own: &mut Directory, reading: &mut Reading<'_>) -> Option<u64> {
+pub(super) fn tasks(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Option<u64> {
     own.parse("pids.current", reading, number_file)
 }
 
 /// Pressure from `cpu.pressure`, `memory.pressure`, `io.pressure` (kernel 4.20, `CONFIG_PSI`). There is none on v1, so
 /// a hybrid host's v1 instances have theirs from here too.
-pub(super) fn pressure(own: &mut Directory, reading: &mut Reading<'_>) -> Pressure {
-    let cpu = own.parse("cpu.pressure", reading, |text| Some(Stalls::parse(text))).unwrap_or_default();
-    let memory = own.parse("memory.pressure", reading, |text| Some(Stalls::parse(text))).unwrap_or_default();
-    let io = own.parse("io.pressure", reading, |text| Some(Stalls::parse(text))).unwrap_or_default();
+pub(super) fn pressure(own: &mut Directory<'_>, reading: &mut Reading<'_>) -> Pressure {
+    let mut stalls = |part, file| {
+        let is_wanted = reading.parts.has(part);
+        let stalls = is_wanted.then(|| own.parse(file, reading, |text| Some(parse::Stalls::parse(text))));
+        stalls.flatten().unwrap_or_default()
+    };
+    let cpu = stalls(Part::PressureCpu, "cpu.pressure");
+    let memory = stalls(Part::PressureMemory, "memory.pressure");
+    let io = stalls(Part::PressureIo, "io.pressure");
     Pressure {
         cpu_waiting_us: cpu.some,
         memory_waiting_us: memory.some,
         memory_stalled_us: memory.full,
         io_waiting_us: io.some,
         io_stalled_us: io.full,
-    }
-}
-
-/// `cpu.stat`, times in microseconds.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct CpuStat {
-    user_usec: Option<u64>,
-    system_usec: Option<u64>,
-    nr_periods: Option<u64>,
-    nr_throttled: Option<u64>,
-    throttled_usec: Option<u64>,
-}
-
-impl CpuStat {
-    fn parse(text: &[u8]) -> Self {
-        let mut stat = Self::default();
-        for (key, value) in lines(text).filter_map(pair) {
-            match key {
-                b"user_usec" => stat.user_usec = value,
-                b"system_usec" => stat.system_usec = value,
-                b"nr_periods" => stat.nr_periods = value,
-                b"nr_throttled" => stat.nr_throttled = value,
-                b"throttled_usec" => stat.throttled_usec = value,
-                _ => {}
-            }
-        }
-        stat
-    }
-
-    fn time(&self) -> Option<CpuTime> {
-        let user_ns = self.user_usec?.checked_mul(1000)?;
-        let system_ns = self.system_usec?.checked_mul(1000)?;
-        Some(CpuTime { cpu: 0, user_ns, system_ns })
-    }
-
-    fn throttling(&self) -> Option<Throttling> {
-        let throttled_ns = self.throttled_usec?.checked_mul(1000)?;
-        Some(Throttling { periods: self.nr_periods?, throttled_periods: self.nr_throttled?, throttled_ns })
-    }
-}
-
-/// `cpu.max` in cores: `50000 100000` is half a one, `max 100000` none.
-fn parse_cpu_max(text: &[u8]) -> Option<Option<f64>> {
-    let mut parts = fields(text.trim_ascii());
-    let quota = parse_limit(parts.next()?)?;
-    let period = number(parts.next()?)?;
-    Some(quota.value().and_then(|quota| cores(quota, period)))
-}
-
-/// `max`, or a number.
-fn parse_limit(text: &[u8]) -> Option<Limit> {
-    match text.trim_ascii() {
-        b"max" => Some(Limit::Max),
-        other => number(other).map(Limit::Value),
-    }
-}
-
-fn parse_memory_stat(text: &[u8]) -> Memory {
-    let mut memory = Memory::default();
-    for (key, value) in lines(text).filter_map(pair) {
-        match key {
-            b"anon" => memory.anon = value,
-            b"file" => memory.file = value,
-            b"file_dirty" => memory.file_dirty = value,
-            b"file_writeback" => memory.file_writeback = value,
-            b"file_mapped" => memory.file_mapped = value,
-            b"shmem" => memory.shmem = value,
-            b"slab_reclaimable" => memory.slab_reclaimable = value,
-            b"active_anon" => memory.active_anon = value,
-            b"active_file" => memory.active_file = value,
-            b"inactive_anon" => memory.inactive_anon = value,
-            b"inactive_file" => memory.inactive_file = value,
-            b"unevictable" => memory.unevictable = value,
-            b"pgmajfault" => memory.pgmajfault = value,
-            _ => {}
-        }
-    }
-    memory
-}
-
-fn parse_oom_kill(text: &[u8]) -> Option<u64> {
-    lines(text).filter_map(pair).find(|(key, _)| key == b"oom_kill").and_then(|(_, value)| value)
-}
-
-/// `io.stat`: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0`, a device a line. Kernels from 5.13 to 5.18 print a
-/// device without figures and without a newline, so that the next device follows on the same line: figures belong to
-/// the last device before them. A device without figures is left out; one that comes twice counts as it stands last.
-fn parse_io_stat(text: &[u8]) -> Vec<Io> {
-    let mut devices = BTreeMap::new();
-    for line in lines(text) {
-        let mut device = None;
-        for field in fields(line) {
-            let Some(at) = field.iter().position(|b| *b == b'=') else {
-                device = device_number(field);
-                continue;
-            };
-            let (Some((major, minor)), (key, Some(value))) = (device, split_value(field, at)) else {
-                continue;
-            };
-            let new = || Io { major, minor, ..Io::default() };
-            match key {
-                b"rbytes" => devices.entry((major, minor)).or_insert_with(new).read_bytes = Some(value),
-                b"rios" => devices.entry((major, minor)).or_insert_with(new).reads = Some(value),
-                b"wbytes" => devices.entry((major, minor)).or_insert_with(new).written_bytes = Some(value),
-                b"wios" => devices.entry((major, minor)).or_insert_with(new).writes = Some(value),
-                _ => {}
-            }
-        }
-    }
-    devices.into_values().collect()
-}
-
-/// The key and the value of `key=value`, with `=` at `at`.
-fn split_value(field: &[u8], at: usize) -> (&[u8], Option<u64>) {
-    let (key, rest) = field.split_at_checked(at).unwrap_or((field, b""));
-    (key, rest.strip_prefix(b"=").and_then(number))
-}
-
-/// A pressure file's totals, microseconds.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Stalls {
-    some: Option<u64>,
-    full: Option<u64>,
-}
-
-impl Stalls {
-    /// `some avg10=0.00 avg60=0.00 avg300=0.00 total=27393495`, and a line `full …` of the same form.
-    fn parse(text: &[u8]) -> Self {
-        let mut stalls = Self::default();
-        for line in lines(text) {
-            let mut parts = fields(line);
-            let kind = parts.next();
-            let total = parts.find_map(|field| field.strip_prefix(b"total=")).and_then(number);
-            match kind {
-                Some(b"some") => stalls.some = total,
-                Some(b"full") => stalls.full = total,
-                _ => {}
-            }
-        }
-        stalls
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn cpu_stat_with_and_without_the_controller() {
-        let text =
-            b"usage_usec 300\nuser_usec 200\nsystem_usec 100\nnice_usec 5\ncore_sched.force_idle_usec 0\n";
-        let stat = CpuStat::parse(text);
-        assert_eq!(stat.time(), Some(CpuTime { cpu: 0, user_ns: 200_000, system_ns: 100_000 }));
-        assert_eq!(stat.throttling(), None);
-        let limited =
-            b"user_usec 2\nsystem_usec 1\nnr_periods 10\nnr_throttled 3\nthrottled_usec 4\nnr_bursts 0\n";
-        let throttling = Throttling { periods: 10, throttled_periods: 3, throttled_ns: 4000 };
-        assert_eq!(CpuStat::parse(limited).throttling(), Some(throttling));
-    }
-
-    #[test]
-    fn half_a_cpu_time_is_none() {
-        assert_eq!(CpuStat::parse(b"user_usec 200\nsystem_usec x\n").time(), None);
-        assert_eq!(CpuStat::parse(b"user_usec 18446744073709551615\nsystem_usec 1\n").time(), None);
-    }
-
-    #[test]
-    fn cpu_max_is_quota_over_period() {
-        assert_eq!(parse_cpu_max(b"50000 100000\n"), Some(Some(0.5)));
-        assert_eq!(parse_cpu_max(b"max 100000\n"), Some(None));
-        assert_eq!(parse_cpu_max(b"100 0\n"), Some(None));
-        assert_eq!(parse_cpu_max(b"100\n"), None);
-        assert_eq!(parse_cpu_max(b"-1 100000\n"), None);
-    }
-
-    #[test]
-    fn max_is_no_number() {
-        assert_eq!(parse_limit(b"max\n"), Some(Limit::Max));
-        assert_eq!(parse_limit(b"1048576\n"), Some(Limit::Value(1_048_576)));
-        assert_eq!(parse_limit(b"-1\n"), None);
-        assert!(Limit::Value(u64::MAX) < Limit::Max);
-    }
-
-    #[test]
-    fn memory_stat_by_key() {
-        let text = b"anon 10\nfile 20\nkernel 5\nshmem 3\nfile_mapped 4\nfile_dirty 1\nfile_writeback 2\n\
-            inactive_anon 6\nactive_anon 7\ninactive_file 8\nactive_file 9\nunevictable 11\n\
-            slab_reclaimable 12\nslab_unreclaimable 1\npgmajfault 13\nanon_thp 99\n";
-        let memory = parse_memory_stat(text);
-        assert_eq!((memory.anon, memory.file, memory.shmem), (Some(10), Some(20), Some(3)));
-        assert_eq!((memory.active(), memory.inactive()), (Some(16), Some(14)));
-        assert_eq!((memory.slab_reclaimable, memory.pgmajfault), (Some(12), Some(13)));
-        assert_eq!(parse_memory_stat(b"anon ten\nfile\n"), Memory::default());
-    }
-
-    #[test]
-    fn oom_kills_are_not_the_group_kills() {
-        let text = b"low 0\nhigh 0\nmax 5\noom 2\noom_kill 1\noom_group_kill 7\n";
-        assert_eq!(parse_oom_kill(text), Some(1));
-        assert_eq!(parse_oom_kill(b"oom 2\n"), None);
-    }
-
-    fn io_of(major: u32, minor: u32, read: [u64; 2], written: [u64; 2]) -> Io {
-        let ([read_bytes, reads], [written_bytes, writes]) = (read.map(Some), written.map(Some));
-        Io { major, minor, read_bytes, reads, written_bytes, writes }
-    }
-
-    #[test]
-    fn io_stat_sorts_devices_and_ignores_unknown_keys() {
-        let text = b"253:1 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6 cost.usage=7\n\
-            8:0 rbytes=10 wbytes=20 rios=30 wios=40 dbytes=0 dios=0\n";
-        assert_eq!(parse_io_stat(text), [io_of(8, 0, [10, 30], [20, 40]), io_of(253, 1, [1, 3], [2, 4])]);
-    }
-
-    #[test]
-    fn io_stat_with_several_devices_on_a_line() {
-        let text = b"7:0 7:1 8:0 rbytes=1 wbytes=2 rios=3 wios=4\n253:0 \n259:0";
-        assert_eq!(parse_io_stat(text), [io_of(8, 0, [1, 3], [2, 4])]);
-    }
-
-    #[test]
-    fn io_stat_leaves_out_what_has_no_device_number() {
-        assert_eq!(parse_io_stat(b"(unknown) rbytes=1 wbytes=2 rios=3 wios=4\n"), []);
-        assert_eq!(parse_io_stat(b"8:0 (unknown) rbytes=1\n"), []);
-        assert_eq!(parse_io_stat(b"rbytes=1\n8:0\nrbytes=2\n"), [], "a line's device is that line's");
-        assert_eq!(parse_io_stat(b""), []);
-    }
-
-    #[test]
-    fn a_device_that_comes_twice_is_one() {
-        let text = b"8:0 rbytes=1 wbytes=2 rios=3 wios=4\n8:0 rbytes=5 wbytes=6 rios=7 wios=8\n";
-        assert_eq!(parse_io_stat(text), [io_of(8, 0, [5, 7], [6, 8])]);
-    }
-
-    #[test]
-    fn pressure_totals() {
-        let text = b"some avg10=70.25 avg60=24.07 avg300=6.56 total=27393495\nfull avg10=0.00 total=12\n";
-        assert_eq!(Stalls::parse(text), Stalls { some: Some(27_393_495), full: Some(12) });
-        assert_eq!(Stalls::parse(b"some avg10=0.00\n"), Stalls::default());
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_a_parser_panic(text in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = (CpuStat::parse(&text), parse_cpu_max(&text), parse_limit(&text), parse_memory_stat(&text));
-            let _ = (parse_oom_kill(&text), Stalls::parse(&text));
-            let _ = parse_io_stat(&text);
-        }
-
-        /// Text made of the very pieces that io.stat is made of, in any order.
-        #[test]
-        fn io_stat_never_lists_a_device_twice(
-            pieces in proptest::collection::vec("(8:[0-3]|[rw](bytes|ios)=[0-9]{1,3}|dios=1|x|=|:|\n)", 0..40),
-        ) {
-            let found = parse_io_stat(pieces.join(" ").as_bytes());
-            prop_assert!(found.windows(2).all(|w| (w[0].major, w[0].minor) < (w[1].major, w[1].minor)));
-            let nothing = |io: &Io| {
-                [io.read_bytes, io.reads, io.written_bytes, io.writes] == [None; 4]
-            };
-            prop_assert!(!found.iter().any(nothing));
-        }
-
-        #[test]
-        fn io_stat_comes_back(devices in proptest::collection::btree_map(
-            (0u32..4096, 0u32..1 << 20), any::<[u64; 4]>(), 0..10,
-        )) {
-            let line = |((major, minor), [rb, wb, r, w]): (&(u32, u32), &[u64; 4])| {
-                format!("{major}:{minor} rbytes={rb} wbytes={wb} rios={r} wios={w} dbytes=0 dios=0\n")
-            };
-            let text: String = devices.iter().map(line).collect();
-            let expected: Vec<Io> = devices
-                .iter()
-                .map(|(&(major, minor), &[rb, wb, r, w])| io_of(major, minor, [rb, r], [wb, w]))
-                .collect();
-            prop_assert_eq!(parse_io_stat(text.as_bytes()), expected);
-        }
-
-        #[test]
-        fn memory_stat_comes_back(anon: u64, file: u64, shmem: u64) {
-            let text = format!("anon {anon}\nfile {file}\nshmem {shmem}\n");
-            let expected = Memory { anon: Some(anon), file: Some(file), shmem: Some(shmem), ..Memory::default() };
-            prop_assert_eq!(parse_memory_stat(text.as_bytes()), expected);
-        }
     }
 }

@@ -6,6 +6,7 @@ mod pool;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
@@ -48,12 +49,23 @@ pub enum Whose {
     },
 }
 
-/// A question for the size of one file system.
+/// A question for the size of one file system. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct Request {
     whose: Whose,
     device: Device,
-    targets: Vec<Target>,
+    targets: Arc<[Target]>,
+    identity: Identity,
+}
+
+/// Who makes sure that the process of a [`Request`] is the one that is meant, and no later one with its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// The thread that asks, by the start time.
+    Asked,
+    /// The caller, who looks whether that process still runs once the answer is there: until then nobody else has its
+    /// number.
+    SeenAfterwards,
 }
 
 #[derive(Debug, Clone)]
@@ -67,15 +79,28 @@ impl Request {
     /// Asks for a file system that [`crate::mounts::select`] chose, in the view of an instance's init.
     #[must_use]
     pub fn new(whose: Whose, file_system: &FileSystem) -> Self {
-        let targets: Vec<Target> = file_system.mounts.iter().map(Target::new).collect();
+        let targets: Arc<[Target]> = file_system.mounts.iter().map(Target::new).collect();
         let device = targets.first().map_or(Device { major: 0, minor: 0 }, |target| target.device);
-        Self { whose, device, targets }
+        Self { whose, device, targets, identity: Identity::Asked }
+    }
+
+    /// In whose view it is asked.
+    #[must_use]
+    pub fn whose(&self) -> Whose {
+        self.whose
+    }
+
+    /// The same question with this way to know the process.
+    #[must_use]
+    pub fn with(&self, identity: Identity) -> Self {
+        Self { identity, ..self.clone() }
     }
 
     /// Asks for a mount of the host.
     #[must_use]
     pub fn host(mount: &Mount) -> Self {
-        Self { whose: Whose::Host, device: mount.device, targets: vec![Target::new(mount)] }
+        let targets = [Target::new(mount)].into();
+        Self { whose: Whose::Host, device: mount.device, targets, identity: Identity::Asked }
     }
 
     fn key(&self) -> Key {
@@ -158,6 +183,10 @@ pub struct Stuck {
 fn answer(roots: &Roots, request: &Request, buffer: &mut Buffer) -> Result<Option<Answer>> {
     let root = match request.whose {
         Whose::Host => host_root(roots)?,
+        Whose::Process { pid, .. } if request.identity == Identity::SeenAfterwards => {
+            let path = roots.proc.join(pid.to_string()).join("root");
+            rustix::fs::open(&path, DIRECTORY, Mode::empty()).map_err(|e| Error::io(&path, e.into()))?
+        }
         Whose::Process { pid, start_ticks } => {
             let process = ProcDir::open(roots, pid)?;
             if process.stat(buffer)?.starttime != start_ticks {
@@ -251,10 +280,12 @@ mod tests {
         Whose::Process { pid, start_ticks: stat.starttime }
     }
 
-    fn own_mounts() -> Vec<Mount> {
+    /// The file systems of this process.
+    fn own_chosen() -> Vec<FileSystem> {
         let mut buffer = Buffer::new();
         let own = ProcDir::open(&Roots::default(), std::process::id()).unwrap();
-        parse(own.read(&mut buffer, "mountinfo").unwrap(), MAX_MOUNTS)
+        let text = own.read(&mut buffer, "mountinfo").unwrap();
+        select(&parse(text, MAX_MOUNTS), RemoteFilesystems::Ask)
     }
 
     fn soon() -> Instant {
@@ -263,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_root_of_this_process_as_statvfs_shows_it() {
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
+        let chosen = own_chosen();
         let pool = Pool::new(Roots::default(), 2);
         let requests = vec![Request::new(own(), chosen.first().unwrap()); 40];
         let answers = pool.ask(requests, soon());
@@ -291,14 +322,14 @@ mod tests {
         let root = &select(&mounts, RemoteFilesystems::Skip).remove(0).mounts[0];
         let answers = Pool::new(Roots::default(), 1).ask(vec![Request::host(root)], soon());
         // Without any right to look at process 1, a mount namespace of its own hides its sizes.
-        if own_mounts().iter().any(|mount| mount.id == root.id) {
+        if own_chosen()[0].mounts[0].id == root.id {
             assert!(answers[0].answer().is_some());
         }
     }
 
     #[test]
     fn a_reused_pid_and_another_mount_are_not_asked() {
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
+        let chosen = own_chosen();
         let pool = Pool::new(Roots::default(), 1);
         let Whose::Process { pid, start_ticks } = own() else { panic!("a process") };
         let reused = Whose::Process { pid, start_ticks: start_ticks + 1 };
@@ -318,7 +349,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let pool = Pool::new(Roots::default(), 1);
-        let chosen = select(&own_mounts(), RemoteFilesystems::Ask);
+        let chosen = own_chosen();
         assert!(pool.ask(vec![Request::new(own(), &chosen[0])], soon())[0].answer().is_some());
         drop(listener);
         // The thread lives on; were the socket in its table, the port would still answer.

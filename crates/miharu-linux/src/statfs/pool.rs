@@ -119,6 +119,8 @@ struct State {
     batches: HashMap<u64, Batch>,
     pauses: HashMap<Key, Pause>,
     threads: usize,
+    /// Threads that wait for work.
+    idle: usize,
     last_id: u64,
     is_closed: bool,
     /// The kernel gives a thread no descriptor table of its own, so nothing is asked.
@@ -284,16 +286,23 @@ impl Worker {
                 return;
             }
             let Some((id, job)) = state.take(now) else {
+                state.idle += 1;
                 state = self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
                 continue;
             };
             drop(state);
             let reply = Reply::from(answer(&self.shared.roots, &job.request, &mut buffer));
             state = self.shared.lock();
             state.finish(id, &job, reply, Instant::now());
-            self.shared.done.notify_all();
+            // A caller sleeps until all of its answers are there: each waking would cost more than an answer.
+            if state.batches.get(&job.batch).is_none_or(|batch| batch.left == 0) {
+                self.shared.done.notify_all();
+            }
             // Another job of this instance may have waited for this one.
-            self.shared.work.notify_one();
+            if state.idle > 0 && !state.queue.is_empty() {
+                self.shared.work.notify_one();
+            }
         }
     }
 
@@ -317,7 +326,12 @@ mod tests {
 
     fn request(pid: u32, minor: u32) -> Request {
         let device = Device { major: 1, minor };
-        Request { whose: Whose::Process { pid, start_ticks: 1 }, device, targets: Vec::new() }
+        Request {
+            whose: Whose::Process { pid, start_ticks: 1 },
+            device,
+            targets: Arc::default(),
+            identity: crate::statfs::Identity::Asked,
+        }
     }
 
     #[test]

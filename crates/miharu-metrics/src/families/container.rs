@@ -7,10 +7,11 @@ use crate::sample::{Label, Value};
 pub(super) fn cpu(instance: &InstanceFigures, out: &mut Samples<'_>) {
     for row in &instance.figures.cpus {
         for (mode, time) in row.known() {
-            out.labelled(
-                &[Label::Number("cpu", u64::from(row.cpu)), Label::Text("mode", mode.as_str())],
-                time,
-            );
+            let mode = Label::Text("mode", mode.as_str());
+            match row.cpu {
+                Some(cpu) => out.labelled(&[Label::Number("cpu", u64::from(cpu)), mode], time),
+                None => out.labelled(&[mode], time),
+            }
         }
     }
 }

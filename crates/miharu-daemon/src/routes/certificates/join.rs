@@ -127,20 +127,21 @@ fn judge(
     own: Option<ShownCertificate>,
     body: &CertificatesPost,
 ) -> Result<ParsedCertificate, ApiError> {
-    let own = own.ok_or_else(|| ApiError::bad_request("No client certificate provided"))?;
+    let own = own.ok_or_else(|| ApiError::bad_request("No client certificate provided"))?.0;
+    let der = own.der.as_ref();
     // Some clients post the certificate that they show as well.
-    if !body.certificate.trim().is_empty() && pem::decode(&body.certificate).as_ref() != Some(&own.der) {
+    if !body.certificate.trim().is_empty() && pem::decode(&body.certificate).as_deref() != Some(der) {
         return Err(ApiError::bad_request(
             "a token is for the certificate of the connection, not for another one",
         ));
     }
     let certificate =
-        ParsedCertificate::parse(&own.der).map_err(|error| ApiError::bad_request(error.to_string()))?;
+        ParsedCertificate::parse(der).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let now = SystemTime::now();
     if !certificate.is_valid_at(now) {
         return Err(ApiError::bad_request("the client's certificate is not valid at the moment"));
     }
-    if app.tls.authority().judge(&own.der, now) == Verdict::Refused {
+    if app.tls.authority().judge(der, now) == Verdict::Refused {
         return Err(not_signed());
     }
     Ok(certificate)
