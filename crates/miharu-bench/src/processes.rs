@@ -1,14 +1,15 @@
-//! The files of processes, mounts among them.
+//! The files of processes, mounts among them, and of the host.
 
 use std::ffi::OsStr;
 use std::hint::black_box;
 
 use anyhow::Result;
+use miharu_linux::host::{parse_meminfo, parse_uptime};
 use miharu_linux::mounts::{self, HostMounts, RemoteFilesystems};
 use miharu_linux::process;
 
 use crate::Case;
-use crate::recording::longest_of_processes;
+use crate::recording::{file, longest_of_processes};
 
 /// How many volumes the host has mounted in the case of a large one.
 const VOLUMES: u32 = 500;
@@ -20,11 +21,15 @@ pub(crate) fn cases() -> Result<Vec<Case>> {
     let status = of("status")?;
     let cgroup = of("cgroup")?;
     let volumes = host_with_volumes();
+    let meminfo = file("v1", "proc/meminfo")?;
+    let uptime = file("v1", "proc/uptime")?;
     let host = HostMounts::parse(volumes.as_bytes());
     let mounted = of("mountinfo")?;
     let chosen = mounts::select(&mounts::parse(&mounted, mounts::MAX_MOUNTS), RemoteFilesystems::Skip);
     let mountinfo = mounted.clone();
     Ok(vec![
+        Case::new("meminfo", move || parse_meminfo(&meminfo)),
+        Case::new("uptime", move || parse_uptime(&uptime)),
         Case::new("net/dev", move || process::parse_net_dev(&dev)),
         Case::new("stat of a process", move || process::parse_stat(&stat)),
         Case::new("status of a process", move || process::parse_status(&status)),

@@ -157,13 +157,15 @@ fn cpu_number(field: &[u8]) -> Option<u32> {
 }
 
 /// MemTotal and MemAvailable in bytes; `/proc/meminfo` counts in units of 1,024 bytes that it calls kB.
-fn parse_meminfo(text: &[u8]) -> (Option<u64>, Option<u64>) {
+#[must_use]
+pub fn parse_meminfo(text: &[u8]) -> (Option<u64>, Option<u64>) {
     let bytes = |key| keyed(text, key).and_then(|kib: u64| kib.checked_mul(1024));
     (bytes("MemTotal:"), bytes("MemAvailable:"))
 }
 
 /// The first number of `/proc/uptime`, seconds with two decimals.
-fn parse_uptime(text: &[u8]) -> Option<Duration> {
+#[must_use]
+pub fn parse_uptime(text: &[u8]) -> Option<Duration> {
     let first = fields(text.trim_ascii()).next()?;
     let mut parts = first.splitn(2, |b| *b == b'.');
     let seconds = number(parts.next()?)?;

@@ -52,6 +52,8 @@ impl Book {
 
     /// Notes a figure and prints it.
     pub(crate) fn note(&mut self, subject: &str, what: &str, containers: u32, unit: &str, samples: Samples) {
+        // Nanoseconds: what is beyond them is no measurement.
+        let samples: Samples = samples.0.iter().map(|sample| (sample * 1e3).round() / 1e3).collect();
         let shown = spread(&samples, unit);
         println!("  {subject:<9} {containers:>4}  {what:<42} {shown}");
         self.figures.push(Figure {

@@ -16,7 +16,7 @@ use crate::book::Book;
 use crate::miharud::Subject;
 
 /// How long is recorded.
-const RECORD: Duration = Duration::from_secs(8);
+const RECORD: Duration = Duration::from_secs(10);
 const WIDTH: f64 = 1200.0;
 const HEIGHT: f64 = 15.0;
 /// A frame with a smaller share is left out, with all above it.
@@ -38,7 +38,7 @@ pub(crate) fn run(book: &mut Book, containers: u32, out: &Path) -> Result<()> {
     let mut command = Command::new("perf");
     // Stacks are unwound by the tables of the program, as it has no frame pointers; a clock, as many machines let nobody count
     // cycles.
-    command.args(["record", "-q", "-e", "cpu-clock", "-F", "499", "--call-graph", "dwarf,8192"]);
+    command.args(["record", "-q", "-e", "cpu-clock", "-F", "199", "--call-graph", "dwarf,32768"]);
     command.args(["-p", &subject.daemon.pid().to_string(), "-o"]).arg(&data);
     command.args(["--", "sleep", &RECORD.as_secs().to_string()]);
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
