@@ -3,6 +3,7 @@
 mod filter;
 mod state;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -54,7 +55,7 @@ async fn list_of(
     found.retain(|instance| only.is_none_or(|only| instance.instance_type == only));
     found.retain(|instance| filter.matches(instance));
     match parameters.recursion() {
-        0 => ok(found.iter().map(instance_path).collect::<Vec<_>>()),
+        0 => ok(paths(&found, parameters)),
         1 => {
             let collected = app.cache.last();
             ok(found.iter().map(|instance| plain(app, instance, collected.as_deref())).collect::<Vec<_>>())
@@ -100,6 +101,22 @@ pub(super) async fn state(
         .figures_of(&found)
         .ok_or_else(|| unavailable("the instance has not been collected yet, try again".to_owned()))?;
     ok(state::state(&found, &figures.figures, collected.guest_of(&found)))
+}
+
+/// The paths of these. A request that names no project means those of all, and a path without one is as good as long as one
+/// instance alone has the name: clients such as `pylxd` take what follows the last `/` for the name.
+fn paths(found: &[Found], parameters: &Parameters) -> Vec<String> {
+    let names_projects = ["project", "all-projects"].iter().any(|name| parameters.get(name).is_some());
+    let mut names = BTreeMap::<&str, usize>::new();
+    for instance in found {
+        *names.entry(&instance.name).or_default() += 1;
+    }
+    let is_enough = |name: &str| !names_projects && names.get(name) == Some(&1);
+    let path_of = |instance: &Found| match is_enough(&instance.name) {
+        true => path("instances", &instance.name),
+        false => instance_path(instance),
+    };
+    found.iter().map(path_of).collect()
 }
 
 /// The path of an instance, with its project unless that is the one that clients leave out.

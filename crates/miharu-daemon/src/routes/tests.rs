@@ -223,6 +223,8 @@ async fn everybody_may_do_what_the_table_of_rights_says_and_nothing_else() {
 
     assert_eq!(bench.metadata(&client_lxc, "/1.0/projects").await, json!(["/1.0/projects/lxc"]));
     let names = json!(["/1.0/instances/c1?project=lxc", "/1.0/instances/u1?project=lxc"]);
+    assert_eq!(bench.metadata(&client_lxc, "/1.0/instances?all-projects=true").await, names);
+    let names = json!(["/1.0/instances/c1", "/1.0/instances/u1"]);
     assert_eq!(bench.metadata(&client_lxc, "/1.0/instances").await, names);
     assert_eq!(bench.get(&client_lxc, "/1.0/instances/c1?project=default").await.0, NOT_FOUND);
 }

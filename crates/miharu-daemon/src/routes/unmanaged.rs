@@ -1,14 +1,19 @@
 //! What Incus and LXD do and miharu does not: it measures instances, and manages none. Their clients are told so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::routing::{MethodRouter, any, delete};
 use http::{Method, StatusCode, Uri};
 
 use crate::app::App;
 use crate::auth::Reader;
 use crate::respond::{Answer, ApiError};
+
+/// How long a client that is still sending has time to notice the answer.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// Resources of Incus and LXD that miharu has not at all, nor anything below them.
 const COLLECTIONS: &[&str] = &[
@@ -66,10 +71,22 @@ pub(super) fn changes() -> MethodRouter<Arc<App>> {
 }
 
 /// Who may not see anything learns nothing here either.
-async fn refuse(_: Reader, method: Method, uri: Uri) -> Answer {
+async fn refuse(_: Reader, method: Method, uri: Uri, body: Body) -> Answer {
+    linger(body);
     let message = format!(
         "not implemented: {method} {}: miharu measures instances and does not manage them; ask the runtime that runs them",
         uri.path()
     );
     Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, message))
+}
+
+/// Keeps a body that nobody reads, an image maybe, for a moment: dropped at once it would take the connection along, and a
+/// client that is still sending would show its broken pipe instead of the answer.
+fn linger(body: Body) {
+    if !body.is_end_stream() {
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            drop(body);
+        });
+    }
 }
