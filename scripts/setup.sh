@@ -181,6 +181,16 @@ install_parser() {
     { rm -rf "$cache/venv"; fail "could not install prometheus_client:"; }
 }
 
+# The Python library that people script LXD with.
+install_pylxd() {
+  "$cache/pylxd/bin/python" -c 'import pylxd' 2>/dev/null && return 0
+  say "installing pylxd from PyPI into target/"
+  mkdir -p "$cache"
+  python3 -c 'import ensurepip' 2>/dev/null || install python3-venv
+  { python3 -m venv "$cache/pylxd" && "$cache/pylxd/bin/pip" install -q --retries 1 --timeout 20 'pylxd>=2.3,<3'; } >"$log" 2>&1 ||
+    { rm -rf "$cache/pylxd"; fail "could not install pylxd:"; }
+}
+
 have cargo || { say "cargo is missing: install Rust from https://rustup.rs first"; exit 1; }
 case $goal in
 demo)
@@ -198,8 +208,10 @@ test)
   fetch_agent qemu-guest-agent usr/sbin/qemu-ga
   fetch_agent lxd-agent usr/bin/lxd-agent
   fetch_agent incus-agent usr/libexec/incus/incus-agent backports
+  fetch_incus
   build_vsock
-  install_parser ;;
+  install_parser
+  install_pylxd ;;
 bench)
   # shellcheck disable=SC2046
   install $(missing $bench_needs)

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod cgroup;
+pub mod clients;
 pub mod exposition;
 pub mod fleet;
 pub mod guest;
@@ -30,6 +31,7 @@ pub mod tls;
 pub mod vm;
 pub mod vsock;
 
+pub use clients::Client;
 pub use exposition::Exposition;
 pub use lxc::Lxc;
 pub use miharud::Miharud;

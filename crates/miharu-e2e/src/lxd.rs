@@ -35,6 +35,8 @@ pub struct Lxd {
     containers: Vec<(Note, String, String)>,
     many: Vec<(Note, Vec<String>)>,
     _note: Note,
+    /// The place of lxcfs is one for the whole machine: who starts one ends it, too.
+    _turn: fs::File,
 }
 
 impl Lxd {
@@ -52,6 +54,7 @@ impl Lxd {
     /// # Errors
     /// When it does not come up; the error carries its log.
     pub fn of(kind: Kind) -> Result<Self> {
+        let turn = scratch::turn("lxd")?;
         let home = scratch::dir("lxd")?;
         let dir = home.join("d");
         fs::create_dir_all(&dir)?;
@@ -66,8 +69,17 @@ impl Lxd {
             .process_group(0);
         let child = command.spawn().context("lxd")?;
         let note = Entry::Process(child.id()).note()?;
-        let lxd =
-            Self { dir, kind, home, child, lxcfs, containers: Vec::new(), many: Vec::new(), _note: note };
+        let lxd = Self {
+            dir,
+            kind,
+            home,
+            child,
+            lxcfs,
+            containers: Vec::new(),
+            many: Vec::new(),
+            _note: note,
+            _turn: turn,
+        };
         shell::output(lxd.admin().args(["waitready", "--timeout", "60"]))
             .with_context(|| fs::read_to_string(lxd.home.join("log")).unwrap_or_default())?;
         let image = image(&lxd.home)?;
@@ -204,10 +216,7 @@ impl Kind {
     pub fn lacking(self) -> Option<String> {
         match self {
             Self::Lxd => Need::Lxd.lacking(),
-            Self::Incus if !unpacked().join(INCUSD).exists() => {
-                Some("no Incus in target/e2e-cache".to_owned())
-            }
-            Self::Incus => Need::Containers.lacking(),
+            Self::Incus => Need::Incus.lacking(),
         }
     }
 
@@ -225,7 +234,9 @@ impl Kind {
         self.command("lxd".as_ref(), INCUSD, dir, home)
     }
 
-    fn client(self, dir: &Path, home: &Path) -> Command {
+    /// Its client, for the server that has its socket in `dir`, keeping its own things in `home`.
+    #[must_use]
+    pub fn client(self, dir: &Path, home: &Path) -> Command {
         self.command("lxc".as_ref(), "usr/bin/incus", dir, home)
     }
 
@@ -252,7 +263,12 @@ impl Kind {
 
 const INCUSD: &str = "usr/libexec/incus/incusd";
 
-/// Where `scripts/setup.sh bench` unpacks Incus.
+/// Whether `scripts/setup.sh` unpacked Incus into the cache.
+pub(crate) fn has_incus() -> bool {
+    unpacked().join(INCUSD).exists()
+}
+
+/// Where `scripts/setup.sh` unpacks Incus.
 fn unpacked() -> PathBuf {
     need::cache().join("incus")
 }

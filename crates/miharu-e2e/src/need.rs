@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{guest, shell, vm, vsock};
+use crate::{guest, lxd, shell, vm, vsock};
 
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub enum Need {
     Nspawn,
     /// LXD and its client.
     Lxd,
+    /// Incus and its client, unpacked.
+    Incus,
+    /// The Python library `pylxd`.
+    Pylxd,
     /// Prometheus and promtool.
     Prometheus,
     /// The strict OpenMetrics parser of `prometheus_client`.
@@ -46,6 +50,12 @@ impl Need {
             Self::Lxc => program("lxc-start").or_else(|| program("busybox")).or_else(|| containers().clone()),
             Self::Nspawn => program("systemd-nspawn").or_else(|| containers().clone()),
             Self::Lxd => program("lxd").or_else(|| program("lxc")).or_else(|| containers().clone()),
+            Self::Incus if !lxd::has_incus() => Some("no Incus in target/e2e-cache".to_owned()),
+            Self::Incus => containers().clone(),
+            Self::Pylxd => {
+                let python = cache().join("pylxd/bin/python");
+                (!python.exists()).then(|| "no pylxd in target/e2e-cache".to_owned())
+            }
             Self::Prometheus => program("prometheus").or_else(|| program("promtool")),
             Self::Parser => {
                 let python = cache().join("venv/bin/python");
@@ -70,7 +80,7 @@ impl Need {
     }
 }
 
-/// Where `scripts/setup.sh` keeps what is no package: the guest's kernel and the Python parser.
+/// Where `scripts/setup.sh` keeps what is not installed: the guest's kernel, Incus, Python libraries.
 #[must_use]
 pub fn cache() -> PathBuf {
     std::env::var_os("MIHARU_CACHE")

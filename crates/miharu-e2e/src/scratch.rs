@@ -54,8 +54,16 @@ pub fn unique(what: &str) -> String {
 /// # Errors
 /// When the lock's file cannot be made.
 pub fn alone() -> Result<fs::File> {
+    turn("alone")
+}
+
+/// As [`alone`], among those who wait for a turn of the same name.
+///
+/// # Errors
+/// As [`alone`].
+pub fn turn(name: &str) -> Result<fs::File> {
     fs::create_dir_all(base())?;
-    let file = fs::File::options().create(true).truncate(false).write(true).open(base().join("alone"))?;
+    let file = fs::File::options().create(true).truncate(false).write(true).open(base().join(name))?;
     file.lock()?;
     Ok(file)
 }
