@@ -189,13 +189,14 @@ impl Drop for Lxd {
 
 const LXCFS: &str = "/var/lib/lxcfs";
 
-/// LXD wants lxcfs at its fixed place; one that runs there already is left alone.
+/// LXD wants lxcfs at its fixed place; one that runs there already is left alone. Without any, as when another one holds its
+/// lock, LXD does without.
 fn start_lxcfs() -> Result<Option<(Child, [Note; 2])>> {
     if Path::new(LXCFS).join("proc").exists() || !shell::exists("lxcfs") {
         return Ok(None);
     }
     fs::create_dir_all(LXCFS)?;
-    let child = Command::new("lxcfs")
+    let mut child = Command::new("lxcfs")
         .arg(LXCFS)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -203,11 +204,17 @@ fn start_lxcfs() -> Result<Option<(Child, [Note; 2])>> {
         .process_group(0)
         .spawn()
         .context("lxcfs")?;
-    let notes = [Entry::Process(child.id()).note()?, Entry::Mount(LXCFS).note()?];
-    shell::wait_for("lxcfs", Duration::from_secs(10), || {
-        Path::new(LXCFS).join("proc").exists().then_some(())
-    })?;
-    Ok(Some((child, notes)))
+    let process = Entry::Process(child.id()).note()?;
+    let is_there = shell::wait_for("lxcfs", Duration::from_secs(10), || {
+        let is_mounted = Path::new(LXCFS).join("proc").exists().then_some(true);
+        is_mounted.or_else(|| child.try_wait().ok()?.map(|_| false))
+    });
+    if let Ok(true) = is_there {
+        return Ok(Some((child, [process, Entry::Mount(LXCFS).note()?])));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    Ok(None)
 }
 
 impl Kind {

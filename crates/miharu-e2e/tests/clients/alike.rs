@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use miharu_e2e::clients::Alike::{self, Columns, Fields, Header, Reason, Status, Wholly};
+use miharu_e2e::clients::Said;
 use miharu_e2e::lxd::{Kind, Lxd};
 use miharu_e2e::tls::Certificate;
 use miharu_e2e::{Client, Miharud, miharud, need, scratch};
@@ -32,7 +33,7 @@ const CONFIG: &[(Alike, &str)] = &[
     (Wholly, "config unset @ core.remote_token_expiry"),
     (Wholly, "config get @ core.remote_token_expiry"),
     (FIELDS, "info @"),
-    (Status, "info @ --resources"),
+    (Fields(&[]), "info @ --resources"),
 ];
 
 const INSTANCES: &[(Alike, &str)] = &[
@@ -125,6 +126,33 @@ impl Pair {
         alike.compare(&self.original.run(&line)?, &self.ours.run(&line)?).with_context(|| line.clone())
     }
 
+    /// What goes on until it is ended: an event and, with Incus, the table of `top`.
+    fn watched(&self, kind: Kind) -> Result<()> {
+        let event = |client: &Client| -> Result<Said> {
+            let watch = client.watch("monitor @ --type=lifecycle")?;
+            let happened = |event: &&str| event.contains("action: config-updated");
+            // Until a client listens it is told nothing.
+            let seen = watch.until("an event", |text| {
+                let _ = client.run("config set @ core.remote_token_expiry 1H");
+                let _ = client.run("config unset @ core.remote_token_expiry");
+                text.split("\n\n").any(|event| happened(&event) && event.contains("type: lifecycle"))
+            })?;
+            let event = seen.split("\n\n").find(happened).unwrap_or_default();
+            Ok(Said { status: None, out: event.to_owned(), err: String::new() })
+        };
+        FIELDS.compare(&event(&self.original)?, &event(&self.ours)?).context("monitor")?;
+        if kind == Kind::Incus {
+            let columns = |client: &Client| -> Result<String> {
+                let seen =
+                    client.watch("top @")?.until("a table", |text| text.contains("| INSTANCE NAME"))?;
+                let row = seen.lines().find(|line| line.contains("| INSTANCE NAME")).unwrap_or_default();
+                Ok(row.split_whitespace().collect())
+            };
+            assert_eq!(columns(&self.original)?, columns(&self.ours)?);
+        }
+        Ok(())
+    }
+
     /// The trust store, with a certificate in it, and tokens.
     ///
     /// The tokens are made by others, as `lxc` 5.0.2 takes a lone remote for the name of a file.
@@ -190,6 +218,7 @@ fn compare(kind: Kind) -> Result<()> {
     };
     let both = |pair: &Pair| {
         pair.all(&[CONFIG, INSTANCES, PROJECTS, REST].concat())?;
+        pair.watched(kind)?;
         pair.trust(&local)
     };
     // A token is made by a server that has an address.
