@@ -78,8 +78,11 @@ fn plain(book: &Book, what: &'static str, bound: Bound, of: Key, divisor: f64, u
 fn reach(book: &Book) -> Vec<Row> {
     use Bound::{AtLeast, AtMost};
     const FRESH: &str = "fresh, unix socket: CPU";
-    let each = |containers: u32| {
-        book.median("miharud", FRESH, containers).map(|median| median / f64::from(containers))
+    let growth_of = |subject: &str, what: &str| {
+        let each = |containers: u32| {
+            book.median(subject, what, containers).map(|median| median / f64::from(containers))
+        };
+        each(500).zip(each(50)).map(|(many, few)| many / few)
     };
     let mut growth = ratio(
         book,
@@ -88,7 +91,11 @@ fn reach(book: &Book) -> Vec<Row> {
         ("miharud", FRESH, 500),
         ("miharud", FRESH, 50),
     );
-    growth.value = each(500).zip(each(50)).map(|(many, few)| many / few);
+    growth.value = growth_of("miharud", FRESH);
+    // What the kernel's own structures lose by not being in the caches any more, nobody above it can win back.
+    if let Some(floor) = growth_of("floor", "kept open: CPU") {
+        growth.detail += &format!("; the floor's own {}", number(floor));
+    }
     let mut floor = ratio(
         book,
         "CPU per fresh scrape over the unix socket, to the floor of the same run",
