@@ -59,8 +59,11 @@ impl Kept {
         let budget = &self.budget;
         let kept = self.directories.get_mut(index).map(|directory| (directory, budget));
         let mut directory = Directory { place, fd: None, kept, missed: false };
-        if directory.begin() {
-            directory.fd()?;
+        if directory.begin()
+            && let Err(problem) = directory.fd().map(drop)
+        {
+            directory.forget();
+            return Err(problem);
         }
         Ok(directory)
     }
@@ -175,9 +178,14 @@ impl<'k> Directory<'k> {
         };
         match result {
             Ok(()) => Ok(Some(buffer.text())),
-            Err(Errno::NOENT | Errno::NODEV) => {
+            Err(Errno::NOENT) => {
                 self.missed = true;
                 self.note_absent(name);
+                Ok(None)
+            }
+            // The cgroup is gone, which says nothing of the files of another one that gets its name.
+            Err(Errno::NODEV) => {
+                self.missed = true;
                 Ok(None)
             }
             // Pressure files without pressure accounting (psi=0) answer so.
@@ -200,8 +208,7 @@ impl<'k> Directory<'k> {
         match buffer.reread(file.as_fd(), Ends::InOnePiece) {
             // This cgroup is gone. Its path may lead to another one by now, or to nothing.
             Err(Errno::NODEV) => {
-                kept.forget();
-                self.fd = None;
+                self.forget();
                 None
             }
             result => Some(result.map(drop)),
@@ -266,9 +273,21 @@ impl<'k> Directory<'k> {
             return Ok(());
         }
         // Every cgroup has this file, on both versions.
-        rustix::fs::statat(self.fd()?, "cgroup.procs", AtFlags::SYMLINK_NOFOLLOW)
-            .map(drop)
-            .map_err(|e| Error::io(&self.path(), e.into()))
+        let is_there = self.fd().map(|fd| rustix::fs::statat(fd, "cgroup.procs", AtFlags::SYMLINK_NOFOLLOW));
+        let result = is_there
+            .and_then(|result| result.map(drop).map_err(|e| Error::io(&self.place.directory(), e.into())));
+        if result.is_err() {
+            self.forget();
+        }
+        result
+    }
+
+    /// Forgets what is kept: another cgroup may get the name.
+    fn forget(&mut self) {
+        self.fd = None;
+        if let Some((kept, _)) = &mut self.kept {
+            kept.forget();
+        }
     }
 
     /// The open directory.
