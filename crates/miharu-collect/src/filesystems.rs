@@ -86,20 +86,28 @@ pub(crate) struct Choice {
     host: Option<Arc<HostMounts>>,
     /// The mounts of that text, where the kernel tells their numbers.
     table: Option<MountTable>,
+    /// How often that table was taken for the process'.
+    readings: u8,
     found: Found,
 }
+
+/// After so many readings it is made sure that an instance's first process is still in the mount namespace that was chosen
+/// from. One that left it is noticed at once, as no mount of another namespace has the number of one of this.
+const AGAIN: u8 = 8;
 
 impl Choice {
     /// What was chosen the last time, if the kernel tells that nothing has been mounted or unmounted since: that costs a
     /// tenth of reading the mounts' text.
     pub(crate) fn unchanged(
-        &self,
+        &mut self,
         init: &ProcDir,
         host: &Arc<HostMounts>,
         remote: RemoteFilesystems,
     ) -> Option<Found> {
         let table = self.table.as_ref().filter(|_| self.is_under(host, remote))?;
-        table.is_still_of(init).then(|| self.found.clone())
+        self.readings = (self.readings + 1) % AGAIN;
+        let is_its = self.readings != 0 || table.is_of(init);
+        (is_its && table.is_unchanged()).then(|| self.found.clone())
     }
 
     /// Has the mounts' text read the next time: one of them was not found where it was, as when it is moved.

@@ -27,12 +27,17 @@ impl MountTable {
         Some(Self { namespace, mounts })
     }
 
-    /// Whether the process has these mounts and no other ones.
+    /// Whether the namespace still has these mounts and no other ones.
     #[must_use]
-    pub fn is_still_of(&self, process: &ProcDir) -> bool {
+    pub fn is_unchanged(&self) -> bool {
         let mut space = [0; MAX_NUMBERS];
+        list(self.namespace, &mut space).is_some_and(|mounts| mounts == self.mounts)
+    }
+
+    /// Whether the process is still in the namespace.
+    #[must_use]
+    pub fn is_of(&self, process: &ProcDir) -> bool {
         namespace(process) == Some(self.namespace)
-            && list(self.namespace, &mut space).is_some_and(|mounts| mounts == self.mounts)
     }
 }
 
@@ -58,11 +63,12 @@ mod tests {
         let (mut child, process) = sleeper();
         // Only a kernel that tells has anything to compare; mountinfo takes its place elsewhere.
         if let Some(table) = MountTable::read(&own) {
-            assert!(!table.mounts.is_empty() && table.is_still_of(&own) && table.is_still_of(&process));
+            assert!(!table.mounts.is_empty() && table.is_unchanged());
+            assert!(table.is_of(&own) && table.is_of(&process));
             let fewer = MountTable { mounts: table.mounts[1..].to_vec(), ..table.clone() };
-            assert!(!fewer.is_still_of(&own));
+            assert!(!fewer.is_unchanged());
             let other = MountTable { namespace: table.namespace + 1, ..table };
-            assert!(!other.is_still_of(&own));
+            assert!(!other.is_of(&own));
         }
         child.kill().unwrap();
         child.wait().unwrap();
