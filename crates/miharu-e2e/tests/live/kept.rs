@@ -308,6 +308,12 @@ fn a_new_mount_is_in_the_next_scrape_and_goes_with_it() -> Result<()> {
         lxc.exec("umount /mnt")?;
     }
     assert_eq!(mountpoints()?, root);
+    // One that is moved is no other mount than before, and the scrape after finds out.
+    lxc.exec("mount -t ext4 /tmp/disk /mnt; mkdir -p /var/moved; mount --make-rprivate /")?;
+    assert_eq!(mountpoints()?.len(), 2);
+    lxc.exec("mount -o move /mnt /var/moved")?;
+    assert!(!mountpoints()?.contains("/mnt"));
+    assert_eq!(mountpoints()?, BTreeSet::from(["/".to_owned(), "/var/moved".to_owned()]));
     Ok(())
 }
 
@@ -319,7 +325,7 @@ fn a_first_process_that_moves_to_another_network_is_served_with_that_ones_counte
     rootfs::make(&tree)?;
     fs::rename(tree.join("sbin/init"), tree.join("sbin/next"))?;
     let init =
-        "#!/bin/sh\nwhile [ ! -e /tmp/go ]; do sleep 1; done\nexec /bin/busybox unshare -n /sbin/next\n";
+        "#!/bin/sh\nwhile [ ! -e /tmp/go ]; do sleep 1; done\nexec /bin/busybox unshare -n -m /sbin/next\n";
     fs::write(tree.join("sbin/init"), init)?;
     fs::set_permissions(tree.join("sbin/init"), fs::Permissions::from_mode(0o755))?;
     let root = Some(format!("dir:{}", tree.display()));
@@ -345,6 +351,10 @@ fn a_first_process_that_moves_to_another_network_is_served_with_that_ones_counte
     assert_eq!(devices()?, BTreeSet::from(["lo".to_owned()]));
     // LXC's own monitor holds the namespace that was left, so that its end cannot be waited for.
     assert_eq!(of_network(&daemon, &lxc)?, 1, "that of the new one");
+    // It has mounts of its own now, too.
+    let files = daemon.scrape()?;
+    let labels = [("name", lxc.name.as_str()), ("mountpoint", "/")];
+    assert!(files.value("incus_filesystem_size_bytes", &labels)? > 0.0);
     agrees(&daemon, &lxc)
 }
 
