@@ -18,6 +18,9 @@ if [ "${1:-}" = --inside ]; then
       mount -t cgroup -o "$of" none "$at"
     fi
   done
+  export MIHARU_ALONE=1
+  # lxcfs of somebody else may end at any time; what needs one here starts its own.
+  awk '$3 == "fuse.lxcfs" { print $2 }' /proc/mounts | xargs -r umount -l
   # Not exec: the first process of the namespace has to reap whom nobody waits for.
   "$@"
   exit

@@ -135,18 +135,19 @@ pub(crate) fn read(
     }
     // What is left of an instance without a process has no figures, however long its cgroup stays.
     if host.wanted.has(Part::Filesystems) {
-        let directory = &instance.directory;
-        // The file cannot be kept, so this is also what tells that the process is still there.
-        let found = filesystems::find(
-            &instance.init,
-            whose(instance),
-            directory,
-            &host.mounts,
-            host.remote,
-            &mut kept.choice,
-            buffer,
-        );
-        raw.found = raw.keep(found)?.unwrap_or_default();
+        let (init, mounts, remote) = (&instance.init, &host.mounts, host.remote);
+        // Where the end of the process is watched, nothing needs be read to tell that it is still there.
+        let is_watched = kept.network.is_watched();
+        let same = if is_watched { kept.choice.unchanged(init, mounts, remote) } else { None };
+        raw.found = match same {
+            Some(found) => found,
+            None => {
+                let (directory, choice) = (&instance.directory, &mut kept.choice);
+                let found =
+                    filesystems::find(init, whose(instance), directory, mounts, remote, choice, buffer);
+                raw.keep(found)?.unwrap_or_default()
+            }
+        };
     } else if !instance.init.stat(buffer)?.is_alive() {
         return Err(Error::Gone(instance.init.path().to_owned()));
     }

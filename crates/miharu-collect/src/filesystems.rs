@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use miharu_linux::mount_table::MountTable;
 use miharu_linux::mounts::{
     self, Device, FileSystem, HostMounts, Mount, RemoteFilesystems, SharedOn, Sharing,
 };
@@ -70,6 +71,8 @@ pub(crate) struct Measured {
     pub(crate) late: usize,
     /// How many this process may not look at.
     pub(crate) denied: usize,
+    /// How many were not found where they are mounted.
+    pub(crate) missing: usize,
 }
 
 /// The longest mountinfo that is kept to compare the next one with.
@@ -81,14 +84,39 @@ pub(crate) struct Choice {
     mountinfo: Vec<u8>,
     remote: RemoteFilesystems,
     host: Option<Arc<HostMounts>>,
+    /// The mounts of that text, where the kernel tells their numbers.
+    table: Option<MountTable>,
+    /// How often that table was taken for the process'.
+    readings: u8,
     found: Found,
 }
 
+/// After so many readings it is made sure that an instance's first process is still in the mount namespace that was chosen
+/// from. One that left it is noticed at once, as no mount of another namespace has the number of one of this.
+const AGAIN: u8 = 8;
+
 impl Choice {
-    fn is_of(&self, mountinfo: &[u8], host: &Arc<HostMounts>, remote: RemoteFilesystems) -> bool {
-        self.mountinfo == mountinfo
-            && self.remote == remote
-            && self.host.as_ref().is_some_and(|before| Arc::ptr_eq(before, host))
+    /// What was chosen the last time, if the kernel tells that nothing has been mounted or unmounted since: that costs a
+    /// tenth of reading the mounts' text.
+    pub(crate) fn unchanged(
+        &mut self,
+        init: &ProcDir,
+        host: &Arc<HostMounts>,
+        remote: RemoteFilesystems,
+    ) -> Option<Found> {
+        let table = self.table.as_ref().filter(|_| self.is_under(host, remote))?;
+        self.readings = (self.readings + 1) % AGAIN;
+        let is_its = self.readings != 0 || table.is_of(init);
+        (is_its && table.is_unchanged()).then(|| self.found.clone())
+    }
+
+    /// Has the mounts' text read the next time: one of them was not found where it was, as when it is moved.
+    pub(crate) fn doubt(&mut self) {
+        self.table = None;
+    }
+
+    fn is_under(&self, host: &Arc<HostMounts>, remote: RemoteFilesystems) -> bool {
+        self.remote == remote && self.host.as_ref().is_some_and(|before| Arc::ptr_eq(before, host))
     }
 }
 
@@ -103,19 +131,21 @@ pub(crate) fn find(
     choice: &mut Choice,
     buffer: &mut Buffer,
 ) -> miharu_linux::Result<Found> {
+    // Before the text: what is mounted in between is noticed the next time.
+    let table = MountTable::read(init);
     let mountinfo = init.read(buffer, "mountinfo")?;
-    if choice.is_of(mountinfo, host, remote) {
+    choice.table = table;
+    if choice.mountinfo == mountinfo && choice.is_under(host, remote) {
         return Ok(choice.found.clone());
     }
     let found = choose(mountinfo, whose, directory, host, remote);
     choice.mountinfo.clear();
-    choice.host = None;
     if mountinfo.len() <= MAX_KEPT {
         choice.mountinfo.extend_from_slice(mountinfo);
-        choice.host = Some(Arc::clone(host));
-        choice.remote = remote;
-        choice.found = found.clone();
     }
+    choice.host = Some(Arc::clone(host));
+    choice.remote = remote;
+    choice.found = found.clone();
     Ok(found)
 }
 
@@ -174,7 +204,7 @@ pub(crate) fn measure(
                 Reply::Sizes(answer) => {
                     measured.rows.extend(row(file_system, sharing, answer, host_sizes, &several, shared));
                 }
-                Reply::Nothing => {}
+                Reply::Nothing => measured.missing += 1,
                 Reply::Denied => measured.denied += 1,
                 Reply::Late => measured.late += 1,
             }

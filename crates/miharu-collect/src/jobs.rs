@@ -1,7 +1,7 @@
 //! Work on many instances by few threads, with a deadline for each and one for all.
 //!
-//! The kernel takes a lock for each cgroup hierarchy, so more readers do not read faster; there are two, whatever the
-//! number of cores. A job that does not come back in time is given up: its thread is left to itself and replaced, and
+//! The kernel takes a lock for each cgroup hierarchy, so more readers do not read faster; there is one, or two where there is
+//! much to read or one is held up, whatever the number of cores. A job that does not come back in time is given up: its thread is left to itself and replaced, and
 //! nobody waits for it again, at shutdown neither.
 
 use std::collections::VecDeque;
@@ -10,8 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Threads that read at the same time.
-const READERS: usize = 2;
+/// Threads that read at the same time. One costs less than two, which wait for each other's locks in the kernel, and takes hardly
+/// longer.
+const READERS: usize = 1;
+
+/// With more jobs than this there are two, for whoever waits.
+const MANY: usize = 1000;
+
+/// How long a job may take before another thread goes on with those that wait.
+const STALL: Duration = Duration::from_millis(25);
 
 /// Threads that may be lost to jobs that never come back before no more are started.
 const MAX_LOST: usize = 8;
@@ -71,7 +78,7 @@ impl Runner {
             changed: Condvar::new(),
         });
         let work = Arc::new(work);
-        for _ in 0..READERS.min(count) {
+        for _ in 0..(READERS + count / MANY).min(2).min(count) {
             self.start(&run, &work);
         }
         let outcomes = self.wait(&run, &work, limits);
@@ -113,9 +120,16 @@ impl Runner {
                 state.waiting.clear();
                 return std::mem::take(&mut state.outcomes);
             }
-            // No job that begins while this thread sleeps can be late before its own time has passed.
+            let stalled = state.running.iter().filter(|(_, started)| now >= *started + STALL).count();
+            if stalled > 0 && stalled == state.readers && !state.waiting.is_empty() {
+                drop(state);
+                self.start(run, work);
+                state = run.lock();
+            }
+            // No job that begins while this thread sleeps can be late or stall before so much time has passed.
             let next = state.running.iter().map(|(_, started)| *started + limits.each).min();
             let until = next.unwrap_or(now + limits.each).min(limits.all);
+            let until = if state.waiting.is_empty() { until } else { until.min(now + STALL) };
             let pause = until.saturating_duration_since(now);
             state = run.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
         }

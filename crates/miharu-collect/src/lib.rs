@@ -211,9 +211,9 @@ impl Collector {
 /// Descriptors for connections and everything else that comes and goes.
 const RESERVE: usize = 2048;
 
-/// Descriptors that an instance takes whether or not its files are kept: its process' directory and pidfd, of each that looks
-/// for instances, and the connections to a guest.
-const OF_AN_INSTANCE: usize = 6;
+/// Descriptors that an instance takes whether or not its files are kept: its process' directory and pidfd, the pidfd that
+/// ends a kept file of its network, and the connections to a guest.
+const OF_AN_INSTANCE: usize = 5;
 
 /// How many of the process' descriptors may hold kept files, in steps, so that one instance more does not close them all.
 fn spare_descriptors(instances: usize) -> usize {

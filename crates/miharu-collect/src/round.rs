@@ -280,6 +280,11 @@ impl Round<'_> {
                 continue;
             }
             raw.figures.filesystems = measured.rows;
+            if measured.missing > 0
+                && let Some(Ok(mut kept)) = raw.kept.as_ref().map(|kept| kept.try_lock())
+            {
+                kept.choice.doubt();
+            }
             if measured.late == 0 && measured.denied == 0 {
                 continue;
             }

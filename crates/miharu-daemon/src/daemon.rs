@@ -22,7 +22,7 @@ use crate::machine::Machine;
 use crate::plan::Plans;
 use crate::requests::Requests;
 use crate::routes;
-use crate::source::{Finder, Host, Own};
+use crate::source::{Finder, Host, Own, Search};
 use crate::state_dir::{StateDir, group_id};
 use crate::tls::{Identity, Tls, Versions};
 use crate::warnings::Warnings;
@@ -131,11 +131,13 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
         store: Arc::clone(&store),
     };
     let host = roots.clone();
-    let make_source = move || Box::new(Host::new(&host, own.clone())) as Box<dyn Source>;
+    let search = Search::of(roots);
+    let of_scrapes = search.clone();
+    let make_source = move || Box::new(Host::new(&host, of_scrapes.clone(), own.clone())) as Box<dyn Source>;
     let app = App {
         store,
         cache: Cache::new(Box::new(make_source)),
-        finder: Finder::of_host(roots),
+        finder: Finder::new(Box::new(search)),
         tls,
         machine,
         roots: roots.clone(),

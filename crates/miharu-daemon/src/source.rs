@@ -1,6 +1,6 @@
 //! The host as a source of figures: discovery and collection in one, behind the cache.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use miharu_collect::{Collector, Options, Roots};
@@ -18,6 +18,9 @@ use crate::warnings::{Group, Kind as WarningKind, Problem, Warnings};
 /// How long a request waits for a scan of the host.
 const SCAN_LIMIT: Duration = Duration::from_secs(3);
 
+/// How often it is looked whether another scan has ended.
+const PAUSE: Duration = Duration::from_millis(2);
+
 /// What the figures of the server itself are made of.
 #[derive(Debug, Clone)]
 pub(crate) struct Own {
@@ -34,27 +37,76 @@ impl Own {
     }
 }
 
+/// The one search for instances, which scrapes and other requests share: what it knows of each instance takes descriptors.
+#[derive(Debug, Clone)]
+pub(crate) struct Search {
+    roots: Roots,
+    /// The inner lock is held for a scan, the outer one for a look.
+    discovery: Arc<StdMutex<Arc<StdMutex<Discovery>>>>,
+}
+
+impl Search {
+    pub(crate) fn of(roots: &Roots) -> Self {
+        let discovery = Arc::new(StdMutex::new(new_discovery(roots)));
+        Self { roots: roots.clone(), discovery }
+    }
+
+    /// Searches, for `patience` at most where another scan goes on.
+    fn scan(&self, patience: Duration) -> Result<miharu_instances::Scan, String> {
+        let discovery = Arc::clone(&lock(&self.discovery));
+        let end = Instant::now() + patience;
+        loop {
+            let scan = match discovery.try_lock() {
+                Ok(mut discovery) => discovery.scan(),
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().scan(),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err("the search for instances did not end in time".to_owned());
+                }
+            };
+            return scan.map_err(|error| format!("instances cannot be found: {error}"));
+        }
+    }
+
+    /// Begins anew where a scan hangs; that one is left to itself.
+    fn renew_if_stuck(&self) {
+        let mut current = lock(&self.discovery);
+        if current.try_lock().is_err() {
+            *current = new_discovery(&self.roots);
+        }
+    }
+}
+
+fn new_discovery(roots: &Roots) -> Arc<StdMutex<Discovery>> {
+    Arc::new(StdMutex::new(Discovery::new(roots.clone(), drivers())))
+}
+
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The host.
 pub(crate) struct Host {
-    discovery: Discovery,
+    search: Search,
     collector: Collector,
     own: Own,
 }
 
 impl Host {
-    pub(crate) fn new(roots: &Roots, own: Own) -> Self {
-        Self {
-            discovery: Discovery::new(roots.clone(), drivers()),
-            collector: Collector::new(roots.clone()),
-            own,
-        }
+    /// A source for the first time, or in place of one that hangs.
+    pub(crate) fn new(roots: &Roots, search: Search, own: Own) -> Self {
+        search.renew_if_stuck();
+        Self { search, collector: Collector::new(roots.clone()), own }
     }
 }
 
 impl Source for Host {
     fn collect(&mut self, options: &Options) -> Result<Gathered, String> {
         let begun = Instant::now();
-        let scan = self.discovery.scan().map_err(|error| format!("instances cannot be found: {error}"))?;
+        let scan = self.search.scan(options.collect_timeout)?;
         let collection = self.collector.collect(&scan.instances, options);
         let mut problems: Vec<Problem> = scan.warnings.iter().map(Problem::from).collect();
         problems.extend(collection.warnings.iter().map(Problem::from));
@@ -91,9 +143,9 @@ pub(crate) trait Scan: Send {
     fn scan(&mut self) -> Result<Vec<Found>, String>;
 }
 
-impl Scan for Discovery {
+impl Scan for Search {
     fn scan(&mut self) -> Result<Vec<Found>, String> {
-        let scan = Self::scan(self).map_err(|error| format!("instances cannot be found: {error}"))?;
+        let scan = Self::scan(self, SCAN_LIMIT)?;
         Ok(scan.instances.iter().map(|instance| found(instance)).collect())
     }
 }
@@ -114,11 +166,6 @@ impl std::fmt::Debug for Finder {
 impl Finder {
     pub(crate) fn new(scanner: Box<dyn Scan>) -> Self {
         Self { scanner: Arc::new(Mutex::new(scanner)) }
-    }
-
-    /// Finds the instances of the host.
-    pub(crate) fn of_host(roots: &Roots) -> Self {
-        Self::new(Box::new(Discovery::new(roots.clone(), drivers())))
     }
 
     /// The instances that run now.

@@ -21,8 +21,11 @@ pub struct Fleet {
     pub inits: Vec<u32>,
     /// Further lines of the configuration of those that are started from now on.
     pub lines: Vec<String>,
-    _note: Note,
+    note: Option<Note>,
 }
+
+/// Where LXC keeps root's containers unless it is told otherwise.
+const USUAL: &str = "/var/lib/lxc";
 
 impl Fleet {
     /// Makes the folder that they share, and starts none.
@@ -33,7 +36,23 @@ impl Fleet {
         let path = scratch::dir("fleet")?;
         rootfs::make(&path.join("rootfs"))?;
         let note = Entry::LxcPath(&path).note()?;
-        Ok(Self { path, inits: Vec::new(), lines: Vec::new(), _note: note })
+        Ok(Self { path, inits: Vec::new(), lines: Vec::new(), note: Some(note) })
+    }
+
+    /// As [`Fleet::new`], on LXC's own path, which is in every label of their figures and is as long there as in life. That can be
+    /// had only under `scripts/alone.sh`, where a mount is seen by nobody else; elsewhere the path is a longer one.
+    ///
+    /// # Errors
+    /// When the root cannot be made or mounted.
+    pub fn on_usual_path() -> Result<Self> {
+        if std::env::var_os("MIHARU_ALONE").is_none() || !Path::new(USUAL).is_dir() {
+            return Self::new();
+        }
+        let folder = scratch::dir("fleet")?;
+        rootfs::make(&folder.join("rootfs"))?;
+        shell::run("mount", ["--bind".as_ref(), folder.as_os_str(), USUAL.as_ref()])?;
+        // Nothing for the journal, which could be read outside: all of it ends with the namespaces.
+        Ok(Self { path: USUAL.into(), inits: Vec::new(), lines: Vec::new(), note: None })
     }
 
     /// Starts more until there are `wanted`.
@@ -76,6 +95,15 @@ impl Fleet {
         shell::output(&mut command)
             .with_context(|| format!("lxc-start: {}", fs::read_to_string(&log).unwrap_or_default()))?;
         Ok(())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if self.note.is_none() {
+            lxc::end_all(&self.path);
+            let _ = shell::run("umount", ["-l".as_ref(), self.path.as_os_str()]);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{initramfs, shell};
 const MODULES: [&str; 7] = ["virtio_pci", "virtio_blk", "veth", "loop", "ext4", "overlay", "bridge"];
 
 /// This machine's programs that the guest's tests use.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "lxc-start",
     "lxc-stop",
     "lxc-info",
@@ -34,6 +34,7 @@ const PROGRAMS: [&str; 15] = [
     "mount",
     "umount",
     "df",
+    "prlimit",
 ];
 
 /// The first process, from the initramfs: it makes the tmpfs root (pivot_root does not work from an initramfs) and enters it.

@@ -81,6 +81,14 @@ pub enum Warning {
         /// The error, with the file's path.
         problem: String,
     },
+    /// A directory of cgroups could not be listed.
+    #[error("{} cannot be listed: {problem}; instances that were started in it since are not served", directory.display())]
+    Unlisted {
+        /// The directory.
+        directory: PathBuf,
+        /// What the kernel says.
+        problem: String,
+    },
     /// There are more cgroups than are looked at.
     #[error("there are too many cgroups on this host to look at all of them; some instances are not served")]
     TooManyCgroups,
@@ -200,7 +208,11 @@ fn unreadable(cgroup: &Path, error: &miharu_linux::Error) -> Warning {
 
 /// Whether the first process is still there. The open directory answers for that very process alone.
 pub(crate) fn is_running(instance: &Instance, buffer: &mut Buffer) -> bool {
-    instance.init.stat(buffer).is_ok_and(|stat| tree::is_alive(&stat))
+    match instance.init.stat(buffer) {
+        Ok(stat) => tree::is_alive(&stat),
+        // Any other error, such as that no descriptor is left, says nothing of the process.
+        Err(error) => !error.is_gone(),
+    }
 }
 
 /// Sorts by project and name, and keeps the oldest of those that are called the same.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,9 +43,13 @@ pub(crate) struct Walk {
     listings: BTreeMap<Key, Listing>,
     watched: HashMap<WatchId, Key>,
     unwatched: BTreeSet<Key>,
-    /// When everything was listed.
+    /// When everything was listed; nothing where that is to be done.
     listed: Option<Instant>,
+    /// How many entries are claimed, in all hierarchies.
+    claimed: usize,
     is_cut_short: bool,
+    /// A directory that could not be listed at the last look, and why.
+    unlisted: Option<(PathBuf, io::Error)>,
     claims: BTreeMap<PathBuf, Claimed>,
 }
 
@@ -83,35 +88,32 @@ impl Walk {
         drivers: &[Box<dyn Driver>],
         warnings: &mut Vec<Warning>,
     ) -> News {
-        let mut waiting = self.changed(&hierarchies.walk_roots());
-        let mut news = News::None;
-        if self.listed.is_none() {
-            self.listed = Some(Instant::now());
-            news = News::Some;
-        }
-        while let Some(key) = waiting.pop_first() {
-            if self.listings.len() > MAX_CGROUPS || self.claims.len() > MAX_CLAIMS {
-                self.is_cut_short = true;
-                break;
+        let roots = hierarchies.walk_roots();
+        self.unlisted = None;
+        let news = match self.changed(&roots) {
+            Some(changed) => self.visit(changed, drivers),
+            None => {
+                self.list_all(&roots, drivers);
+                News::Some
             }
-            if self.list(key, drivers, &mut waiting) == News::Some {
-                news = News::Some;
-            }
-        }
+        };
         if news == News::Some {
             self.claims = self.gather();
         }
         if self.is_cut_short {
             warnings.push(Warning::TooManyCgroups);
         }
+        if let Some((directory, error)) = &self.unlisted {
+            let (directory, problem) = (directory.clone(), error.to_string());
+            warnings.push(Warning::Unlisted { directory, problem });
+        }
         news
     }
 
-    /// The directories that are to be listed.
-    fn changed(&mut self, roots: &[&Path]) -> BTreeSet<Key> {
+    /// The directories that are to be listed; nothing where all are.
+    fn changed(&mut self, roots: &[&Path]) -> Option<BTreeSet<Key>> {
         let mut changed = BTreeSet::new();
-        let mut everything =
-            self.roots != roots || self.listed.is_none_or(|listed| listed.elapsed() >= ALL);
+        let mut everything = self.roots != roots || self.listed.is_none_or(|listed| listed.elapsed() >= ALL);
         let (watched, listings, unwatched) = (&mut self.watched, &mut self.listings, &mut self.unwatched);
         self.changes.drain(|change| match change {
             Change::In(id) => changed.extend(watched.get(&id).cloned()),
@@ -125,12 +127,47 @@ impl Walk {
             }
             Change::Everything => everything = true,
         });
-        if everything {
-            *self = Self { roots: roots.iter().map(|root| (*root).to_owned()).collect(), ..Self::default() };
-            return (0..roots.len()).map(|root| (root, PathBuf::new())).collect();
-        }
         changed.extend(self.unwatched.iter().cloned());
-        changed
+        (!everything).then_some(changed)
+    }
+
+    /// Lists everything anew.
+    fn list_all(&mut self, roots: &[&Path], drivers: &[Box<dyn Driver>]) {
+        let mut anew = Self {
+            roots: roots.iter().map(|root| (*root).to_owned()).collect(),
+            listed: Some(Instant::now()),
+            ..Self::default()
+        };
+        anew.visit((0..roots.len()).map(|root| (root, PathBuf::new())).collect(), drivers);
+        // Rather what was known before than a part of what there is; the next look tries again.
+        if anew.unlisted.is_some() && self.roots == roots && !self.listings.is_empty() {
+            self.listed = None;
+            self.unlisted = anew.unlisted;
+        } else {
+            *self = anew;
+        }
+    }
+
+    /// Lists these directories and what turns out to be new below them. Whether there are other claims than before.
+    fn visit(&mut self, mut waiting: BTreeSet<Key>, drivers: &[Box<dyn Driver>]) -> News {
+        let mut news = News::None;
+        while let Some(key) = waiting.pop_first() {
+            // What is known is listed also where there are too many: its instances come and go as before.
+            let is_full = self.listings.len() >= MAX_CGROUPS || self.claimed >= self.max_claimed();
+            if is_full && !self.listings.contains_key(&key) {
+                self.is_cut_short = true;
+                continue;
+            }
+            if self.list(key, drivers, &mut waiting) == News::Some {
+                news = News::Some;
+            }
+        }
+        news
+    }
+
+    /// An instance has a cgroup in each hierarchy.
+    fn max_claimed(&self) -> usize {
+        MAX_CLAIMS * self.roots.len().max(1)
     }
 
     /// Lists a directory; those that are new in it wait for their turn. Whether there are other claims than before.
@@ -145,13 +182,27 @@ impl Walk {
         };
         let is_new = !self.listings.contains_key(&key);
         // A directory with two links has no other in it.
-        let (claimed, below) = match std::fs::symlink_metadata(&directory) {
-            Ok(metadata) if metadata.nlink() == 2 => Default::default(),
+        let listed = match std::fs::symlink_metadata(&directory) {
+            Ok(metadata) if metadata.nlink() == 2 => Ok(Default::default()),
             Ok(_) => entries(&directory, path, drivers),
-            Err(_) => return self.forget(&key),
+            Err(error) if is_nothing(&error) => return self.forget(&key),
+            Err(error) => Err(error),
         };
-        let gone: Vec<Key> =
-            self.children(&key).filter(|child| !below.contains(&child.1)).cloned().collect();
+        let (mut claimed, below) = match listed {
+            Ok(listed) => listed,
+            // Such as that no descriptor is left. It says nothing of what is there, so what is known stays, and the
+            // next look tries again.
+            Err(error) => {
+                if let Some(watch) = watch {
+                    self.watched.insert(watch, key.clone());
+                }
+                self.listings.entry(key.clone()).or_default().watch = watch;
+                self.unwatched.insert(key);
+                self.unlisted = Some((directory, error));
+                return News::None;
+            }
+        };
+        let gone: Vec<Key> = self.children(&key).filter(|child| !below.contains(&child.1)).cloned().collect();
         let mut news = News::None;
         for child in gone {
             news = if self.forget(&child) == News::Some { News::Some } else { news };
@@ -172,8 +223,15 @@ impl Walk {
                 self.unwatched.insert(key.clone());
             }
         }
+        let max_claimed = self.max_claimed();
         let listing = self.listings.entry(key).or_default();
         listing.watch = watch;
+        let of_others = self.claimed.saturating_sub(listing.claimed.len());
+        if of_others + claimed.len() > max_claimed {
+            claimed.truncate(max_claimed.saturating_sub(of_others));
+            self.is_cut_short = true;
+        }
+        self.claimed = of_others + claimed.len();
         if listing.claimed != claimed || (is_new && !claimed.is_empty()) {
             listing.claimed = claimed;
             news = News::Some;
@@ -203,6 +261,7 @@ impl Walk {
                 self.changes.forget(watch);
                 self.watched.remove(&watch);
             }
+            self.claimed = self.claimed.saturating_sub(listing.claimed.len());
             if !listing.claimed.is_empty() {
                 news = News::Some;
             }
@@ -227,13 +286,30 @@ impl Walk {
     }
 }
 
+/// Whether a cgroup has just gone, or only its owner may list it: then it has nothing to tell.
+fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
+}
+
 /// The claimed cgroups in a directory, and the paths of the others.
-fn entries(directory: &Path, path: &Path, drivers: &[Box<dyn Driver>]) -> (Vec<Entry>, BTreeSet<PathBuf>) {
+fn entries(
+    directory: &Path,
+    path: &Path,
+    drivers: &[Box<dyn Driver>],
+) -> io::Result<(Vec<Entry>, BTreeSet<PathBuf>)> {
     let (mut claimed, mut below) = (Vec::new(), BTreeSet::new());
-    // A cgroup that has just gone, or one that only its owner may list, has nothing to tell.
-    let Ok(entries) = std::fs::read_dir(directory) else { return (claimed, below) };
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if is_nothing(&error) => return Ok((claimed, below)),
+        Err(error) => return Err(error),
+    };
     let parent = path.file_name().unwrap_or_default();
-    for entry in entries.flatten() {
+    for entry in entries {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(error) if is_nothing(&error) => break,
+            Err(error) => return Err(error),
+        };
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
@@ -247,7 +323,7 @@ fn entries(directory: &Path, path: &Path, drivers: &[Box<dyn Driver>]) -> (Vec<E
         }
     }
     claimed.sort_by(|a, b| a.path.cmp(&b.path));
-    (claimed, below)
+    Ok((claimed, below))
 }
 
 fn claimants(drivers: &[Box<dyn Driver>], name: &OsStr, parent: &OsStr) -> Vec<usize> {
@@ -290,11 +366,11 @@ mod tests {
         let (base, hierarchies) = host(&["a/b", "lxc.payload.c1/lxc.payload.inner", "z"]);
         let top = Roots::at(base.path()).cgroup;
         let (mut walk, drivers) = (Walk::default(), drivers());
-        let mut look = |walk: &mut Walk| walk.look(&hierarchies, &drivers, &mut Vec::new());
+        let look = |walk: &mut Walk| walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert_eq!(look(&mut walk), News::Some);
         assert_eq!(claims(&walk), ["lxc.payload.c1"], "nothing below a claimed one");
         assert_eq!(look(&mut walk), News::None);
-        assert!(walk.changed(&hierarchies.walk_roots()).is_empty(), "nothing is listed again");
+        assert_eq!(walk.changed(&hierarchies.walk_roots()), Some(BTreeSet::new()), "nothing is listed again");
         fs::create_dir(top.join("a/b/lxc.payload.c2")).unwrap();
         assert_eq!(look(&mut walk), News::Some);
         assert_eq!(claims(&walk), ["a/b/lxc.payload.c2", "lxc.payload.c1"]);
@@ -325,6 +401,53 @@ mod tests {
         fs::create_dir_all(place.join("lxc.payload.c9")).unwrap();
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert_eq!(claims(&walk), ["s/lxc.payload.c9"]);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_keeps_what_is_known_of_it() {
+        let (base, hierarchies) = host(&["lxc.payload.c1"]);
+        let (top, away) = (Roots::at(base.path()).cgroup, base.path().join("away"));
+        let (mut walk, drivers) = (Walk::default(), drivers());
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        // A file in its place is an error that is not that it is gone.
+        fs::rename(&top, &away).unwrap();
+        fs::write(&top, "").unwrap();
+        for listed in [walk.listed, None] {
+            walk.listed = listed;
+            let mut warnings = Vec::new();
+            walk.look(&hierarchies, &drivers, &mut warnings);
+            assert_eq!(claims(&walk), ["lxc.payload.c1"]);
+            assert!(matches!(&warnings[..], [Warning::Unlisted { directory, .. }] if *directory == top));
+        }
+        fs::remove_file(&top).unwrap();
+        fs::rename(&away, &top).unwrap();
+        fs::create_dir(top.join("lxc.payload.c2")).unwrap();
+        let mut warnings = Vec::new();
+        walk.look(&hierarchies, &drivers, &mut warnings);
+        assert_eq!((claims(&walk), warnings), (vec!["lxc.payload.c1", "lxc.payload.c2"], Vec::new()));
+    }
+
+    #[test]
+    fn where_there_are_too_many_what_is_known_still_comes_and_goes() {
+        let (base, hierarchies) = host(&["lxc.payload.c1", "user"]);
+        let top = Roots::at(base.path()).cgroup;
+        let (mut walk, drivers) = (Walk::default(), drivers());
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert_eq!(walk.claimed, 1);
+        for number in 0..MAX_CLAIMS {
+            fs::create_dir(top.join(format!("user/lxc.payload.u{number}"))).unwrap();
+        }
+        fs::create_dir_all(top.join("new/lxc.payload.n1")).unwrap();
+        let mut warnings = Vec::new();
+        walk.look(&hierarchies, &drivers, &mut warnings);
+        assert_eq!((walk.claims().len(), &warnings[..]), (MAX_CLAIMS, &[Warning::TooManyCgroups][..]));
+        assert!(walk.claims().contains_key(Path::new("lxc.payload.c1")));
+        fs::remove_dir(top.join("lxc.payload.c1")).unwrap();
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert!(!walk.claims().contains_key(Path::new("lxc.payload.c1")), "it is gone at once");
+        fs::create_dir(top.join("lxc.payload.c2")).unwrap();
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert!(walk.claims().contains_key(Path::new("lxc.payload.c2")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::process::{ProcDir, parse_status};
 use crate::read::Buffer;
 use crate::roots::Roots;
 
-/// The most ends that are told at once; the rest is told the next time.
+/// How many ends the kernel is asked for in one call.
 const BATCH: usize = 256;
 
 /// A set of processes whose end is told.
@@ -69,10 +69,16 @@ impl Exits {
         Some(Watched { pidfd })
     }
 
-    /// The tokens of processes that have ended since the last time; each is told once.
+    /// The tokens of all processes that have ended since the last time; each is told once.
     pub fn ended(&mut self) -> impl Iterator<Item = u64> {
-        self.wait(Wait::Never);
-        self.ended.iter().copied()
+        let mut all = Vec::new();
+        loop {
+            self.wait(Wait::Never);
+            all.extend_from_slice(&self.ended);
+            if self.ended.len() < BATCH {
+                return all.into_iter();
+            }
+        }
     }
 
     fn wait(&mut self, wait: Wait) {

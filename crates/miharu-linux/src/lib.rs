@@ -18,6 +18,7 @@ pub mod host;
 pub mod hypervisor;
 pub mod kept;
 pub mod links;
+pub mod mount_table;
 pub mod mounts;
 pub mod networks;
 pub mod process;

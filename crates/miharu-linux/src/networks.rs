@@ -104,7 +104,7 @@ impl Networks {
         if let Some(interfaces) = network.kept.as_ref().and_then(|kept| kept.read(buffer)) {
             return Ok(Seen { inode, interfaces });
         }
-        network.kept = self.keep(init);
+        network.kept = self.keep(init, inode);
         if let Some(interfaces) = network.kept.as_ref().and_then(|kept| kept.read(buffer)) {
             return Ok(Seen { inode, interfaces });
         }
@@ -112,11 +112,11 @@ impl Networks {
     }
 
     /// Opens the file to keep it; nothing where the budget is used up or the process' end cannot be watched.
-    fn keep(&self, init: &ProcDir) -> Option<Handle> {
+    fn keep(&self, init: &ProcDir, inode: u64) -> Option<Handle> {
         if self.budget.used() >= self.budget.limit() {
             return None;
         }
-        self.watch.get_or_init(|| Watch::start(&self.roots)).as_ref()?.keep(init, &self.budget)
+        self.watch.get_or_init(|| Watch::start(&self.roots)).as_ref()?.keep(init, inode, &self.budget)
     }
 }
 
@@ -174,13 +174,18 @@ impl Watch {
         Some(Self { exits, shared, waker })
     }
 
-    fn keep(&self, init: &ProcDir, budget: &Budget) -> Option<Handle> {
+    fn keep(&self, init: &ProcDir, inode: u64, budget: &Budget) -> Option<Handle> {
         let token = {
             let mut last = lock(&self.shared.last_token);
             *last += 1;
             *last
         };
-        let file = budget.keep(init.open_file("net/dev").ok()?).ok()?;
+        let file = init.open_file("net/dev").ok()?;
+        // The process may have gone to another namespace, the host's even, since it was asked.
+        if rustix::fs::fstat(&file).ok()?.st_ino != inode {
+            return None;
+        }
+        let file = budget.keep(file).ok()?;
         let slot: Slot = Arc::new(Mutex::new(Some(file)));
         let mut kept = lock(&self.shared.kept);
         // Under the lock, so that the thread finds the entry of a process that ends at once.

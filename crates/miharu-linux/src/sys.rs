@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketAddrAny};
@@ -64,6 +65,53 @@ pub(crate) fn vsock_address(any: &SocketAddrAny) -> Option<Address> {
     // structure, whose fields are integers; the read asks for no alignment.
     let address = unsafe { any.as_ptr().cast::<libc::sockaddr_vm>().read_unaligned() };
     Some(Address { cid: address.svm_cid, port: address.svm_port })
+}
+
+/// `NS_GET_MNTNS_ID` of linux/nsfs.h, `_IOR(0xb7, 5, __u64)`, which libc lacks.
+const NS_GET_MNTNS_ID: libc::Ioctl = 0x8008_b705_u32 as libc::Ioctl;
+
+/// The number of a mount namespace, which no other one ever had, of an open `/proc/PID/ns/mnt`; since Linux 6.10.
+///
+/// # Errors
+/// As ioctl(2); ENOTTY on an older kernel.
+pub(crate) fn mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut id = 0u64;
+    // SAFETY: the request writes a u64 behind its argument, which points to one of this function's own.
+    let code = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_MNTNS_ID, &raw mut id) };
+    if code == 0 { Ok(id) } else { Err(io::Error::last_os_error()) }
+}
+
+/// listmount(2), the same number on every architecture.
+const SYS_LISTMOUNT: libc::c_long = 458;
+
+/// All mounts of a namespace instead of those below one: `LSMT_ROOT` of linux/mount.h.
+const ALL_MOUNTS: u64 = u64::MAX;
+
+/// `struct mnt_id_req` of linux/mount.h as of Linux 6.11.
+#[repr(C)]
+struct MountRequest {
+    size: u32,
+    spare: u32,
+    mount: u64,
+    /// The last mount of the listing before this one.
+    last: u64,
+    namespace: u64,
+}
+
+/// The numbers of the mounts of a namespace, as many as fit into `ids`; no mount ever gets another one's number. Since Linux 6.11,
+/// and only with CAP_SYS_ADMIN. It tells how many there are in `ids`.
+///
+/// # Errors
+/// As listmount(2).
+pub(crate) fn list_mounts(namespace: u64, ids: &mut [u64]) -> io::Result<usize> {
+    let size = size_of::<MountRequest>() as u32;
+    let request = MountRequest { size, spare: 0, mount: ALL_MOUNTS, last: 0, namespace };
+    // SAFETY: the call reads `size` bytes of the request, a whole structure of this function's own, and writes at most
+    // `ids.len()` numbers to `ids`, which is borrowed for that.
+    let count = unsafe {
+        libc::syscall(SYS_LISTMOUNT, &raw const request, ids.as_mut_ptr(), ids.len(), 0 as libc::c_uint)
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
 /// Makes all threads share one arena of the C library's heap. Only glibc has such; elsewhere nothing happens.

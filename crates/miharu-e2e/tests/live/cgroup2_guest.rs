@@ -8,11 +8,12 @@ use miharu_e2e::miharud::program;
 use miharu_e2e::{guest, need};
 
 /// The test files that the guest runs.
-const SUBJECTS: [&str; 8] = [
+const SUBJECTS: [&str; 9] = [
     "harness::",
     "lxc_figures::",
     "lxc_memory::",
     "lxc_lifecycle::",
+    "kept::",
     "nspawn::",
     "hostile::",
     "filesystems::",

@@ -19,6 +19,7 @@ mod concurrency;
 mod filesystems;
 mod harness;
 mod hostile;
+mod kept;
 mod lxc_figures;
 mod lxc_lifecycle;
 mod lxc_memory;

@@ -37,19 +37,42 @@ impl Driver for Lxc {
 
     fn identify(&mut self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
         let mut climber = Climber::new(host.roots, &claim.path);
-        let mut doubt = None;
+        let mut doubt = Unidentified::Nothing;
         for directory in &claim.directories {
-            for pid in tree::pids_below(directory, host.buffer) {
-                let Some(top) = climber.climb(pid, host.buffer) else { continue };
-                match from_top(host, claim, top, &mut self.patience) {
+            // Most have a process in the cgroup itself; only with systemd inside are all of them below.
+            for pids in [tree::pids_in, tree::pids_below] {
+                let pids = pids(directory, host.buffer);
+                match self.first_of(pids, host, claim, &mut climber) {
                     Ok(instance) => return Ok(instance),
-                    // A process that came in another way, such as by lxc-attach, has no monitor for a parent.
                     Err(Unidentified::Nothing) => {}
-                    Err(other) => doubt = Some(other),
+                    Err(other) => doubt = other,
                 }
             }
         }
-        Err(doubt.unwrap_or(Unidentified::Nothing))
+        Err(doubt)
+    }
+}
+
+impl Lxc {
+    /// The container that the first of these processes to tell belongs to.
+    fn first_of(
+        &mut self,
+        pids: Vec<u32>,
+        host: &mut Host<'_>,
+        claim: &Claim,
+        climber: &mut Climber<'_>,
+    ) -> Result<Instance, Unidentified> {
+        let mut doubt = Unidentified::Nothing;
+        for pid in pids {
+            let Some(top) = climber.climb(pid, host.buffer) else { continue };
+            match from_top(host, claim, top, &mut self.patience) {
+                Ok(instance) => return Ok(instance),
+                // A process that came in another way, such as by lxc-attach, has no monitor for a parent.
+                Err(Unidentified::Nothing) => {}
+                Err(other) => doubt = other,
+            }
+        }
+        Err(doubt)
     }
 }
 

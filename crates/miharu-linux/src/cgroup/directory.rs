@@ -35,13 +35,15 @@ impl<'a> Reading<'a> {
 pub struct Kept {
     budget: Budget,
     directories: Vec<KeptDirectory>,
+    /// Where the next one is expected: a reading takes them in the order of the one before.
+    next: usize,
 }
 
 impl Kept {
     /// Nothing yet; what will be kept counts against `budget`. The default keeps nothing ever.
     #[must_use]
     pub fn new(budget: Budget) -> Self {
-        Self { budget, directories: Vec::new() }
+        Self { budget, ..Self::default() }
     }
 
     /// The cgroup at `place`, ready to be read.
@@ -49,18 +51,28 @@ impl Kept {
     /// # Errors
     /// [`Error::Gone`] where none of its files is kept and it is not there, and the others as they say.
     pub(super) fn open<'k>(&'k mut self, place: Place<'k>) -> Result<Directory<'k>> {
-        let index = match self.directories.iter().position(|directory| directory.is_at(place)) {
+        let is_next = self.directories.get(self.next).is_some_and(|directory| directory.is_at(place));
+        let found = if is_next {
+            Some(self.next)
+        } else {
+            self.directories.iter().position(|directory| directory.is_at(place))
+        };
+        let index = match found {
             Some(index) => index,
             None => {
                 self.directories.push(KeptDirectory::new(place));
                 self.directories.len() - 1
             }
         };
+        self.next = if index + 1 < self.directories.len() { index + 1 } else { 0 };
         let budget = &self.budget;
         let kept = self.directories.get_mut(index).map(|directory| (directory, budget));
         let mut directory = Directory { place, fd: None, kept, missed: false };
-        if directory.begin() {
-            directory.fd()?;
+        if directory.begin()
+            && let Err(problem) = directory.fd().map(drop)
+        {
+            directory.forget();
+            return Err(problem);
         }
         Ok(directory)
     }
@@ -74,6 +86,8 @@ struct KeptDirectory {
     /// The directory itself, where something is asked of it in every reading.
     fd: Option<KeptFile>,
     files: Vec<(Box<str>, KeptFile)>,
+    /// Where the next one is expected, as with directories.
+    next: usize,
     /// Names of files that it does not have.
     absent: Vec<Box<str>>,
     readings: u8,
@@ -86,6 +100,7 @@ impl KeptDirectory {
             cgroup: place.cgroup.to_owned(),
             fd: None,
             files: Vec::new(),
+            next: 0,
             absent: Vec::new(),
             readings: 0,
         }
@@ -96,8 +111,12 @@ impl KeptDirectory {
             && self.cgroup.as_os_str() == place.cgroup.as_os_str()
     }
 
-    fn file(&self, name: &str) -> Option<&KeptFile> {
-        self.files.iter().find(|(kept, _)| **kept == *name).map(|(_, file)| file)
+    fn file(&mut self, name: &str) -> Option<&KeptFile> {
+        let is_it = |(kept, _): &(Box<str>, KeptFile)| **kept == *name;
+        let is_next = self.files.get(self.next).is_some_and(is_it);
+        let index = if is_next { self.next } else { self.files.iter().position(is_it)? };
+        self.next = if index + 1 < self.files.len() { index + 1 } else { 0 };
+        self.files.get(index).map(|(_, file)| file)
     }
 
     fn forget(&mut self) {
@@ -175,9 +194,14 @@ impl<'k> Directory<'k> {
         };
         match result {
             Ok(()) => Ok(Some(buffer.text())),
-            Err(Errno::NOENT | Errno::NODEV) => {
+            Err(Errno::NOENT) => {
                 self.missed = true;
                 self.note_absent(name);
+                Ok(None)
+            }
+            // The cgroup is gone, which says nothing of the files of another one that gets its name.
+            Err(Errno::NODEV) => {
+                self.missed = true;
                 Ok(None)
             }
             // Pressure files without pressure accounting (psi=0) answer so.
@@ -200,8 +224,7 @@ impl<'k> Directory<'k> {
         match buffer.reread(file.as_fd(), Ends::InOnePiece) {
             // This cgroup is gone. Its path may lead to another one by now, or to nothing.
             Err(Errno::NODEV) => {
-                kept.forget();
-                self.fd = None;
+                self.forget();
                 None
             }
             result => Some(result.map(drop)),
@@ -266,9 +289,21 @@ impl<'k> Directory<'k> {
             return Ok(());
         }
         // Every cgroup has this file, on both versions.
-        rustix::fs::statat(self.fd()?, "cgroup.procs", AtFlags::SYMLINK_NOFOLLOW)
-            .map(drop)
-            .map_err(|e| Error::io(&self.path(), e.into()))
+        let is_there = self.fd().map(|fd| rustix::fs::statat(fd, "cgroup.procs", AtFlags::SYMLINK_NOFOLLOW));
+        let result = is_there
+            .and_then(|result| result.map(drop).map_err(|e| Error::io(&self.place.directory(), e.into())));
+        if result.is_err() {
+            self.forget();
+        }
+        result
+    }
+
+    /// Forgets what is kept: another cgroup may get the name.
+    fn forget(&mut self) {
+        self.fd = None;
+        if let Some((kept, _)) = &mut self.kept {
+            kept.forget();
+        }
     }
 
     /// The open directory.

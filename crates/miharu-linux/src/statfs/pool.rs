@@ -17,6 +17,9 @@ use crate::sys;
 /// How long a call may take before its thread counts as stuck and another one takes its place.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
 
+/// How long a call may take before another thread goes on with those that wait.
+const SLOW: Duration = Duration::from_millis(10);
+
 /// The most stuck threads; past that nothing more is asked until one of them comes back.
 const MAX_STUCK: usize = 8;
 
@@ -56,7 +59,8 @@ impl Pool {
             if left == 0 || now >= deadline {
                 break;
             }
-            let pause = STUCK_AFTER.min(deadline - now);
+            let pause = if state.queue.is_empty() { STUCK_AFTER } else { SLOW };
+            let pause = pause.min(deadline - now);
             state = self.shared.done.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.queue.retain(|job| job.batch != batch);
@@ -71,9 +75,13 @@ impl Pool {
 
     /// Starts threads where there is work and too few of them are free to do it.
     fn staff(&self, state: &mut State) {
-        let stuck = state.stuck(Instant::now());
+        let now = Instant::now();
+        let stuck = state.stuck(now);
         let able = state.threads.saturating_sub(stuck);
-        let wanted = self.threads.min(state.queue.len()).saturating_sub(able);
+        // One does it all as fast as several that wait for each other, unless it is held up.
+        let slow = state.slow(now);
+        let useful = self.threads.min(state.queue.len()).min(1 + slow.saturating_sub(stuck));
+        let wanted = useful.saturating_sub(able);
         if stuck < MAX_STUCK && !state.apart_is_denied {
             for _ in 0..wanted {
                 let worker = Worker { shared: Arc::clone(&self.shared), threads: self.threads };
@@ -83,7 +91,9 @@ impl Pool {
                 state.threads += 1;
             }
         }
-        self.shared.work.notify_all();
+        for _ in 0..useful {
+            self.shared.work.notify_one();
+        }
     }
 }
 
@@ -239,6 +249,11 @@ impl State {
     /// How many calls hang.
     fn stuck(&self, now: Instant) -> usize {
         self.running.values().filter(|run| run.is_stuck(now)).count()
+    }
+
+    /// How many calls take long or hang.
+    fn slow(&self, now: Instant) -> usize {
+        self.running.values().filter(|run| now.saturating_duration_since(run.since) >= SLOW).count()
     }
 
     /// How many calls of one instance hang.

@@ -37,6 +37,9 @@ pub(crate) struct Book {
     pub(crate) missing: Vec<(String, String)>,
     /// What else has to be known, such as containers of others that ran at the same time.
     pub(crate) notes: Vec<String>,
+    /// The functions that a fresh scrape spends most CPU time in themselves, with their shares in per cent.
+    #[serde(default)]
+    pub(crate) profile: Vec<(String, f64)>,
     /// The figures.
     pub(crate) figures: Vec<Figure>,
 }
@@ -117,7 +120,8 @@ impl Book {
         text += &format!("\"date\": {:?},\n\"commit\": {:?},\n", self.date, self.commit);
         text += &format!("\"versions\": {},\n", serde_json::to_string(&self.versions)?);
         text += &format!("\"missing\": {},\n", serde_json::to_string(&self.missing)?);
-        text += &format!("\"notes\": {},\n\"figures\": [\n", serde_json::to_string(&self.notes)?);
+        text += &format!("\"notes\": {},\n", serde_json::to_string(&self.notes)?);
+        text += &format!("\"profile\": {},\n\"figures\": [\n", serde_json::to_string(&self.profile)?);
         let lines: Result<Vec<_>, _> = self.figures.iter().map(serde_json::to_string).collect();
         text += &lines?.join(",\n");
         text += "\n]\n}\n";

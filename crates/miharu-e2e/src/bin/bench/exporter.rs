@@ -79,6 +79,7 @@ fn measure(book: &mut Book, pid: u32, port: u16, containers: u32, samples: u32) 
     }
     book.note("cgroups-exporter", "a round: CPU", containers, "us", rounds);
     book.costs("cgroups-exporter", "a scrape of what it keeps", containers, scrapes);
+    text = Scraper::tcp(&address)?.get("/metrics", &[])?.text();
     let series = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count();
     book.number("cgroups-exporter", "series", containers, "", count(series));
     #[allow(clippy::cast_precision_loss, reason = "bytes, far below 2^53")]

@@ -60,8 +60,9 @@ pub(crate) fn run(book: &mut Book, containers: u32, out: &Path) -> Result<()> {
         book.missing("flame graph", "perf has recorded nothing");
         return Ok(());
     }
-    for (name, share) in root.heaviest() {
-        println!("  {:5.1} %  {name}", share * 100.0);
+    book.profile = root.heaviest();
+    for (name, share) in &book.profile {
+        println!("  {share:5.1} %  {name}");
     }
     let title = format!(
         "miharud, fresh scrapes of {containers} containers over the unix socket: {} samples of CPU time, kernel in blue",
@@ -82,7 +83,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// The functions that most of the time is spent in themselves, with their shares.
+    /// The functions that most of the time is spent in themselves, with their shares in per cent.
     fn heaviest(&self) -> Vec<(String, f64)> {
         let mut own: BTreeMap<&str, u64> = BTreeMap::new();
         let mut frames: Vec<(&str, &Self)> = vec![("", self)];
@@ -94,7 +95,7 @@ impl Frame {
         own.sort_by_key(|(_, samples)| std::cmp::Reverse(*samples));
         own.into_iter()
             .take(15)
-            .map(|(name, samples)| (name.to_owned(), share(samples, self.samples)))
+            .map(|(name, samples)| (name.to_owned(), (share(samples, self.samples) * 1e3).round() / 10.0))
             .collect()
     }
 
@@ -227,7 +228,7 @@ mod tests {
         assert_eq!((unknown.samples, unknown.own), (2, 0));
         let read = unknown.above.get("miharu_linux::read::Buffer::read_at").unwrap();
         assert!(read.above.get("vfs_read").unwrap().kernel && !read.kernel);
-        assert_eq!(root.heaviest().first().unwrap().1, 0.5);
+        assert_eq!(root.heaviest().first().unwrap().1, 50.0);
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn measure(args: &Args) -> Result<Book> {
     book.date = shell::run("date", ["-u", "+%Y-%m-%d %H:%M UTC"])?.trim().to_owned();
     book.commit = commit();
     let wanted = |subject| args.only.is_empty() || args.only.contains(&subject);
-    let mut fleet = Fleet::new()?;
+    let mut fleet = Fleet::on_usual_path()?;
     for containers in &args.containers {
         if wanted(Subject::Miharud) {
             println!("{containers} containers");

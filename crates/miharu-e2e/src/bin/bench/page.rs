@@ -78,8 +78,11 @@ fn plain(book: &Book, what: &'static str, bound: Bound, of: Key, divisor: f64, u
 fn reach(book: &Book) -> Vec<Row> {
     use Bound::{AtLeast, AtMost};
     const FRESH: &str = "fresh, unix socket: CPU";
-    let each = |containers: u32| {
-        book.median("miharud", FRESH, containers).map(|median| median / f64::from(containers))
+    let growth_of = |subject: &str, what: &str| {
+        let each = |containers: u32| {
+            book.median(subject, what, containers).map(|median| median / f64::from(containers))
+        };
+        each(500).zip(each(50)).map(|(many, few)| many / few)
     };
     let mut growth = ratio(
         book,
@@ -88,7 +91,11 @@ fn reach(book: &Book) -> Vec<Row> {
         ("miharud", FRESH, 500),
         ("miharud", FRESH, 50),
     );
-    growth.value = each(500).zip(each(50)).map(|(many, few)| many / few);
+    growth.value = growth_of("miharud", FRESH);
+    // What the kernel's own structures lose by not being in the caches any more, nobody above it can win back.
+    if let Some(floor) = growth_of("floor", "kept open: CPU") {
+        growth.detail += &format!("; the floor's own {}", number(floor));
+    }
     let mut floor = ratio(
         book,
         "CPU per fresh scrape over the unix socket, to the floor of the same run",
@@ -105,6 +112,17 @@ fn reach(book: &Book) -> Vec<Row> {
             floor.detail += &format!("; to {what} {}", number(of / to));
         }
     }
+    let mut lxd = ratio(
+        book,
+        "CPU per fresh scrape, LXD (daemon and its monitor processes) to miharud, same 100 containers",
+        AtLeast(50.0),
+        ("lxd", "fresh, with monitors: CPU", 100),
+        ("miharud", "LXD's containers, fresh: CPU", 100),
+    );
+    let least = book.median("floor", "LXD's containers, kept open: CPU", 100);
+    if let Some((lxd_takes, least)) = book.median("lxd", "fresh, with monitors: CPU", 100).zip(least) {
+        lxd.detail += &format!("; the floor itself would have {}", number(lxd_takes / least));
+    }
     let mut memory = plain(book, "resident memory", AtMost(32.0), ("miharud", "VmRSS", 500), 1e6, " MB");
     if let Some(slab) = book.get("miharud", "kernel memory (Slab) freed at its end", 500) {
         memory.detail +=
@@ -112,18 +130,12 @@ fn reach(book: &Book) -> Vec<Row> {
     }
     vec![
         floor,
-        ratio(
-            book,
-            "CPU per fresh scrape, LXD (daemon and its monitor processes) to miharud, same 100 containers",
-            AtLeast(50.0),
-            ("lxd", "fresh, with monitors: CPU", 100),
-            ("miharud", "LXD's containers, fresh: CPU", 100),
-        ),
+        lxd,
         ratio(
             book,
             "CPU per fresh scrape, to Netdata's per round of the same containers",
             AtMost(1.0),
-            ("miharud", "beside Netdata, fresh: CPU", 500),
+            ("miharud", "beside Netdata, fresh every second: CPU", 500),
             ("netdata", "a round: CPU", 500),
         ),
         ratio(
@@ -192,6 +204,13 @@ fn render(book: &Book) -> String {
             row.bound.text(row.unit),
             row.detail
         );
+    }
+    if !book.profile.is_empty() {
+        page += "\n### Where a fresh scrape spends its time\n\n[A flame graph](performance/flame.svg); a frame shows its name and share. \
+                 By function, without what it calls:\n\n| share | function |\n|---|---|\n";
+        for (function, share) in &book.profile {
+            page += &format!("| {} % | `{function}` |\n", number(*share));
+        }
     }
     page += "\n### All figures\n\n";
     page += &figures(book);

@@ -11,6 +11,7 @@ use miharu_e2e::measure::{self, Cost, Costs};
 use miharu_e2e::{fleet, interrupt};
 
 use crate::book::Book;
+use crate::floor::{Floor, Way};
 use crate::miharud::{PATH, Subject, count};
 
 /// Both keep figures for 8 s: a scrape later than that is a fresh one.
@@ -70,10 +71,12 @@ fn measure(book: &mut Book, names: &Names, peer: &Lxd, containers: u32, samples:
     let mut note = |what: &'static str, cost: Cost| costs.entry(what).or_default().push(cost);
     // One that reads at each scrape and one that keeps what it read.
     let (mut fresh, mut cached) = (miharud(names, "0")?, miharud(names, "3600")?);
+    let mut floor = Floor::start(Way::Kept, &fresh.inits()?)?;
     // The first scrape of either does things once.
     scrape(&socket)?;
     fresh.sample(3)?;
     cached.sample(3)?;
+    floor.sample(3)?;
     for _ in 0..samples {
         interrupt::sleep(STALE)?;
         let before = measure::cpu_of_all(&monitors);
@@ -85,6 +88,7 @@ fn measure(book: &mut Book, names: &Names, peer: &Lxd, containers: u32, samples:
         let cost = measure::cost(10, daemon, || scrape(&socket).map(drop))?;
         let of_monitors = (measure::cpu_of_all(&monitors) - before).as_secs_f64() * 1e5;
         note("cached", Cost { cpu_us: cost.cpu_us + of_monitors, ..cost });
+        note("floor", floor.sample(10)?);
         note("miharud, fresh", fresh.sample(10)?);
         note("miharud, cached", cached.sample(300)?);
     }
@@ -100,6 +104,7 @@ fn measure(book: &mut Book, names: &Names, peer: &Lxd, containers: u32, samples:
     book.note(subject, "fresh, the daemon alone: CPU", containers, "us", own.cpu_us);
     book.costs(subject, "cached, with monitors", containers, took("cached"));
     let owner = names.owner;
+    book.costs("floor", &format!("{owner} containers, kept open"), containers, took("floor"));
     book.costs("miharud", &format!("{owner} containers, fresh"), containers, took("miharud, fresh"));
     book.costs("miharud", &format!("{owner} containers, cached"), containers, took("miharud, cached"));
     for (who, pid) in [(subject, pid), ("miharud", fresh.daemon.pid())] {
