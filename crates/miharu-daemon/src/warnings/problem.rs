@@ -146,6 +146,9 @@ impl From<&ScanWarning> for Problem {
                 Self::of_server(Kind::InstanceLeftOut, &cgroup.display().to_string(), message)
             }
             ScanWarning::Unreadable { what, .. } => Self::of_server(Kind::InstanceLeftOut, what, message),
+            ScanWarning::Unlisted { directory, .. } => {
+                Self::of_server(Kind::InstanceLeftOut, &directory.display().to_string(), message)
+            }
             ScanWarning::TooManyCgroups => Self::of_server(Kind::TooManyCgroups, "", message),
         }
     }
