@@ -2,6 +2,7 @@
 
 mod certificates;
 mod cluster;
+mod discovery;
 mod events;
 mod instances;
 mod internal;
@@ -49,6 +50,7 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/", get(root::show))
         .route("/1.0", get(server::show).put(server::replace).patch(server::merge))
         .route("/1.0/metrics", get(metrics::show))
+        .route("/1.0/discovery/prometheus", get(discovery::prometheus))
         .route("/1.0/events", get(events::listen))
         .route("/1.0/resources", get(resources::show))
         .route("/1.0/warnings", get(warnings::list))
@@ -87,6 +89,7 @@ pub(crate) fn metrics_only(app: &Arc<App>) -> Router {
         .route("/", get(root::show))
         .route("/1.0", get(server::show))
         .route("/1.0/metrics", get(metrics::show))
+        .route("/1.0/discovery/prometheus", get(discovery::prometheus))
         .method_not_allowed_fallback(|| async { ApiError::not_found() });
     finish(router, app)
 }

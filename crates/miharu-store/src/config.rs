@@ -90,6 +90,8 @@ impl Config {
         Settings {
             https_address: self.address("core.https_address", DEFAULT_HTTPS_PORT),
             metrics_address: self.address("core.metrics_address", DEFAULT_METRICS_PORT),
+            metrics_advertise: Some(self.get("core.metrics_advertise").to_owned())
+                .filter(|set| !set.is_empty()),
             metrics_authentication: self.bool("core.metrics_authentication"),
             remote_token_expiry: Expiry::parse(self.get("core.remote_token_expiry")).ok(),
             trust_ca_certificates: self.bool("core.trust_ca_certificates"),
@@ -159,6 +161,8 @@ pub struct Settings {
     pub https_address: Option<ListenAddress>,
     /// Where metrics alone are served.
     pub metrics_address: Option<ListenAddress>,
+    /// What others reach this host under, as [`ListenAddress::parse`] reads it, for a listener on every interface.
+    pub metrics_advertise: Option<String>,
     /// Whether metrics ask for a trusted certificate.
     pub metrics_authentication: bool,
     /// How long a join token is valid; `None` for ever.

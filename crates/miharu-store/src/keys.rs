@@ -1,6 +1,6 @@
 //! The one list of server keys: what they are called, what they take, what holds when they are unset.
 
-use crate::address::ListenAddress;
+use crate::address::{Host, ListenAddress};
 use crate::expiry::Expiry;
 use crate::globs::{DeviceGlobs, Globs, tidy};
 
@@ -24,6 +24,8 @@ pub enum Kind {
     Bool,
     /// An address to listen on, see [`ListenAddress`], with this default port.
     Address(u16),
+    /// An address under which others reach this host: one that may be listened on, but not all of the host's.
+    Reached,
     /// Seconds, whole or with a fraction (`8`, `0.5`), or with a unit (`500ms`, `4s`, `1m`), within these bounds in
     /// milliseconds.
     Seconds(u64, u64),
@@ -57,6 +59,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Address(DEFAULT_METRICS_PORT),
         default: "",
         description: "Address to serve metrics alone on, over HTTPS (default port 9100); not served when unset",
+    },
+    Key {
+        name: "core.metrics_advertise",
+        kind: Kind::Reached,
+        default: "",
+        description: "Name or address, and port, that Prometheus is told where metrics are served on every interface",
     },
     Key {
         name: "core.metrics_authentication",
@@ -187,6 +195,11 @@ impl Key {
                 parse_bool(value).map(|b| b.to_string()).ok_or_else(|| "invalid boolean".to_owned())
             }
             Kind::Address(port) => ListenAddress::parse(value, port).map(|_| value.to_owned()),
+            Kind::Reached => match ListenAddress::parse(value, DEFAULT_METRICS_PORT)?.host {
+                Host::Ip(ip) if ip.is_unspecified() => Err(reached()),
+                Host::Any => Err(reached()),
+                Host::Ip(_) | Host::Name(_) => Ok(value.to_owned()),
+            },
             Kind::Seconds(low, high) => match parse_milliseconds(value) {
                 Some(ms) if (low..=high).contains(&ms) => Ok(value.to_owned()),
                 Some(_) => Err(format!("must be between {} and {} seconds", seconds(low), seconds(high))),
@@ -203,6 +216,10 @@ impl Key {
             Kind::OneOf(words) => Err(format!("must be one of {}", words.join(", "))),
         }
     }
+}
+
+fn reached() -> String {
+    "expected the name or the address under which others reach this host".to_owned()
 }
 
 /// The form in which a list is kept; a value that is not empty is to name something.
@@ -281,6 +298,17 @@ mod tests {
         }
         for text in ["", "s", "-1", "1h", "1.", ".5", "1e3", "nan", "99999999999"] {
             assert_eq!(parse_milliseconds(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_advertised_address_can_be_reached() {
+        let key = find("core.metrics_advertise").unwrap();
+        for value in ["host.example.org", "192.0.2.7:8444", "[2001:db8::1]"] {
+            assert_eq!(key.normalise(value), Ok(value.to_owned()));
+        }
+        for value in [":8444", "0.0.0.0", "[::]:9100", "a b", "host:0"] {
+            assert!(key.normalise(value).is_err(), "{value}");
         }
     }
 

@@ -10,6 +10,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderName, VARY};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use miharu_metrics::Scope;
 use miharu_metrics::encode::ServerWide;
+use miharu_store::Settings;
 
 use crate::app::App;
 use crate::auth::{Caller, MetricsRight, ShownCertificate};
@@ -29,7 +30,7 @@ pub(super) async fn show(
     headers: HeaderMap,
 ) -> Answer {
     let plan = app.plan();
-    let right = if plan.settings.metrics_authentication { caller.metrics() } else { MetricsRight::All };
+    let right = right(&plan.settings, &caller);
     if right == MetricsRight::None {
         let fingerprint = shown.as_ref().map(|shown| shown.0.fingerprint.as_str());
         tracing::debug!(fingerprint, "metrics refused: no certificate, or one that is not trusted");
@@ -58,6 +59,11 @@ pub(super) async fn show(
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
     Ok(response)
+}
+
+/// What the caller may read of metrics; everybody everything where nobody is asked who he is.
+pub(super) fn right(settings: &Settings, caller: &Caller) -> MetricsRight {
+    if settings.metrics_authentication { caller.metrics() } else { MetricsRight::All }
 }
 
 /// What of the figures is shown: what was asked for, as far as the rights go. The unrestricted get the server's own

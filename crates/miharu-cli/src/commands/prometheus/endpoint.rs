@@ -41,7 +41,12 @@ impl Endpoint {
         };
         let names = names(&environment.certificate)?;
         let own = environment.server_name.as_str();
-        let host = if is_any(&host) { own.to_owned() } else { host };
+        let advertised = config.get("core.metrics_advertise").filter(|set| !set.is_empty());
+        let (host, port) = match advertised {
+            Some(address) if is_any(&host) => parts(address, port),
+            None if is_any(&host) => (own.to_owned(), port),
+            _ => (host, port),
+        };
         Ok(Self {
             server_name: server_name(&names, &host, own)?,
             target: if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") },

@@ -197,3 +197,37 @@ async fn instances_are_filtered_in_both_languages() {
     assert_eq!(bench.metadata(&Who::Socket, "/1.0/virtual-machines").await, json!([]));
     assert_eq!(bench.metadata(&Who::Socket, "/1.0/containers").await.as_array().unwrap().len(), 3);
 }
+
+#[tokio::test]
+async fn prometheus_is_told_where_to_scrape() {
+    let bench = Bench::new();
+    let path = "/1.0/discovery/prometheus";
+    let metrics = bench.trust(CertificateType::Metrics, Some(&["lxc"]));
+    let who = Who::Shows(Entrance::Metrics, metrics);
+    let targets = async |who: &Who| {
+        let (status, body) = bench.get(who, path).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    assert_eq!(targets(&who).await, json!([]), "nothing is served yet");
+    let name = bench.app.machine.name.clone();
+    let set = async |keys: Value| {
+        let (status, body) = bench.change("PATCH", "/1.0", json!({ "config": keys })).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+    };
+    set(json!({"core.https_address": "192.0.2.7"})).await;
+    let expected = |target: &str| json!([{"targets": [target], "labels": {"member": name}}]);
+    assert_eq!(targets(&who).await, expected("192.0.2.7:8443"));
+    set(json!({"core.metrics_address": ":8444"})).await;
+    assert_eq!(targets(&who).await, expected(&format!("{name}:8444")));
+    set(json!({"core.metrics_advertise": "m.example.org"})).await;
+    assert_eq!(targets(&Who::Socket).await, expected("m.example.org:8444"));
+    set(json!({"core.metrics_advertise": "[2001:db8::7]:9443"})).await;
+    assert_eq!(targets(&who).await, expected("[2001:db8::7]:9443"));
+    for entrance in [Entrance::Https, Entrance::Metrics] {
+        let stranger = Who::Shows(entrance, certificate());
+        assert_eq!(bench.get(&stranger, path).await.0, StatusCode::FORBIDDEN);
+    }
+    set(json!({"core.metrics_authentication": "false"})).await;
+    assert_eq!(bench.get(&Who::Nobody, path).await.0, StatusCode::OK);
+}
