@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 /// longer.
 const READERS: usize = 1;
 
-/// With more jobs than this there are two, for whoever waits.
+/// With this much to read there are two, for whoever waits.
 const MANY: usize = 1000;
+
+/// How many readings of an instance a first one, which opens its files, counts for.
+pub(crate) const FIRST: usize = 5;
 
 /// How long a job may take before another thread goes on with those that wait.
 const STALL: Duration = Duration::from_millis(25);
@@ -55,9 +58,11 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// Does `work` on each item, on a state of each thread's own, and tells what became of each, in their order.
+    /// `load` is about how many readings of kept files that is.
     pub(crate) fn run<J, S, T>(
         &self,
         items: Vec<J>,
+        load: usize,
         limits: Limits,
         work: impl Fn(J, &mut S) -> T + Send + Sync + 'static,
     ) -> Vec<Outcome<T>>
@@ -78,7 +83,7 @@ impl Runner {
             changed: Condvar::new(),
         });
         let work = Arc::new(work);
-        for _ in 0..(READERS + count / MANY).min(2).min(count) {
+        for _ in 0..(READERS + load / MANY).min(2).min(count) {
             self.start(&run, &work);
         }
         let outcomes = self.wait(&run, &work, limits);
@@ -250,7 +255,7 @@ mod tests {
     #[test]
     fn all_are_done_in_their_order() {
         let outcomes =
-            Runner::default().run((0..100).collect(), limits(1000, 5000), |n: u32, calls: &mut u32| {
+            Runner::default().run((0..100).collect(), 100, limits(1000, 5000), |n: u32, calls: &mut u32| {
                 *calls += 1;
                 n * 2
             });
@@ -261,7 +266,7 @@ mod tests {
     fn jobs_that_hang_cost_nobody_else() {
         let runner = Runner::default();
         let began = Instant::now();
-        let outcomes = runner.run((0..20).collect(), limits(100, 5000), |n: u32, (): &mut ()| {
+        let outcomes = runner.run((0..20).collect(), 20, limits(100, 5000), |n: u32, (): &mut ()| {
             if n < 4 {
                 std::thread::sleep(Duration::from_secs(3));
             }
@@ -275,10 +280,11 @@ mod tests {
     #[test]
     fn the_time_for_all_is_kept() {
         let began = Instant::now();
-        let outcomes = Runner::default().run((0..50).collect(), limits(500, 200), |n: u32, (): &mut ()| {
-            std::thread::sleep(Duration::from_millis(50));
-            n
-        });
+        let outcomes =
+            Runner::default().run((0..50).collect(), 50, limits(500, 200), |n: u32, (): &mut ()| {
+                std::thread::sleep(Duration::from_millis(50));
+                n
+            });
         assert!(began.elapsed() < Duration::from_millis(450));
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::CutOff)), "no fault of that job");
@@ -293,7 +299,7 @@ mod tests {
             std::thread::sleep(Duration::from_secs(4));
             n
         };
-        let outcomes = runner.run((0..50).collect(), limits(30, 3000), hang);
+        let outcomes = runner.run((0..50).collect(), 50, limits(30, 3000), hang);
         assert_eq!(outcomes.iter().filter(|o| matches!(o, Outcome::TimedOut)).count(), READERS + MAX_LOST);
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
         assert!(runner.alive.load(Ordering::Relaxed) <= READERS + MAX_LOST);
@@ -301,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_panic_costs_one_job() {
-        let outcomes = Runner::default().run(vec![1, 2, 3], limits(1000, 5000), |n: u32, (): &mut ()| {
+        let outcomes = Runner::default().run(vec![1, 2, 3], 3, limits(1000, 5000), |n: u32, (): &mut ()| {
             assert_ne!(n, 2);
             n
         });

@@ -14,6 +14,8 @@ use crate::filesystems::Choice;
 /// What is kept of one instance.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
+    /// Whether it was read before.
+    pub(crate) is_known: bool,
     pub(crate) cgroups: cgroup::Kept,
     pub(crate) network: Network,
     pub(crate) choice: Choice,

@@ -15,7 +15,7 @@ use miharu_metrics::{InstanceFigures, InstanceType};
 
 use crate::container::{self, Host, Raw, Reader, whose};
 use crate::hung::Reading;
-use crate::jobs::{Limits, Outcome};
+use crate::jobs::{FIRST, Limits, Outcome};
 use crate::kept::Kept;
 use crate::own_process::start_time;
 use crate::vm::{self, Age};
@@ -127,13 +127,17 @@ impl Round<'_> {
         }
         let asked: Vec<_> =
             jobs.iter().map(|(instance, kept, _)| (Arc::clone(instance), Arc::clone(kept))).collect();
+        let load = asked.iter().map(|(_, kept)| load(kept)).sum();
         let limits = Limits { each: self.options.instance_timeout, all: self.deadline() };
         let work = move |(instance, kept, _reading): Job, reader: &mut Reader| match kept.try_lock() {
-            Ok(mut kept) => read(&instance, &mut kept, reader),
+            Ok(mut kept) => {
+                kept.is_known = true;
+                read(&instance, &mut kept, reader)
+            }
             // An earlier reading panicked, or came back late and still has it.
             Err(_) => read(&instance, &mut Kept::default(), reader),
         };
-        let outcomes = self.collector.runner.run(jobs, limits, work);
+        let outcomes = self.collector.runner.run(jobs, load, limits, work);
         for ((instance, kept), outcome) in asked.into_iter().zip(outcomes) {
             let row = self.judge(&instance, outcome);
             rows.extend(row.map(|(instance, raw)| (instance, Raw { kept: Some(kept), ..raw })));
@@ -368,6 +372,11 @@ fn machine(
     }
     let vm::Served { figures, source, facts } = vm::serve(told, on_host, age);
     Ok(Raw { figures, source: Some(source), facts, complaints, waited: took, ..Raw::default() })
+}
+
+/// How much work a reading is, in readings of kept files.
+fn load(kept: &Mutex<Kept>) -> usize {
+    if kept.try_lock().is_ok_and(|kept| kept.is_known) { 1 } else { FIRST }
 }
 
 /// What a guest told, where it did.

@@ -105,8 +105,7 @@ impl<'c> Climber<'c> {
     }
 
     fn is_inside(&self, pid: u32, buffer: &mut Buffer) -> bool {
-        let memberships = ProcDir::open(self.roots, pid).and_then(|parent| parent.memberships(buffer));
-        memberships.is_ok_and(|memberships| is_member(&memberships, self.path))
+        ProcDir::open(self.roots, pid).and_then(|parent| parent.is_in(self.path, buffer)).unwrap_or(false)
     }
 }
 

@@ -106,6 +106,14 @@ impl ProcDir {
         Ok(parse_memberships(self.read(buffer, "cgroup")?))
     }
 
+    /// Whether the process is in `cgroup` or below it, in any hierarchy; the path is one from the hierarchy's root.
+    ///
+    /// # Errors
+    /// As [`ProcDir::read`].
+    pub fn is_in(&self, cgroup: &Path, buffer: &mut Buffer) -> Result<bool> {
+        Ok(is_in(self.read(buffer, "cgroup")?, cgroup))
+    }
+
     /// `net/dev`: the counters of the interfaces in the process' network namespace.
     ///
     /// # Errors
@@ -315,6 +323,19 @@ pub fn parse_memberships(text: &[u8]) -> Memberships {
     found
 }
 
+/// What [`parse_memberships`] tells of one cgroup alone, for a tenth of the work.
+fn is_in(text: &[u8], cgroup: &Path) -> bool {
+    let cgroup = cgroup.as_os_str().as_bytes();
+    lines(text).any(|line| {
+        let Some(mut path) = line.splitn(3, |b| *b == b':').nth(2) else { return false };
+        while let Some(rest) = path.strip_prefix(b"/..").or_else(|| path.strip_prefix(b"/")) {
+            path = rest;
+        }
+        let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+        path.strip_prefix(cgroup).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    })
+}
+
 /// A cgroup's path without the leading slash, without the `/..` of a process outside this one's cgroup namespace, and
 /// without the mark of a removed v2 cgroup.
 fn relative_cgroup(path: &[u8]) -> PathBuf {
@@ -430,6 +451,18 @@ mod tests {
         assert_eq!(found.v1.get("cpu"), found.v1.get("cpuacct"));
         assert_eq!(found.v1.get("name=systemd").map(PathBuf::as_path), Some(Path::new("a:b/c")));
         assert_eq!(parse_memberships(b"0::/\n").unified, Some(PathBuf::new()));
+    }
+
+    #[test]
+    fn a_cgroup_is_known_without_the_others() {
+        let text =
+            b"4:cpu,cpuacct:/lxc.payload.u1\n1:name=systemd:/../a:b/c\n0::/x.scope (deleted)\nrubbish\n";
+        for inside in ["lxc.payload.u1", "a:b", "a:b/c", "x.scope"] {
+            assert!(is_in(text, Path::new(inside)), "{inside}");
+        }
+        for outside in ["lxc.payload.u", "lxc.payload.u1/x", "c", "b/c", "x.scope (deleted)", "rubbish"] {
+            assert!(!is_in(text, Path::new(outside)), "{outside}");
+        }
     }
 
     #[test]

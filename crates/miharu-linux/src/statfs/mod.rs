@@ -226,18 +226,22 @@ fn host_root(roots: &Roots) -> Result<OwnedFd> {
 /// directory, or its file system has no size.
 fn sizes_of(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Sizes>> {
     let error = |e: rustix::io::Errno| Error::io(&target.mountpoint, e.into());
-    let relative = match target.mountpoint.strip_prefix("/") {
-        Ok(rest) if rest != Path::new("") => rest,
-        _ => Path::new("."),
-    };
-    // O_PATH opens nothing yet, so no device or FIFO can do harm, and without O_DIRECTORY no automount is started.
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let Ok(place) = rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve) else {
-        return Ok(None);
+    let relative = target.mountpoint.strip_prefix("/").unwrap_or(Path::new(""));
+    let opened;
+    let place = if relative == Path::new("") {
+        root
+    } else {
+        // O_PATH opens nothing yet, so no device or FIFO can do harm, and without O_DIRECTORY no automount is started.
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let Ok(place) = rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve) else {
+            return Ok(None);
+        };
+        opened = place;
+        opened.as_fd()
     };
     let at = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let seen = rustix::fs::statx(&place, "", at, StatxFlags::TYPE | StatxFlags::MNT_ID).map_err(error)?;
+    let seen = rustix::fs::statx(place, "", at, StatxFlags::TYPE | StatxFlags::MNT_ID).map_err(error)?;
     if FileType::from_raw_mode(seen.stx_mode.into()) != FileType::Directory {
         return Ok(None);
     }
@@ -250,7 +254,7 @@ fn sizes_of(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Sizes>> {
     if !is_that_mount {
         return Ok(None);
     }
-    let figures = rustix::fs::fstatfs(&place).map_err(error)?;
+    let figures = rustix::fs::fstatfs(place).map_err(error)?;
     let unit = match u64::try_from(figures.f_frsize) {
         Ok(0) | Err(_) => u64::try_from(figures.f_bsize).unwrap_or(0),
         Ok(unit) => unit,
