@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent lint bench-micro bench-growth clean
+.PHONY: demo demo-stop test agent lint bench bench-micro bench-growth clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:

@@ -135,7 +135,9 @@ pub(crate) fn find(
     let table = MountTable::read(init);
     let mountinfo = init.read(buffer, "mountinfo")?;
     choice.table = table;
-    if choice.mountinfo == mountinfo && choice.is_under(host, remote) {
+    // A text that was too long to be kept left none to compare with.
+    let is_kept = !choice.mountinfo.is_empty();
+    if is_kept && choice.mountinfo == mountinfo && choice.is_under(host, remote) {
         return Ok(choice.found.clone());
     }
     let found = choose(mountinfo, whose, directory, host, remote);
