@@ -7,9 +7,12 @@
 
 pub mod cgroup;
 pub mod clients;
+pub mod cluster;
+pub mod etcd;
 pub mod exposition;
 pub mod fleet;
 pub mod guest;
+pub mod host_tree;
 pub mod initramfs;
 pub mod interrupt;
 pub mod keepalive;
@@ -21,6 +24,7 @@ pub mod measure;
 pub mod miharud;
 pub mod need;
 pub mod netns;
+pub mod network;
 pub mod nspawn;
 pub mod prometheus;
 pub mod recorder;

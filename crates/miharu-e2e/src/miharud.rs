@@ -97,8 +97,15 @@ impl Miharud {
     /// # Errors
     /// As [`Miharud::start`].
     pub fn in_dir(dir: &Path, args: &[&str]) -> Result<Self> {
+        Self::launch(Command::new(program("miharud")?), dir, args)
+    }
+
+    /// As [`Miharud::in_dir`], by a command that becomes the daemon once it has got the daemon's arguments.
+    ///
+    /// # Errors
+    /// As [`Miharud::start`].
+    pub fn launch(mut command: Command, dir: &Path, args: &[&str]) -> Result<Self> {
         let log = fs::File::options().create(true).append(true).open(dir.join("log"))?;
-        let mut command = Command::new(program("miharud")?);
         command.arg("--dir").arg(dir).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // A group of its own, so that Ctrl-C at a terminal reaches only the demo, which then stops it in good order.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

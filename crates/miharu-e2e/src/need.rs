@@ -39,6 +39,10 @@ pub enum Need {
     Libvirt,
     /// openssl and curl.
     Tls,
+    /// etcd and etcdctl.
+    Etcd,
+    /// libfaketime.
+    Faketime,
 }
 
 impl Need {
@@ -76,6 +80,10 @@ impl Need {
                 .or_else(|| containers().clone())
                 .or_else(crate::libvirt::Libvirt::lacking),
             Self::Tls => program("openssl").or_else(|| program("curl")),
+            Self::Etcd => program("etcd").or_else(|| program("etcdctl")),
+            Self::Faketime => {
+                crate::cluster::faketime().is_none().then(|| "libfaketime is not installed".to_owned())
+            }
         }
     }
 }
