@@ -23,7 +23,7 @@ fi
 demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:build-essential
   cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs'
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
-  promtool:prometheus jq:jq dnsmasq:dnsmasq-base"
+  promtool:prometheus jq:jq dnsmasq:dnsmasq-base etcd:etcd-server etcdctl:etcd-client faketime:faketime"
 bench_needs="lxc-start:lxc busybox:busybox-static openssl:openssl ip:iproute2 lxcfs:lxcfs lxd:lxd lxc:lxd-client dnsmasq:dnsmasq-base
   netdata:netdata perf:linux-perf unsquashfs:squashfs-tools newuidmap:uidmap unshare:util-linux"
 

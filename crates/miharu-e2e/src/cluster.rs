@@ -164,10 +164,10 @@ impl Member {
         fs::write(&clock, "+0\n")?;
         let mut member = Self { name: name.to_owned(), host, dir, tree, clock, daemon: None };
         member.restart()?;
-        let (https, metrics) = (member.https_address(), member.metrics_address());
-        let set = ["config", "set"];
-        member.miharu(&[&set[..], &[&format!("core.https_address={https}")]].concat())?;
-        member.miharu(&[&set[..], &[&format!("core.metrics_address={metrics}")]].concat())?;
+        let https = format!("core.https_address={}", member.https_address());
+        let metrics = format!("core.metrics_address={}", member.metrics_address());
+        // Every scrape shows the state of its moment.
+        member.miharu(&["config", "set", &https, &metrics, "metrics.cache_seconds=0"])?;
         Ok(member)
     }
 
@@ -232,7 +232,16 @@ impl Member {
     /// # Errors
     /// When that fails.
     pub fn miharu(&self, args: &[&str]) -> Result<String> {
-        self.daemon()?.miharu(args)
+        self.bounded(args, None)
+    }
+
+    /// Runs `miharu` for a minute at most.
+    fn bounded(&self, args: &[&str], env: Option<(&str, &str)>) -> Result<String> {
+        let miharu = self.daemon()?.command()?;
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=1", "60"]).arg(miharu.get_program()).args(args).envs(env);
+        command.env("MIHARU_DIR", &self.dir).current_dir(&self.dir);
+        shell::output(&mut command)
     }
 
     /// Asks its unix socket with GET.
@@ -268,12 +277,40 @@ impl Member {
     /// # Errors
     /// When it is refused.
     pub fn enable(&self, etcd: &Etcd) -> Result<()> {
+        self.enable_as("", etcd)
+    }
+
+    /// As [`Member::enable`], under a name of its own in etcd.
+    ///
+    /// # Errors
+    /// As [`Member::enable`].
+    pub fn enable_as(&self, cluster: &str, etcd: &Etcd) -> Result<()> {
         let access = etcd.access_flags();
         let mut args: Vec<&str> = vec!["cluster", "enable", &self.name, "--store"];
         let url = etcd.url();
         args.push(&url);
+        if !cluster.is_empty() {
+            args.extend(["--cluster-name", cluster]);
+        }
         args.extend(access.iter().map(String::as_str));
-        shell::output(self.daemon()?.command()?.args(args).envs(etcd.access_env())).map(|_| ())
+        self.bounded(&args, etcd.access_env()).map(|_| ())
+    }
+
+    /// The status of `/1.0/metrics` on its metrics listener, asked from its own host: that works with every link cut.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn local_status(&self, client: &Certificate) -> Result<u16> {
+        let mut command = self.host.command("curl");
+        command
+            .args(["--silent", "--insecure", "--max-time", "15", "--output", "/dev/null"])
+            .args(["--write-out", "%{http_code}"])
+            .arg("--cert")
+            .arg(&client.crt)
+            .arg("--key")
+            .arg(&client.key)
+            .arg(format!("https://{}/1.0/metrics", self.metrics_address()));
+        Ok(shell::output(&mut command)?.trim().parse()?)
     }
 
     /// A token with which a server may join as `name`.

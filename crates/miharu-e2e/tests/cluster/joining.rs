@@ -1,0 +1,107 @@
+//! Who gets in: the holder of a token, once, in time, into the cluster that made it; and nobody else.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use miharu_e2e::cluster::{Cluster, Member};
+use miharu_e2e::tls::Certificate;
+use miharu_e2e::{need, shell};
+
+/// Tries to join, which has to fail, and gives the complaint.
+fn refused(member: &Member, token: &str) -> Result<String> {
+    let refusal = member.join(token).err().context("it was let in")?;
+    let listed = member.miharu(&["cluster", "list"]);
+    assert!(listed.is_err(), "it says that it is in a cluster: {listed:?}");
+    Ok(format!("{refusal:#}"))
+}
+
+#[test]
+fn a_token_lets_one_server_in_once_and_no_forged_one_does() -> Result<()> {
+    need!(Containers, Etcd, Tls);
+    let cluster = Cluster::start()?;
+    let names = ["abydos", "langara", "orilla"].map(|name| (name, "ONLINE"));
+    for member in &cluster.members {
+        cluster.shown(member, &names)?;
+    }
+    let late = Member::start(&cluster.network, "late")?;
+    let token = cluster.first().invite("late")?;
+    for (what, forged) in [
+        ("rubbish", "rubbish".to_owned()),
+        ("nothing", String::new()),
+        ("cut", token[..token.len() / 2].to_owned()),
+        ("longer", format!("{token}AAAA")),
+        ("swapped", swapped(&token)),
+        ("huge", "A".repeat(100_000)),
+    ] {
+        let complaint = refused(&late, &forged).with_context(|| what.to_owned())?;
+        assert!(!complaint.contains("panick"), "{what}: {complaint}");
+    }
+    late.join(&token)?;
+    let mut four = names.to_vec();
+    four.push(("late", "ONLINE"));
+    cluster.shown(cluster.first(), &four)?;
+
+    let later = Member::start(&cluster.network, "later")?;
+    let complaint = refused(&later, &token)?;
+    assert!(complaint.contains("used") || complaint.contains("no longer"), "{complaint}");
+    let taken = cluster.first().invite("late").err().context("a name was given twice")?;
+    assert!(format!("{taken:#}").contains("late"), "{taken:#}");
+    assert!(late.join(&token).is_err(), "a member joined twice");
+    cluster.shown(cluster.first(), &four)
+}
+
+/// A token whose secrets have other bits.
+fn swapped(token: &str) -> String {
+    let middle = token.len() / 2;
+    let letter = if token[middle..].starts_with('A') { "B" } else { "A" };
+    format!("{}{letter}{}", &token[..middle], &token[middle + 1..])
+}
+
+#[test]
+fn a_token_that_has_expired_lets_nobody_in_whatever_the_clock_says() -> Result<()> {
+    need!(Containers, Etcd, Tls, Faketime);
+    let cluster = Cluster::start()?;
+    let late = Member::start(&cluster.network, "late")?;
+    cluster.first().miharu(&["config", "set", "cluster.join_token_expiry", "2S"])?;
+    let token = cluster.first().invite("late")?;
+    // The clock of who joins says that the token is young.
+    late.set_clock(-3600)?;
+    std::thread::sleep(Duration::from_secs(5));
+    let complaint = refused(&late, &token)?;
+    assert!(complaint.contains("expired") || complaint.contains("used"), "{complaint}");
+    Ok(())
+}
+
+#[test]
+fn a_member_of_another_cluster_is_nobody_here() -> Result<()> {
+    need!(Containers, Etcd, Tls);
+    let cluster = Cluster::start()?;
+    // It is on the same etcd, with a name of its own there.
+    let other = Member::start(&cluster.network, "other")?;
+    other.enable_as("second", &cluster.etcd)?;
+    let third = Member::start(&cluster.network, "third")?;
+    third.join(&other.invite("third")?)?;
+    for stranger in [&other, &third] {
+        let shown =
+            Certificate { crt: stranger.dir.join("server.crt"), key: stranger.dir.join("server.key") };
+        let cluster_s =
+            Certificate { crt: stranger.dir.join("cluster.crt"), key: stranger.dir.join("cluster.key") };
+        for client in [shown, cluster_s] {
+            assert_eq!(cluster.statuses(&client), [403, 403, 403]);
+            let reply =
+                cluster.ask(&cluster.first().https_address(), "/1.0/cluster/members", Some(&client), &[])?;
+            assert_eq!(reply.status, 403);
+        }
+    }
+    let complaint = third.join(&cluster.first().invite("third")?).err().context("in two clusters")?;
+    assert!(format!("{complaint:#}").contains("cluster"), "{complaint:#}");
+    let listed = third.miharu(&["cluster", "list", "--format", "csv"])?;
+    assert!(listed.contains("other,") && !listed.contains("abydos"), "{listed}");
+    let again = Member::start(&cluster.network, "again")?;
+    let taken = again.enable(&cluster.etcd).err().context("a cluster was made over another")?;
+    assert!(!format!("{taken:#}").is_empty());
+    shell::wait_for("the first cluster as it was", Duration::from_secs(5), || {
+        let list = cluster.first().miharu(&["cluster", "list", "--format", "csv"]).ok()?;
+        (list.lines().count() == 3).then_some(())
+    })
+}
