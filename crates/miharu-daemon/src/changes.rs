@@ -35,6 +35,10 @@ fn lifecycle_of(change: &Change) -> Vec<(&'static str, String)> {
         }
         Change::AddProject(name, _) => vec![("project-created", path("projects", name))],
         Change::RemoveProject(name) => vec![("project-deleted", path("projects", name))],
+        Change::ClusterCertificate(_) => {
+            vec![("cluster-certificate-updated", "/1.0/cluster/certificate".to_owned())]
+        }
+        Change::RemoveMember(name) => vec![("cluster-member-removed", path("cluster/members", name))],
     }
 }
 
@@ -65,6 +69,8 @@ fn log(before: &State, change: &Change) {
         }
         Change::AddProject(name, _) => tracing::info!(name, "declared a project"),
         Change::RemoveProject(name) => tracing::info!(name, "took the declaration of a project back"),
+        Change::ClusterCertificate(_) => tracing::info!("replaced the cluster's certificate"),
+        Change::RemoveMember(name) => tracing::info!(name, "removed a member from the cluster"),
     }
 }
 

@@ -88,6 +88,8 @@ impl Config {
     #[must_use]
     pub fn settings(&self) -> Settings {
         Settings {
+            join_token_expiry: Expiry::parse(self.get("cluster.join_token_expiry")).ok(),
+            trust_max_age: Expiry::parse(self.get("cluster.trust_max_age")).ok().map(Expiry::length),
             https_address: self.address("core.https_address", DEFAULT_HTTPS_PORT),
             metrics_address: self.address("core.metrics_address", DEFAULT_METRICS_PORT),
             metrics_advertise: Some(self.get("core.metrics_advertise").to_owned())
@@ -157,6 +159,10 @@ fn checked(key: &str, value: &str) -> Result<String, ConfigError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a server key of its own")]
 pub struct Settings {
+    /// How long the token for a new member of the cluster is valid; never `None`, as it has a default.
+    pub join_token_expiry: Option<Expiry>,
+    /// From which age on the copy of what a cluster trusts opens nothing any more; `None` for no such age.
+    pub trust_max_age: Option<Duration>,
     /// Where the API is served.
     pub https_address: Option<ListenAddress>,
     /// Where metrics alone are served.

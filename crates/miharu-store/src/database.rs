@@ -14,7 +14,10 @@ use crate::config::Config;
 use crate::token::SecretHash;
 use crate::{Change, DeclaredProject, Error, State};
 
+mod cluster;
 mod tokens;
+
+pub(crate) use cluster::{Advance, Whole, Write};
 
 /// The schema, one step a version that changed it; steps are only ever added.
 const STEPS: &[M<'_>] = &[
@@ -55,6 +58,7 @@ const STEPS: &[M<'_>] = &[
          PRIMARY KEY (id, project)
      ) STRICT;",
     ),
+    M::up(cluster::STEP),
 ];
 
 /// An open database.
@@ -129,13 +133,7 @@ impl From<rusqlite::Error> for Refusal {
 
 fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), Refusal> {
     match change {
-        Change::Config(config) => {
-            transaction.execute("DELETE FROM config", [])?;
-            let mut insert = transaction.prepare_cached("INSERT INTO config (key, value) VALUES (?1, ?2)")?;
-            for (key, value) in config.values() {
-                insert.execute(params![key, value])?;
-            }
-        }
+        Change::Config(config) => cluster::write_values(transaction, config.values())?,
         Change::AddCertificate(certificate) => add_certificate(transaction, certificate)?,
         Change::UpdateCertificate(certificate) => {
             let fingerprint = certificate.certificate.fingerprint();
@@ -179,11 +177,23 @@ fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<(), Refusal> 
             let changed = transaction.execute("DELETE FROM projects WHERE name = ?1", [name])?;
             found(changed, || format!("project {name}"))?;
         }
+        Change::ClusterCertificate(_) | Change::RemoveMember(_) => {
+            return Err(Refusal::Is(Error::Refused("this server is in no cluster".to_owned())));
+        }
     }
     Ok(())
 }
 
 fn add_certificate(transaction: &Transaction<'_>, certificate: &Certificate) -> Result<(), Refusal> {
+    if write_certificate(transaction, certificate)? == 0 {
+        let fingerprint = certificate.certificate.fingerprint();
+        return Err(Refusal::Is(Error::Exists(format!("certificate {fingerprint}"))));
+    }
+    Ok(())
+}
+
+/// Adds an entry of the trust store; how many that are, as one that is there stays as it is.
+fn write_certificate(transaction: &Transaction<'_>, certificate: &Certificate) -> rusqlite::Result<usize> {
     let fingerprint = certificate.certificate.fingerprint();
     let added = transaction.execute(
         "INSERT INTO certificates (fingerprint, der, type, name, description, restricted, token)
@@ -198,10 +208,10 @@ fn add_certificate(transaction: &Transaction<'_>, certificate: &Certificate) -> 
             certificate.token.as_ref().map(SecretHash::bytes),
         ],
     )?;
-    if added == 0 {
-        return Err(Refusal::Is(Error::Exists(format!("certificate {fingerprint}"))));
+    if added > 0 {
+        set_projects(transaction, certificate)?;
     }
-    Ok(set_projects(transaction, certificate)?)
+    Ok(added)
 }
 
 fn found(changed: usize, what: impl FnOnce() -> String) -> Result<(), Refusal> {
@@ -227,11 +237,7 @@ fn read_revision(transaction: &Transaction<'_>) -> rusqlite::Result<u64> {
 fn read(transaction: &Transaction<'_>) -> rusqlite::Result<State> {
     let revision = read_revision(transaction)?;
 
-    let mut query = transaction.prepare_cached("SELECT key, value FROM config")?;
-    let values = query
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<BTreeMap<String, String>>>()?;
-
+    let values = read_values(transaction)?;
     let mut query = transaction.prepare_cached("SELECT name, description FROM projects")?;
     let projects = query
         .query_map([], |row| Ok((row.get(0)?, DeclaredProject { description: row.get(1)? })))?
@@ -239,7 +245,19 @@ fn read(transaction: &Transaction<'_>) -> rusqlite::Result<State> {
 
     let certificates = read_certificates(transaction)?;
     let join_tokens = tokens::read(transaction)?;
-    Ok(State { revision, config: Config::restore(values), certificates, join_tokens, projects })
+    Ok(State {
+        revision,
+        config: Config::restore(values),
+        certificates,
+        join_tokens,
+        projects,
+        cluster: None,
+    })
+}
+
+fn read_values(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<String, String>> {
+    let mut query = transaction.prepare_cached("SELECT key, value FROM config")?;
+    query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 fn read_certificates(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap<String, Arc<Certificate>>> {

@@ -1,5 +1,7 @@
 //! How long something is valid, as Incus writes it: `30d`, `1w`, `12H 30M`.
 
+use std::time::Duration as Length;
+
 use time::{Duration, Month, OffsetDateTime};
 
 /// The longest span, in years: beyond it nobody means an expiry.
@@ -74,6 +76,13 @@ impl Expiry {
         let end = start.replace_date(date).checked_add(Duration::seconds(i64::from(self.seconds)))?;
         Some(end.unix_timestamp())
     }
+
+    /// How long it is, whenever it begins: a month counts as one of those from January on, a year as 365 or 366 days.
+    #[must_use]
+    pub fn length(self) -> Length {
+        // No span is so long that it leaves the calendar: 1000 years of months and 136 of seconds.
+        Length::from_secs(self.after(0).and_then(|end| u64::try_from(end).ok()).unwrap_or(u64::MAX))
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +118,14 @@ mod tests {
             let span = Expiry::parse(text).unwrap();
             assert_eq!(span.after(start.unix_timestamp()), Some(end.unix_timestamp()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_span_has_a_length() {
+        for (text, seconds) in [("10S", 10), ("12H 30M", 45_000), ("1d", 86_400), ("1m", 31 * 86_400)] {
+            assert_eq!(Expiry::parse(text).unwrap().length().as_secs(), seconds, "{text}");
+        }
+        assert!(Expiry::parse("1000y 4000000000S").unwrap().length().as_secs() < 40_000_000_000);
     }
 
     #[test]

@@ -49,6 +49,18 @@ pub const DEFAULT_METRICS_PORT: u16 = 9100;
 /// Every server key, in the order of their names. `user.*` keys beside them are free text.
 pub const KEYS: &[Key] = &[
     Key {
+        name: "cluster.join_token_expiry",
+        kind: Kind::Expiry,
+        default: "3H",
+        description: "How long the token of `miharu cluster add` is valid, such as 3H or 1d",
+    },
+    Key {
+        name: "cluster.trust_max_age",
+        kind: Kind::Expiry,
+        default: "",
+        description: "How long a member that cannot reach etcd goes on trusting by its last copy; for ever when unset",
+    },
+    Key {
         name: "core.https_address",
         kind: Kind::Address(DEFAULT_HTTPS_PORT),
         default: "",

@@ -1,11 +1,12 @@
 //! The server's lasting state: its configuration, the certificates that it trusts and the projects declared for them.
 //!
 //! Readers get an immutable snapshot, [`State`]; a change is one [`Store::commit`], one SQLite transaction, so that a
-//! kill at any moment leaves the old state or the new one.
+//! kill at any moment leaves the old state or the new one. In a cluster it is one etcd transaction first, see [`cluster`].
 #![forbid(unsafe_code)]
 
 pub mod address;
 pub mod certificate;
+pub mod cluster;
 pub mod config;
 mod database;
 pub mod expiry;
@@ -15,12 +16,16 @@ pub mod token;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use cluster::copy::Shared;
+use cluster::engine::Engine;
 
 pub use address::ListenAddress;
 pub use certificate::{Certificate, CertificateError, CertificateType, ParsedCertificate, fingerprint};
+pub use cluster::{Cluster, ClusterCertificate, EtcdAccess, Member, Presence, Report, SyncStatus};
 pub use config::{Config, ConfigError, Settings};
 pub use expiry::Expiry;
 pub use globs::{DeviceGlobs, Globs};
@@ -30,7 +35,7 @@ pub use token::{JoinToken, Secret, SecretHash};
 /// Everything that is stored, as of one revision.
 #[derive(Debug, Clone, Default)]
 pub struct State {
-    /// Grows by one with every commit.
+    /// Grows by one with every change that is seen here; each server counts for itself.
     pub revision: u64,
     /// The server keys that are set.
     pub config: Config,
@@ -40,6 +45,8 @@ pub struct State {
     pub join_tokens: BTreeMap<String, Arc<JoinToken>>,
     /// The projects that were declared, by name.
     pub projects: BTreeMap<String, DeclaredProject>,
+    /// The cluster that this server is a member of.
+    pub cluster: Option<Arc<Cluster>>,
 }
 
 impl State {
@@ -95,6 +102,10 @@ pub enum Change {
     AddProject(String, DeclaredProject),
     /// A project is not declared any more.
     RemoveProject(String),
+    /// All members of the cluster serve with this certificate from now on.
+    ClusterCertificate(ClusterCertificate),
+    /// The member of this name, not this server, is none any more.
+    RemoveMember(String),
 }
 
 /// Why the store could not do what it was asked.
@@ -114,6 +125,15 @@ pub enum Error {
     /// What should be changed is not there.
     #[error("{0} not found")]
     NotFound(String),
+    /// It makes no sense here, or was not allowed, and asking again will not help. Nothing has changed.
+    #[error("{0}")]
+    Refused(String),
+    /// etcd cannot be reached, or does not take it now. Nothing has changed.
+    #[error("the cluster's etcd cannot be reached, so nothing was changed: {0}")]
+    Away(String),
+    /// etcd was asked, and its answer got lost.
+    #[error("etcd did not say whether the change was made ({0}); look again when the cluster is in step")]
+    Uncertain(String),
     /// SQLite failed.
     #[error("{path}: {source}")]
     Database {
@@ -143,41 +163,97 @@ pub enum Error {
 /// The store.
 #[derive(Debug)]
 pub struct Store {
-    /// What readers see; replaced only after a commit is on the disk.
-    state: ArcSwap<State>,
-    /// The only writer. A plain lock: it is held for a transaction of a few rows, by a thread that may block.
-    database: Mutex<database::Database>,
+    shared: Arc<Shared>,
+    /// Held by who changes something, from the look at the state to its end, so that changes made here come one after the
+    /// other. In a cluster that can take seconds; only threads that may block take it.
+    writer: Mutex<()>,
+    /// The cluster's thread; the lock is held to look at it only.
+    engine: Mutex<Option<Arc<Engine>>>,
 }
 
 impl Store {
-    /// Opens the database at `path`, or makes it with mode 0600, and brings it to this version's schema.
+    /// Opens the database at `path`, or makes it with mode 0600, and brings it to this version's schema. A member of a cluster
+    /// begins with its last known copy, and gets in step in the background.
     ///
     /// # Errors
     /// When the file cannot be opened, is no database, or was written by a newer version.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let mut database = database::Database::open(path)?;
-        let state = database.load()?;
-        Ok(Self { state: ArcSwap::from_pointee(state), database: Mutex::new(database) })
+        let stored = database.membership()?;
+        let shared = Arc::new(Shared::open(database, stored.as_ref())?);
+        let store = Self { shared, writer: Mutex::new(()), engine: Mutex::new(None) };
+        if let Some(stored) = stored {
+            store.set_engine(Some(Engine::start(&store.shared, stored)?));
+        }
+        Ok(store)
     }
 
     /// The state as of now. It never changes under the caller.
     #[must_use]
     pub fn load(&self) -> Arc<State> {
-        self.state.load_full()
+        self.shared.state.load_full()
     }
 
     /// Makes one change, and returns the state that it leads to. With `expected`, only if the state is still that
-    /// revision. Blocks for as long as the disk takes.
+    /// revision: give the revision of the state from which the change was made. Blocks for as long as the disk takes, and
+    /// in a cluster for as long as etcd takes, 10 seconds at most.
     ///
     /// # Errors
-    /// [`Error::Conflict`], [`Error::Exists`] or [`Error::NotFound`] when the change does not fit the state; the
-    /// others when the disk does not take it. Nothing has changed then.
+    /// [`Error::Conflict`], [`Error::Exists`] or [`Error::NotFound`] when the change does not fit the state;
+    /// [`Error::Away`] or [`Error::Uncertain`] when etcd does not take it; the others when the disk does not take it.
+    /// Nothing has changed then, unless it is uncertain.
     pub fn commit(&self, change: &Change, expected: Option<u64>) -> Result<Arc<State>, Error> {
-        // A panic in the middle of a transaction rolls it back, so a poisoned lock guards a sound database.
-        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = Arc::new(database.commit(change, expected)?);
-        self.state.store(Arc::clone(&state));
-        Ok(state)
+        let _writer = self.writer();
+        if let Some(engine) = self.engine() {
+            return self.shared.commit(&engine, change, expected);
+        }
+        let mut local = self.shared.local();
+        let state = local.database.commit(change, expected)?;
+        local.revision = state.revision;
+        self.shared.show(state);
+        Ok(self.load())
+    }
+
+    /// Tells of every change of the state, whoever made it: the number is the state's revision. Who is slow sees the last one.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Who of the cluster is there now; empty for a server that is in none.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        self.shared.presence()
+    }
+
+    /// How the copy stands to etcd; nothing for a server that is in no cluster.
+    #[must_use]
+    pub fn sync_status(&self) -> Option<SyncStatus> {
+        self.load().cluster.as_ref().map(|_| self.shared.sync_status())
+    }
+
+    /// Tells the other members what this one is; it may be called as often as one likes.
+    pub fn cluster_report(&self, report: Report) {
+        if let Some(engine) = self.engine() {
+            engine.report(report);
+        }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn engine(&self) -> Option<Arc<Engine>> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_engine(&self, engine: Option<Engine>) {
+        let before = {
+            let mut held = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *held, engine.map(Arc::new))
+        };
+        // Its thread is waited for outside of the lock.
+        drop(before);
     }
 }
 

@@ -54,6 +54,28 @@ impl SecretHash {
         &self.0
     }
 
+    /// As hexadecimal digits.
+    pub(crate) fn to_hex(&self) -> String {
+        use std::fmt::Write;
+        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// What [`to_hex`](Self::to_hex) wrote.
+    pub(crate) fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let byte = |pair: &[u8]| match pair {
+            [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+            _ => None,
+        };
+        let bytes: Vec<u8> = digits.chunks(2).map(byte).collect::<Option<_>>()?;
+        Self::restore(&bytes)
+    }
+
     /// Whether both are of one secret, in a time that tells nothing of either.
     #[must_use]
     pub fn matches(&self, other: &Self) -> bool {
@@ -103,8 +125,12 @@ mod tests {
     fn a_hash_matches_its_own_secret_alone() {
         let (a, b) = (SecretHash::of("a"), SecretHash::of("b"));
         assert!(a.matches(&SecretHash::of("a")) && !a.matches(&b));
-        assert_eq!(SecretHash::restore(a.bytes()), Some(a));
+        assert_eq!(SecretHash::restore(a.bytes()), Some(a.clone()));
         assert_eq!(SecretHash::restore(b"short"), None);
+        assert_eq!(SecretHash::from_hex(&a.to_hex()), Some(a));
+        for text in ["", "0", "zz", "+1", &"0".repeat(63), &"0".repeat(66)] {
+            assert_eq!(SecretHash::from_hex(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -1,0 +1,330 @@
+//! The local copy: the database, what is in memory of it, and what readers are shown.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::client::{Failure, Listing};
+use super::mirror::{Entry, Membership, Mirror, Row};
+use super::rpc::Event;
+use super::settings::EtcdAccess;
+use super::{BadKey, MemberStatus, Presence, SyncStatus};
+use crate::database::{Advance, Database, Whole, Write};
+use crate::{Error, State};
+
+/// How long a member's lease lasts without being kept, in seconds.
+pub(crate) const LEASE_SECONDS: i64 = 10;
+/// How often the database is told that the copy is in step, when nothing changes.
+const NOTE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the database knows of this server's being a member.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    pub(crate) membership: Membership,
+    pub(crate) access: EtcdAccess,
+    /// Whether it was about to become one, and how that went is not known.
+    pub(crate) pending: bool,
+    pub(crate) removed: bool,
+    /// In seconds since 1970.
+    pub(crate) synced_at: i64,
+}
+
+/// What the readers and the writers of a store share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// What readers see; replaced only after a change is on the disk.
+    pub(crate) state: ArcSwap<State>,
+    /// Who is there.
+    pub(crate) presence: ArcSwap<Presence>,
+    /// The only writer. A plain lock: it is held for a transaction of a few rows, by a thread that may block, or by the
+    /// cluster's own thread; never while etcd is asked.
+    pub(crate) local: Mutex<Local>,
+    /// Tells that the state is another one; it holds the state's revision.
+    pub(crate) changed: watch::Sender<u64>,
+    /// How the copy stands to etcd; held to read or set a few words.
+    sync: Mutex<Sync>,
+}
+
+/// The database, and the cluster's side of it in memory.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) database: Database,
+    /// In a cluster.
+    pub(crate) mirror: Option<Mirror>,
+    /// This member's own keys.
+    pub(crate) own: BTreeMap<String, String>,
+    pub(crate) revision: u64,
+    noted: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Sync {
+    /// When it was last known to be in step, in this run.
+    last: Option<Instant>,
+    /// How old it was when this run began, and when that was.
+    before: (Option<Duration>, Instant),
+    trouble: Option<String>,
+    bad_keys: Vec<BadKey>,
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+impl Shared {
+    /// Opens the copy as it was left.
+    pub(crate) fn open(mut database: Database, stored: Option<&Stored>) -> Result<Self, Error> {
+        let member = stored.filter(|stored| !stored.pending);
+        let (state, mirror, own) = match member {
+            None => (database.load()?, None, BTreeMap::new()),
+            Some(stored) => {
+                let (mirror, revision, own) = database.copy(stored)?;
+                (mirror.state(revision, &own), Some(mirror), own)
+            }
+        };
+        let age =
+            member.and_then(|stored| u64::try_from(now() - stored.synced_at).ok()).map(Duration::from_secs);
+        let sync = Sync {
+            last: None,
+            before: (age, Instant::now()),
+            trouble: member.map(|_| "etcd was not reached yet".to_owned()),
+            bad_keys: mirror.as_ref().map(Mirror::bad_keys).unwrap_or_default(),
+        };
+        let presence = mirror.as_ref().map(|mirror| mirror.presence(now())).unwrap_or_default();
+        let (changed, _) = watch::channel(state.revision);
+        let local = Local { database, mirror, own, revision: state.revision, noted: None };
+        Ok(Self {
+            state: ArcSwap::from_pointee(state),
+            presence: ArcSwap::from_pointee(presence),
+            local: Mutex::new(local),
+            changed,
+            sync: Mutex::new(sync),
+        })
+    }
+
+    /// The database's lock. A panic in the middle of a transaction rolls it back, so a poisoned lock guards a sound database.
+    pub(crate) fn local(&self) -> MutexGuard<'_, Local> {
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sync(&self) -> MutexGuard<'_, Sync> {
+        self.sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows readers a state. The lock of `local` is held, so that none is shown after a later one.
+    pub(crate) fn show(&self, state: State) {
+        let revision = state.revision;
+        self.state.store(std::sync::Arc::new(state));
+        self.changed.send_replace(revision);
+    }
+
+    /// Becomes a member: everything that was read is the copy from now on.
+    pub(crate) fn adopt(&self, stored: &Stored, listing: Listing) -> Result<(), Error> {
+        let mut local = self.local();
+        let mut mirror = Mirror::new(stored.membership.clone());
+        let rows = fill(&mut mirror, listing, stored);
+        let at = now();
+        local.revision = local.database.finish_joining(&rows, at)?;
+        local.own = self.state.load().config.values().clone();
+        local.own.retain(|key, _| super::is_member_key(key));
+        self.show(mirror.state(local.revision, &local.own));
+        self.presence.store(std::sync::Arc::new(mirror.presence(at)));
+        self.sync().bad_keys = mirror.bad_keys();
+        local.mirror = Some(mirror);
+        drop(local);
+        self.in_step(Instant::now());
+        Ok(())
+    }
+
+    /// Everything that etcd holds now takes the place of the copy.
+    pub(crate) fn take_listing(&self, stored: &Stored, listing: Listing) -> Result<(), Failure> {
+        let mut local = self.local();
+        let Some(before) = local.mirror.take() else { return Ok(()) };
+        let mut mirror = before.successor();
+        let rows = fill(&mut mirror, listing, stored);
+        if let Err(failure) = is_ours(&mirror) {
+            // An etcd that was emptied, or is another's, takes nothing from the last copy.
+            local.mirror = Some(before);
+            return Err(failure);
+        }
+        let changes = mirror.base() != before.base() || mirror.removed != before.removed;
+        local.mirror = Some(mirror);
+        self.keep(local, &rows, Whole::Replaced, if changes { Advance::Grow } else { Advance::Stay })
+    }
+
+    /// What has changed since, all of one revision or of several. Whether this member is still one.
+    pub(crate) fn take_events(&self, prefix: &str, revision: i64, events: Vec<Event>) -> Result<(), Failure> {
+        let mut local = self.local();
+        let Some(mirror) = local.mirror.as_mut() else { return Ok(()) };
+        let (base, removed, at) = (mirror.base(), mirror.removed, now());
+        let mut rows = Vec::new();
+        for event in events {
+            let Some(kv) = event.kv else { continue };
+            let key = String::from_utf8_lossy(&kv.key).into_owned();
+            let Some(key) = key.strip_prefix(prefix) else { continue };
+            let entry = (event.kind == 0).then(|| Entry::from(kv));
+            rows.extend(mirror.apply(key, entry, at));
+        }
+        mirror.revision = mirror.revision.max(revision);
+        is_ours(mirror)?;
+        let changes = mirror.base() != base || mirror.removed != removed;
+        self.keep(local, &rows, Whole::Added, if changes { Advance::Grow } else { Advance::Stay })
+    }
+
+    /// A change that was made here, at `revision`, if the watch has not brought it already; and the member's own keys.
+    pub(crate) fn take_own(
+        &self,
+        revision: i64,
+        writes: &[(String, Option<Vec<u8>>)],
+        own: Option<BTreeMap<String, String>>,
+    ) -> Result<(), Failure> {
+        let mut local = self.local();
+        let mut rows = Vec::new();
+        let Some(mirror) = local.mirror.as_mut() else { return Ok(()) };
+        let mut changes = own.is_some();
+        if mirror.revision < revision {
+            let at = now();
+            for (key, value) in writes {
+                let created = Some(mirror.stamp(key).0).filter(|created| *created != 0).unwrap_or(revision);
+                let entry = value.clone().map(|value| Entry { value, created, modified: revision });
+                rows.extend(mirror.apply(key, entry, at));
+            }
+            changes |= !writes.is_empty();
+        }
+        if let Some(own) = own {
+            local.own = own;
+        }
+        self.keep(local, &rows, Whole::Added, if changes { Advance::Grow } else { Advance::Stay })
+    }
+
+    /// Stores what has changed and shows it. What the disk does not take is in force all the same: a certificate that was
+    /// revoked is not trusted because a disk is full.
+    fn keep(
+        &self,
+        mut guard: MutexGuard<'_, Local>,
+        rows: &[Row],
+        whole: Whole,
+        revision: Advance,
+    ) -> Result<(), Failure> {
+        let local = &mut *guard;
+        let Some(mirror) = local.mirror.as_ref() else { return Ok(()) };
+        let at = now();
+        let note = local.noted.is_none_or(|noted| noted.elapsed() >= NOTE_INTERVAL);
+        let mut stored = Ok(());
+        if !rows.is_empty() || whole == Whole::Replaced || revision == Advance::Grow || note {
+            let synced_at = at - i64::try_from(self.age().map_or(0, |age| age.as_secs())).unwrap_or_default();
+            let write =
+                Write { rows, whole, own: Some(&local.own), revision, synced_at, removed: mirror.removed };
+            match local.database.write_copy(&write) {
+                Ok(number) => {
+                    local.revision = number;
+                    local.noted = Some(Instant::now());
+                }
+                Err(error) => {
+                    local.revision += u64::from(revision == Advance::Grow);
+                    stored = Err(Failure::Unexpected(format!("the local copy could not be stored: {error}")));
+                }
+            }
+        }
+        self.presence.store(std::sync::Arc::new(mirror.presence(at)));
+        self.sync().bad_keys = mirror.bad_keys();
+        if !rows.is_empty() || whole == Whole::Replaced || revision == Advance::Grow {
+            self.show(mirror.state(local.revision, &local.own));
+        }
+        stored
+    }
+
+    /// Notes in the database, now and then, that the copy is in step.
+    pub(crate) fn note(&self) -> Result<(), Failure> {
+        let local = self.local();
+        if local.noted.is_none_or(|noted| noted.elapsed() >= NOTE_INTERVAL) {
+            return self.keep(local, &[], Whole::Added, Advance::Stay);
+        }
+        Ok(())
+    }
+
+    /// The copy was known to be what etcd held at this moment.
+    pub(crate) fn in_step(&self, at: Instant) {
+        let mut sync = self.sync();
+        sync.last = Some(at);
+        sync.trouble = None;
+    }
+
+    /// etcd cannot be read or changed, for this reason.
+    pub(crate) fn trouble(&self, words: &str) {
+        self.sync().trouble = Some(words.to_owned());
+    }
+
+    /// For how long the copy has not been known to be in step, by a clock that nobody sets.
+    pub(crate) fn age(&self) -> Option<Duration> {
+        let sync = self.sync();
+        match (sync.last, sync.before) {
+            (Some(last), _) => Some(last.elapsed()),
+            (None, (age, start)) => age.map(|age| age + start.elapsed()),
+        }
+    }
+
+    pub(crate) fn sync_status(&self) -> SyncStatus {
+        let age = self.age();
+        let sync = self.sync();
+        SyncStatus { age, trouble: sync.trouble.clone(), bad_keys: sync.bad_keys.clone() }
+    }
+
+    /// Who is there; of a copy that is older than a lease nobody else can be told to be.
+    pub(crate) fn presence(&self) -> Presence {
+        let mut presence = Presence::clone(&self.presence.load());
+        let lease = Duration::from_secs(LEASE_SECONDS.unsigned_abs());
+        let known = self.age().is_some_and(|age| age <= lease);
+        let own = self.state.load().cluster.as_ref().map(|cluster| cluster.member.clone());
+        for (name, member) in &mut presence.members {
+            if Some(name) == own.as_ref() {
+                (member.status, member.last_seen) = (MemberStatus::Online, Some(now()));
+            } else if !known {
+                member.status = MemberStatus::Unknown;
+            } else if member.status == MemberStatus::Online {
+                member.last_seen = Some(now());
+            }
+        }
+        presence
+    }
+}
+
+/// Takes all that was read.
+fn fill(mirror: &mut Mirror, listing: Listing, stored: &Stored) -> Vec<Row> {
+    let prefix = &stored.access.prefix;
+    let at = now();
+    let mut rows = Vec::new();
+    for kv in listing.entries {
+        let key = String::from_utf8_lossy(&kv.key).into_owned();
+        if let Some(key) = key.strip_prefix(prefix.as_str()) {
+            rows.extend(mirror.apply(key, Some(Entry::from(kv)), at));
+        }
+    }
+    for key in listing.too_long {
+        let key = String::from_utf8_lossy(&key).into_owned();
+        mirror.too_long(key.strip_prefix(prefix.as_str()).unwrap_or(&key));
+    }
+    mirror.revision = listing.revision;
+    mirror.settle();
+    rows
+}
+
+/// Whether what is there is the cluster that this server is a member of.
+fn is_ours(mirror: &Mirror) -> Result<(), Failure> {
+    match mirror.found_cluster() {
+        Some(found) if found.id == mirror.membership.cluster => Ok(()),
+        Some(found) => Err(Failure::Unexpected(format!(
+            "etcd holds another cluster here ({}) than the one this server is in ({})",
+            found.id.chars().filter(|c| !c.is_control()).take(40).collect::<String>(),
+            mirror.membership.cluster
+        ))),
+        None => Err(Failure::Unexpected(
+            "etcd holds no cluster here any more; was it emptied, or does a later version run it?".to_owned(),
+        )),
+    }
+}

@@ -1,0 +1,100 @@
+//! The cluster's own thread: one runtime, one connection to etcd, for as long as this server is a member.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::watch;
+
+use super::Report;
+use super::client::Client;
+use super::copy::{Shared, Stored};
+use super::sync::{Wires, run};
+use crate::Error;
+
+/// How long the thread may take to say goodbye to etcd when the server stops.
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// The thread, and the wires to it.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    handle: Handle,
+    /// The connection, while the copy is kept in step over it.
+    link: watch::Receiver<Option<Client>>,
+    report: watch::Sender<Report>,
+    stop: watch::Sender<bool>,
+    /// Told by who found that the connection leads nowhere.
+    broken: watch::Sender<u64>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A runtime for one thread.
+pub(crate) fn runtime() -> Result<Runtime, Error> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::Io { path: "the cluster's runtime".to_owned(), source })
+}
+
+impl Engine {
+    /// Starts the thread.
+    pub(crate) fn start(shared: &Arc<Shared>, stored: Stored) -> Result<Self, Error> {
+        let runtime = runtime()?;
+        let handle = runtime.handle().clone();
+        let (link_in, link) = watch::channel(None);
+        let (report, report_out) = watch::channel(Report::default());
+        let (stop, stop_out) = watch::channel(false);
+        let (broken, broken_out) = watch::channel(0);
+        let wires = Wires { link: link_in, report: report_out, stop: stop_out, broken: broken_out };
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new()
+            .name("cluster".to_owned())
+            .spawn(move || {
+                runtime.block_on(run(&shared, &stored, wires));
+                runtime.shutdown_background();
+            })
+            .map_err(|source| Error::Io { path: "the cluster's thread".to_owned(), source })?;
+        Ok(Self { handle, link, report, stop, broken, thread: Some(thread) })
+    }
+
+    /// Does something on the thread's runtime, and waits for it. Only for threads that may block.
+    pub(crate) fn block_on<T>(&self, doing: impl Future<Output = T>) -> T {
+        self.handle.block_on(doing)
+    }
+
+    /// The connection, which may be a moment away.
+    pub(crate) async fn link(&self, patience: Duration) -> Option<Client> {
+        let mut link = self.link.clone();
+        let waiting = tokio::time::timeout(patience, link.wait_for(Option::is_some));
+        waiting.await.ok()?.ok()?.clone()
+    }
+
+    /// Tells that a call over the connection came to nothing.
+    pub(crate) fn broken(&self) {
+        self.broken.send_modify(|times| *times += 1);
+    }
+
+    /// What this member tells of itself from now on.
+    pub(crate) fn report(&self, report: Report) {
+        self.report.send_if_modified(|last| {
+            let differs = *last != report;
+            *last = report;
+            differs
+        });
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        let Some(thread) = self.thread.take() else { return };
+        let begin = std::time::Instant::now();
+        while !thread.is_finished() && begin.elapsed() < STOP_LIMIT {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() && thread.join().is_err() {
+            tracing::warn!("the cluster's thread ended in a panic");
+        }
+    }
+}

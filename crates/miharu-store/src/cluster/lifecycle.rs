@@ -1,0 +1,599 @@
+//! How a server becomes a member of a cluster, invites others, and is one of its own again.
+
+use std::time::Duration;
+
+use super::client::{
+    Client, Failure, Listing, Outcome, created_at, delete, delete_all, holds, modified_at, put,
+};
+use super::codec::{self, ClusterDoc, FORMAT, InvitationDoc, is_member_name};
+use super::commit::{LINK_PATIENCE, Writes, new_id, not_clustered, traces};
+use super::copy::{Stored, now};
+use super::engine::{Engine, runtime};
+use super::mirror::Membership;
+use super::seal::{self, SealKey};
+use super::{ClusterCertificate, EtcdAccess, Invitation, Member, is_member_key};
+use crate::certificate::ParsedCertificate;
+use crate::token::{Secret, SecretHash};
+use crate::{Error, State, Store};
+
+/// How long the making of a cluster may take, all its transactions together, in seconds.
+const CLAIM_SECONDS: i64 = 60;
+/// How many keys go into one transaction; etcd takes 128.
+const BATCH: usize = 100;
+/// How often a join is tried again because something else was changed at that moment.
+const ROUNDS: u32 = 50;
+/// The longest a join token may last.
+const LIFETIME_LIMIT: Duration = Duration::from_secs(366 * 86_400);
+
+/// Makes a cluster of this server.
+#[derive(Debug, Clone)]
+pub struct Enable {
+    /// Where etcd is.
+    pub access: EtcdAccess,
+    /// What this server is called in the cluster.
+    pub member: String,
+    /// The DER of the certificate that it shows to other members, its `server.crt`.
+    pub certificate: Vec<u8>,
+    /// What all members are going to serve with.
+    pub served: ClusterCertificate,
+}
+
+/// Makes this server a member of a cluster.
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// The token that was made by a member.
+    pub invitation: Invitation,
+    /// Where etcd is, if that is not what the token says, and how this server logs in there.
+    pub access: EtcdAccess,
+    /// As [`Enable::certificate`].
+    pub certificate: Vec<u8>,
+}
+
+/// How a server leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// The others are told, or it stays.
+    Orderly,
+    /// It leaves though etcd cannot be told; another member has to remove it.
+    Forced,
+}
+
+/// Why a server did not become a member.
+enum Trouble {
+    /// Nothing was changed.
+    Not(Error),
+    /// An answer got lost at the decisive moment.
+    Maybe(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Not(error)
+    }
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Not(Error::Away(failure.to_string()))
+    }
+}
+
+impl Store {
+    /// Makes a cluster of this server: what it has configured and trusts is the cluster's from now on.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is a member already, a name is none, or etcd holds a cluster under this prefix;
+    /// [`Error::Away`] and [`Error::Uncertain`] as with [`commit`](Self::commit).
+    pub fn cluster_enable(&self, enable: Enable) -> Result<std::sync::Arc<State>, Error> {
+        let _writer = self.writer();
+        self.alone()?;
+        check_name(&enable.member)?;
+        let certificate = own_certificate(&enable.certificate)?;
+        let membership = Membership {
+            cluster: new_id()?,
+            cluster_name: enable.access.cluster_name().to_owned(),
+            member: enable.member.clone(),
+            member_id: new_id()?,
+            seal: SealKey::new().map_err(|error| Error::Refused(error.to_string()))?,
+            endpoints: enable.access.endpoints().to_vec(),
+        };
+        let stored = stored(membership, enable.access.clone());
+        let member = new_member(&stored, certificate);
+        let writes = initial_writes(&self.load(), &stored, &enable.served, &member)?;
+        self.become_member(&stored, make(&stored, &writes))
+    }
+
+    /// Makes this server a member of the cluster that invited it. What it has trusted until now, and configured but its
+    /// addresses, is given up for what the cluster has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is a member already, or the token is not one that this cluster has made for this use;
+    /// [`Error::Away`] and [`Error::Uncertain`] as with [`commit`](Self::commit).
+    pub fn cluster_join(&self, join: Join) -> Result<std::sync::Arc<State>, Error> {
+        let _writer = self.writer();
+        self.alone()?;
+        let invitation = &join.invitation;
+        check_name(&invitation.member)?;
+        if invitation.expires_at <= now() {
+            return Err(Error::Refused("the join token has expired; have a new one made".to_owned()));
+        }
+        let certificate = own_certificate(&join.certificate)?;
+        let purpose = |error: seal::NotSealed| Error::Refused(error.to_string());
+        // The cluster's own key comes with the first look at etcd.
+        let envelope = SealKey::derived(invitation.secret.reveal(), "invitation").map_err(purpose)?;
+        let membership = Membership {
+            cluster: invitation.cluster.clone(),
+            cluster_name: join.access.cluster_name().to_owned(),
+            member: invitation.member.clone(),
+            member_id: new_id()?,
+            seal: envelope,
+            endpoints: join.access.endpoints().to_vec(),
+        };
+        let mut stored = stored(membership, join.access.clone());
+        let looking = async {
+            let client = connect(&stored.access).await?;
+            invited(&client, &stored, invitation).await
+        };
+        let seal = runtime()?.block_on(looking).map_err(Trouble::into_error)?;
+        stored.membership.seal = seal;
+        let member = new_member(&stored, certificate);
+        self.become_member(&stored, redeem(&stored, invitation, &member))
+    }
+
+    /// Makes a token by which a server becomes the member of this name, once, within this time. One made before for the name
+    /// is worth nothing any more.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the name is none, [`Error::Exists`] when there is such a member; [`Error::Away`] and
+    /// [`Error::Uncertain`] as with [`commit`](Self::commit).
+    pub fn cluster_invite(&self, name: &str, lifetime: Duration) -> Result<Invitation, Error> {
+        let _writer = self.writer();
+        check_name(name)?;
+        let lifetime = lifetime.min(LIFETIME_LIMIT).max(Duration::from_secs(1));
+        let engine = self.engine().ok_or_else(not_clustered)?;
+        let no_random = |error: seal::NoRandom| Error::Refused(error.to_string());
+        let (membership, joined, served) = {
+            let local = self.shared.local();
+            let mirror = local.mirror.as_ref().filter(|mirror| !mirror.removed).ok_or_else(not_clustered)?;
+            if mirror.members().contains_key(name) {
+                return Err(Error::Exists(format!("member {name}")));
+            }
+            let own = format!("members/{}", mirror.membership.member);
+            (mirror.membership.clone(), mirror.stamp(&own).0, mirror.served())
+        };
+        let stored = self.shared.local().database.membership()?.ok_or_else(not_clustered)?;
+        let key = |name: String| format!("{}{name}", stored.access.prefix);
+        let secret = Secret::new(hex(&seal::random::<32>().map_err(no_random)?));
+        let envelope = SealKey::derived(secret.reveal(), "invitation")
+            .map_err(|error| Error::Refused(error.to_string()))?;
+        let place = codec::invitation_context(&membership.cluster, name);
+        let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        let doc = InvitationDoc {
+            id: new_id()?,
+            secret: SecretHash::of(secret.reveal()).to_hex(),
+            seal: envelope.seal(&place, membership.seal.bytes()).map_err(no_random)?,
+            created_at: now(),
+            expires_at: now().saturating_add(seconds),
+        };
+        engine.block_on(async {
+            let client = link(&engine).await?;
+            let lease = client.grant(seconds).await.map_err(away)?;
+            let compare = vec![
+                created_at(&key(format!("members/{name}")), 0),
+                created_at(&key(format!("members/{}", membership.member)), joined),
+            ];
+            let write = put(&key(format!("invitations/{name}")), codec::write_invitation(&doc), lease);
+            match client.transact(compare, vec![write], &[]).await {
+                Ok(Outcome::Done(_)) => Ok(()),
+                Ok(Outcome::Differs(_)) => Err(Error::Exists(format!("member {name}"))),
+                Err(Failure::Away(words)) => Err(Error::Uncertain(words)),
+                Err(failure) => Err(away(failure)),
+            }
+        })?;
+        // How a member logs in to etcd is its own, so that a token that leaks later gives nothing away.
+        let access = EtcdAccess { client_pem: None, user: None, ..stored.access };
+        Ok(Invitation {
+            member: name.to_owned(),
+            cluster: membership.cluster,
+            access,
+            fingerprint: served.as_deref().and_then(fingerprint_of).unwrap_or_default(),
+            secret,
+            expires_at: doc.expires_at,
+        })
+    }
+
+    /// Takes a token of [`cluster_invite`](Self::cluster_invite) back, by the name that it is for.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] when there is none; [`Error::Away`] and [`Error::Uncertain`] as with [`commit`](Self::commit).
+    pub fn cluster_revoke_invitation(&self, name: &str) -> Result<(), Error> {
+        let _writer = self.writer();
+        let engine = self.engine().ok_or_else(not_clustered)?;
+        let key = format!("{}invitations/{name}", self.shared.prefix()?);
+        engine.block_on(async {
+            let client = link(&engine).await?;
+            let (found, _) = client.get(&key).await.map_err(away)?;
+            let found = found.ok_or_else(|| Error::NotFound(format!("a join token for member {name}")))?;
+            match client.transact(vec![modified_at(&key, found.mod_revision)], vec![delete(&key)], &[]).await
+            {
+                Ok(Outcome::Done(_)) => Ok(()),
+                Ok(Outcome::Differs(_)) => Err(Error::NotFound(format!("a join token for member {name}"))),
+                Err(Failure::Away(words)) => Err(Error::Uncertain(words)),
+                Err(failure) => Err(away(failure)),
+            }
+        })
+    }
+
+    /// Makes this server one of its own again, with a copy of what the cluster has configured and trusts; one that was removed
+    /// trusts nobody. The last member to leave takes the cluster with it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is no member; [`Error::Away`] and [`Error::Uncertain`] as with [`commit`](Self::commit),
+    /// unless it is forced.
+    pub fn cluster_leave(&self, how: Leave) -> Result<std::sync::Arc<State>, Error> {
+        let _writer = self.writer();
+        let state = self.load();
+        let cluster = state.cluster.clone().ok_or_else(not_clustered)?;
+        if how == Leave::Orderly && !cluster.removed {
+            let engine = self.engine().ok_or_else(not_clustered)?;
+            self.say_goodbye(&engine, &cluster.member)?;
+        }
+        // The thread is stopped first, so that it does not see this member's absence as its removal.
+        self.set_engine(None);
+        let mut local = self.shared.local();
+        let alone = local.database.leave(&state)?;
+        local.mirror = None;
+        local.own.clear();
+        local.revision = alone.revision;
+        self.shared.show(alone);
+        self.shared.presence.store(std::sync::Arc::default());
+        drop(local);
+        Ok(self.load())
+    }
+
+    fn say_goodbye(&self, engine: &Engine, member: &str) -> Result<(), Error> {
+        let prefix = self.shared.prefix()?;
+        let key = |name: &str| format!("{prefix}{name}");
+        let own = format!("members/{member}");
+        for _ in 0..ROUNDS {
+            let (base, number, joined, others) = {
+                let local = self.shared.local();
+                let mirror = local.mirror.as_ref().ok_or_else(not_clustered)?;
+                (mirror.base(), mirror.number, mirror.stamp(&own).0, mirror.members().len() > 1)
+            };
+            let compare = vec![modified_at(&key("revision"), base), created_at(&key(&own), joined)];
+            let writes = if others {
+                let mut writes: Vec<_> = traces(member).iter().map(|name| delete(&key(name))).collect();
+                writes.push(put(&key("revision"), (number + 1).to_string(), 0));
+                writes
+            } else {
+                vec![delete_all(&prefix)]
+            };
+            let outcome = engine.block_on(async {
+                let client = link(engine).await?;
+                client.transact(compare, writes, &[key(&own)]).await.map_err(|failure| match failure {
+                    Failure::Away(words) => Error::Uncertain(words),
+                    failure => away(failure),
+                })
+            })?;
+            match outcome {
+                Outcome::Done(_) => return Ok(()),
+                // Gone already: an earlier attempt whose answer got lost, or another member's doing.
+                Outcome::Differs(found) if found.iter().all(Option::is_none) => return Ok(()),
+                // Something else has changed meanwhile; the watch brings it.
+                Outcome::Differs(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+        Err(Error::Away("other changes kept coming first; try again".to_owned()))
+    }
+
+    fn alone(&self) -> Result<(), Error> {
+        match &self.load().cluster {
+            Some(cluster) => Err(Error::Refused(format!(
+                "this server is a member of the cluster {} already, as {}",
+                cluster.name, cluster.member
+            ))),
+            None if self.engine().is_some() => {
+                self.set_engine(None);
+                let mut local = self.shared.local();
+                local.database.give_up_joining()
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Notes the intent, does the decisive thing in etcd, and becomes a member. A kill at any moment leaves the note, by which
+    /// the next start finds out how it went.
+    fn become_member(
+        &self,
+        stored: &Stored,
+        deciding: impl Future<Output = Result<Listing, Trouble>>,
+    ) -> Result<std::sync::Arc<State>, Error> {
+        self.shared.local().database.begin_joining(stored)?;
+        let decided = runtime()?.block_on(deciding);
+        let pending = Stored { pending: true, ..stored.clone() };
+        match decided {
+            Ok(listing) => {
+                self.shared.adopt(stored, listing)?;
+                self.set_engine(Some(Engine::start(&self.shared, stored.clone())?));
+                Ok(self.load())
+            }
+            Err(Trouble::Not(error)) => {
+                self.shared.local().database.give_up_joining()?;
+                Err(error)
+            }
+            Err(Trouble::Maybe(error)) => {
+                self.set_engine(Some(Engine::start(&self.shared, pending)?));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Trouble {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Not(error) | Self::Maybe(error) => error,
+        }
+    }
+}
+
+fn stored(membership: Membership, access: EtcdAccess) -> Stored {
+    Stored { membership, access, pending: false, removed: false, synced_at: now() }
+}
+
+fn away(failure: Failure) -> Error {
+    Error::Away(failure.to_string())
+}
+
+fn check_name(name: &str) -> Result<(), Error> {
+    if is_member_name(name) {
+        return Ok(());
+    }
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+    Err(Error::Refused(format!(
+        "invalid member name '{shown}': letters, digits, '.', '_' and '-', 63 at most, a letter or digit first"
+    )))
+}
+
+fn own_certificate(der: &[u8]) -> Result<ParsedCertificate, Error> {
+    ParsedCertificate::parse(der)
+        .map_err(|error| Error::Refused(format!("the server's own certificate: {error}")))
+}
+
+fn new_member(stored: &Stored, certificate: ParsedCertificate) -> Member {
+    Member {
+        name: stored.membership.member.clone(),
+        id: stored.membership.member_id.clone(),
+        certificate,
+        joined_at: now(),
+        address: None,
+        metrics_address: None,
+    }
+}
+
+/// The fingerprint of the first certificate in the PEM.
+fn fingerprint_of(served: &ClusterCertificate) -> Option<String> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(served.certificate_pem.as_bytes()).ok()?;
+    Some(crate::fingerprint(&pem.contents))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+async fn link(engine: &Engine) -> Result<Client, Error> {
+    let none = || Error::Away("there is no connection to it now".to_owned());
+    engine.link(LINK_PATIENCE).await.ok_or_else(none)
+}
+
+/// The first endpoint that answers.
+async fn connect(access: &EtcdAccess) -> Result<Client, Trouble> {
+    let mut words = Vec::new();
+    for endpoint in access.endpoints() {
+        match Client::connect(access, endpoint).await {
+            // One that has no majority behind it connects, but reads nothing.
+            Ok(client) => match client.get(&format!("{}cluster", access.prefix)).await {
+                Ok(_) => return Ok(client),
+                Err(failure) => words.push(format!("{endpoint}: {failure}")),
+            },
+            Err(failure) => words.push(format!("{endpoint}: {failure}")),
+        }
+    }
+    Err(Trouble::Not(Error::Away(words.join("; "))))
+}
+
+/// Everything that a new cluster begins with but the keys that make it one.
+fn initial_writes(
+    state: &State,
+    stored: &Stored,
+    served: &ClusterCertificate,
+    member: &Member,
+) -> Result<(Writes, Writes), Error> {
+    let Membership { cluster, seal, .. } = &stored.membership;
+    let no_random = |error: seal::NoRandom| Error::Refused(error.to_string());
+    let shared = state.config.values().iter().filter(|(key, _)| !is_member_key(key));
+    let shared = shared.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut first: Writes = Vec::new();
+    for (fingerprint, entry) in &state.certificates {
+        first.push((format!("certificates/{fingerprint}"), Some(codec::write_certificate(entry))));
+    }
+    for (name, project) in &state.projects {
+        first.push((format!("projects/{name}"), Some(codec::write_project(project))));
+    }
+    for (id, token) in &state.join_tokens {
+        first.push((
+            format!("tokens/{id}"),
+            Some(codec::write_token(token, seal, cluster).map_err(no_random)?),
+        ));
+    }
+    let doc = ClusterDoc { format: FORMAT, id: cluster.clone(), created_at: now() };
+    let last: Writes = vec![
+        ("config".to_owned(), Some(codec::write_config(&shared))),
+        ("certificate".to_owned(), Some(codec::write_served(served, seal, cluster).map_err(no_random)?)),
+        (format!("members/{}", member.name), Some(codec::write_member(member))),
+        ("revision".to_owned(), Some(b"1".to_vec())),
+        ("cluster".to_owned(), Some(codec::write_cluster(&doc))),
+    ];
+    Ok((first, last))
+}
+
+/// Makes the cluster in etcd. Nobody else makes one there meanwhile, and none is there before its last transaction.
+async fn make(stored: &Stored, (first, last): &(Writes, Writes)) -> Result<Listing, Trouble> {
+    let prefix = &stored.access.prefix;
+    let key = |name: &str| format!("{prefix}{name}");
+    let (claim, cluster, id) = (key("claim"), key("cluster"), stored.membership.member_id.as_str());
+    let client = connect(&stored.access).await?;
+    let lease = client.grant(CLAIM_SECONDS).await?;
+    let compare = vec![created_at(&claim, 0), created_at(&cluster, 0)];
+    let looked_at = [cluster.clone()];
+    if let Outcome::Differs(found) =
+        client.transact(compare, vec![put(&claim, id, lease)], &looked_at).await?
+    {
+        let words = if found.iter().any(Option::is_some) {
+            format!(
+                "etcd holds a cluster under {prefix} already: join it with a token of a member's, or name another prefix"
+            )
+        } else {
+            "another server is making this cluster right now".to_owned()
+        };
+        return Err(Trouble::Not(Error::Refused(words)));
+    }
+    let mine = || vec![holds(&claim, id), created_at(&cluster, 0)];
+    let taken =
+        || Trouble::Not(Error::Refused("another server made this cluster at the same moment".to_owned()));
+    // What an attempt that was cut short has left.
+    let leftovers = [
+        "certificates/",
+        "tokens/",
+        "projects/",
+        "members/",
+        "invitations/",
+        "writers/",
+        "alive/",
+        "status/",
+    ];
+    let clear = leftovers.iter().map(|name| delete_all(&key(name))).collect();
+    if client.transact(mine(), clear, &[]).await? == Outcome::Differs(Vec::new()) {
+        return Err(taken());
+    }
+    let write =
+        |(name, value): &(String, Option<Vec<u8>>)| put(&key(name), value.clone().unwrap_or_default(), 0);
+    for batch in first.chunks(BATCH) {
+        if client.transact(mine(), batch.iter().map(write).collect(), &[]).await?
+            == Outcome::Differs(Vec::new())
+        {
+            return Err(taken());
+        }
+    }
+    let mut decisive: Vec<_> = last.iter().map(write).collect();
+    decisive.push(delete(&claim));
+    match client.transact(mine(), decisive, &[]).await {
+        Ok(Outcome::Done(_)) => {}
+        Ok(Outcome::Differs(_)) => return Err(taken()),
+        Err(failure) => return Err(maybe(failure)),
+    }
+    client.list(prefix).await.map_err(maybe)
+}
+
+/// The decisive transaction may have been made.
+fn maybe(failure: Failure) -> Trouble {
+    match failure {
+        Failure::Unexpected(_) | Failure::Denied(_) => failure.into(),
+        Failure::Away(_) | Failure::TooLong => Trouble::Maybe(Error::Uncertain(failure.to_string())),
+    }
+}
+
+/// The token as etcd knows it, and the cluster's key from it.
+async fn invited(client: &Client, stored: &Stored, invitation: &Invitation) -> Result<SealKey, Trouble> {
+    let (_, doc) = known(client, stored, invitation).await?;
+    let place = codec::invitation_context(&invitation.cluster, &invitation.member);
+    let key = stored.membership.seal.open(&place, &doc.seal).ok().and_then(|key| SealKey::restore(&key));
+    key.ok_or_else(|| {
+        refused("the join token does not fit what the cluster knows of it: it is forged or damaged")
+    })
+}
+
+fn refused(words: &str) -> Trouble {
+    Trouble::Not(Error::Refused(words.to_owned()))
+}
+
+/// The token's key as it is now.
+async fn known(
+    client: &Client,
+    stored: &Stored,
+    invitation: &Invitation,
+) -> Result<(i64, InvitationDoc), Trouble> {
+    let prefix = &stored.access.prefix;
+    let name = &invitation.member;
+    let keys = [
+        format!("{prefix}cluster"),
+        format!("{prefix}invitations/{name}"),
+        format!("{prefix}members/{name}"),
+    ];
+    let (found, _) = client.get_all(&keys).await?;
+    let [cluster, invited, member] = found.as_slice() else {
+        return Err(refused("etcd gave an answer that is none"));
+    };
+    let Some(cluster) = cluster else {
+        return Err(Trouble::Not(Error::Refused(format!("etcd holds no cluster under {prefix}"))));
+    };
+    let cluster = codec::read_cluster(&cluster.value)
+        .map_err(|reason| refused(&format!("{prefix}cluster: {reason}")))?;
+    if cluster.id != invitation.cluster {
+        return Err(refused("the join token is of another cluster than the one that etcd holds"));
+    }
+    if member.is_some() {
+        return Err(Trouble::Not(Error::Refused(format!(
+            "the cluster has a member {name} already: the join token was used, or the member has to be removed first"
+        ))));
+    }
+    let Some(invited) = invited else {
+        return Err(refused("the join token was used, has expired or was taken back; have a new one made"));
+    };
+    let doc = codec::read_invitation(&invited.value)
+        .map_err(|reason| refused(&format!("the join token: {reason}")))?;
+    let hash = SecretHash::of(invitation.secret.reveal());
+    if !SecretHash::from_hex(&doc.secret).is_some_and(|known| known.matches(&hash)) {
+        return Err(refused(
+            "the join token is not the one that was made last for this member, or it is forged",
+        ));
+    }
+    if doc.expires_at <= now() {
+        return Err(refused("the join token has expired; have a new one made"));
+    }
+    Ok((invited.mod_revision, doc))
+}
+
+/// Uses the token up and puts the member in its place, in one transaction.
+async fn redeem(stored: &Stored, invitation: &Invitation, member: &Member) -> Result<Listing, Trouble> {
+    let prefix = &stored.access.prefix;
+    let key = |name: &str| format!("{prefix}{name}");
+    let client = connect(&stored.access).await?;
+    let (token, own) =
+        (key(&format!("invitations/{}", member.name)), key(&format!("members/{}", member.name)));
+    for _ in 0..ROUNDS {
+        let (made, _) = known(&client, stored, invitation).await?;
+        let (revision, _) = client.get(&key("revision")).await?;
+        let (base, number) = revision.map_or((0, 0), |kv| (kv.mod_revision, codec::read_revision(&kv.value)));
+        let compare =
+            vec![modified_at(&token, made), created_at(&own, 0), modified_at(&key("revision"), base)];
+        let writes = vec![
+            delete(&token),
+            put(&own, codec::write_member(member), 0),
+            put(&key("revision"), (number + 1).to_string(), 0),
+        ];
+        match client.transact(compare, writes, &[]).await {
+            Ok(Outcome::Done(_)) => return client.list(prefix).await.map_err(maybe),
+            // Another change came first; if it was the token's use, the next look finds out.
+            Ok(Outcome::Differs(_)) => {}
+            Err(failure) => return Err(maybe(failure)),
+        }
+    }
+    Err(Trouble::Not(Error::Away("other changes kept coming first; try again".to_owned())))
+}

@@ -1,0 +1,327 @@
+//! Keeps the copy in step with etcd: read everything, watch from there, make sure now and then that nothing was missed, and begin
+//! anew with the next endpoint when anything fails.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tonic::Streaming;
+
+use super::Report;
+use super::client::{Client, Failure, Outcome, created_at, failure, put};
+use super::codec::{self, StatusDoc};
+use super::copy::{LEASE_SECONDS, Shared, Stored, now};
+use super::rpc::WatchResponse;
+use super::seal;
+
+/// How often it is made sure that the copy is in step, and the lease is kept.
+const TICK: Duration = Duration::from_secs(3);
+/// How long the watch may be behind what a read has found.
+const WATCH_LIMIT: Duration = Duration::from_secs(2);
+/// The pauses between attempts.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// A connection that held for so long is no reason for a longer pause.
+const GOOD_WHILE: Duration = Duration::from_secs(30);
+/// How often a member says that it is there, when it has nothing else to say; and how often at most.
+const STATUS_INTERVAL: Duration = Duration::from_secs(600);
+const STATUS_PAUSE: Duration = Duration::from_secs(10);
+/// How long a server that stops may take to end its lease.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
+
+/// The wires to the thread.
+#[derive(Debug)]
+pub(crate) struct Wires {
+    pub(crate) link: watch::Sender<Option<Client>>,
+    pub(crate) report: watch::Receiver<Report>,
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) broken: watch::Receiver<u64>,
+}
+
+/// Why there is nothing left to keep in step.
+enum End {
+    /// The server stops, or leaves.
+    Stopped,
+    /// It never became a member.
+    NeverJoined,
+    /// Another member took it out.
+    Removed,
+}
+
+/// Keeps the copy in step until there is no more reason to.
+pub(crate) async fn run(shared: &Arc<Shared>, stored: &Stored, mut wires: Wires) {
+    let mut stored = stored.clone();
+    let endpoints = stored.access.endpoints().to_vec();
+    // Members of one cluster begin with different endpoints.
+    let start = seal::random::<8>().map_or(0, usize::from_le_bytes);
+    let mut turn = start % endpoints.len().max(1);
+    let mut pause = PAUSES.0;
+    let mut lease = None;
+    loop {
+        let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)) else { return };
+        let begin = Instant::now();
+        let mut stop = wires.stop.clone();
+        let ended = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => Ok(End::Stopped),
+            ended = session(shared, &mut stored, endpoint, &mut wires, &mut lease) => ended,
+        };
+        let link = wires.link.send_replace(None);
+        if let (Ok(End::Stopped), Some(client), Some(lease)) = (&ended, link, lease) {
+            // The others see at once that this member is away.
+            let _ = timeout(GOODBYE_LIMIT, client.revoke(lease)).await;
+        }
+        match ended {
+            Ok(End::Stopped) => return,
+            Ok(End::NeverJoined) => {
+                tracing::warn!("this server did not become a member of the cluster: it goes on alone");
+                let _ = stop.wait_for(|stop| *stop).await;
+                return;
+            }
+            Ok(End::Removed) => {
+                let words = "this server was removed from the cluster by another member; `miharu cluster leave` makes it \
+                             one of its own again";
+                tracing::error!("{words}");
+                shared.trouble(words);
+                let _ = stop.wait_for(|stop| *stop).await;
+                return;
+            }
+            Err(failure) => {
+                let words = format!("{endpoint}: {failure}");
+                tracing::warn!("the cluster's store cannot be reached: {words}");
+                shared.trouble(&words);
+            }
+        }
+        if begin.elapsed() >= GOOD_WHILE {
+            pause = PAUSES.0;
+        }
+        // Members that lost the same etcd do not come back all at once.
+        let part = seal::random::<1>().map_or(128, |[byte]| u32::from(byte));
+        let wait = pause * (128 + part) / 256;
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = sleep(wait) => {}
+        }
+        pause = (pause * 2).min(PAUSES.1);
+        turn += 1;
+    }
+}
+
+/// One connection's life.
+async fn session(
+    shared: &Arc<Shared>,
+    stored: &mut Stored,
+    endpoint: &str,
+    wires: &mut Wires,
+    lease: &mut Option<i64>,
+) -> Result<End, Failure> {
+    let client = Client::connect(&stored.access, endpoint).await?;
+    let read_at = Instant::now();
+    let listing = client.list(&stored.access.prefix).await?;
+    let revision = listing.revision;
+    if stored.pending {
+        let own = format!("{}members/{}", stored.access.prefix, stored.membership.member);
+        let own = listing.entries.iter().find(|kv| kv.key == own.as_bytes());
+        let joined = own.and_then(|kv| codec::read_member(&stored.membership.member, &kv.value).ok());
+        if joined.is_none_or(|member| member.id != stored.membership.member_id) {
+            let given_up = shared.local().database.give_up_joining();
+            return given_up
+                .map(|()| End::NeverJoined)
+                .map_err(|error| Failure::Unexpected(error.to_string()));
+        }
+        shared.adopt(stored, listing).map_err(|error| Failure::Unexpected(error.to_string()))?;
+        stored.pending = false;
+    } else {
+        shared.take_listing(stored, listing)?;
+    }
+    if is_removed(shared) {
+        return Ok(End::Removed);
+    }
+    let watch = client.watch(&stored.access.prefix, revision + 1).await?;
+    shared.in_step(read_at);
+    tracing::info!(endpoint, revision, "in step with the cluster's store");
+    wires.link.send_replace(Some(client.clone()));
+    wires.broken.mark_unchanged();
+    let (prefix, mut report, mut broken) =
+        (stored.access.prefix.clone(), wires.report.clone(), wires.broken.clone());
+    tokio::select! {
+        ended = watching(shared, &prefix, watch) => ended,
+        ended = tending(shared, PresenceKeys::new(stored, lease), &client, &mut report) => ended,
+        // Who found the connection broken says so; a look of one's own tells whether it is.
+        ended = async {
+            loop {
+                if broken.changed().await.is_err() {
+                    return Ok(End::Stopped);
+                }
+                client.get(&format!("{prefix}revision")).await?;
+            }
+        } => ended,
+    }
+}
+
+fn is_removed(shared: &Shared) -> bool {
+    shared.local().mirror.as_ref().is_some_and(|mirror| mirror.removed)
+}
+
+/// Takes what the watch brings.
+async fn watching(
+    shared: &Shared,
+    prefix: &str,
+    mut watch: Streaming<WatchResponse>,
+) -> Result<End, Failure> {
+    loop {
+        let Some(news) = watch.message().await.map_err(failure)? else {
+            return Err(Failure::Away("etcd ended the watch".to_owned()));
+        };
+        if news.compact_revision > 0 {
+            return Err(Failure::Away(
+                "what was missed is no longer in etcd's history: everything is read again".to_owned(),
+            ));
+        }
+        if news.canceled {
+            let reason: String = news.cancel_reason.chars().filter(|c| !c.is_control()).take(200).collect();
+            return Err(Failure::Away(format!("etcd ended the watch: {reason}")));
+        }
+        let revision = news.header.map_or(0, |header| header.revision);
+        // The answer to the watch's making brings no events, and its revision may be ahead of events that are still to come.
+        if news.events.is_empty() {
+            continue;
+        }
+        let last = news.events.iter().filter_map(|event| event.kv.as_ref()).map(|kv| kv.mod_revision).max();
+        shared.take_events(prefix, last.unwrap_or(revision), news.events)?;
+        if is_removed(shared) {
+            return Ok(End::Removed);
+        }
+    }
+}
+
+/// What a member does now and then.
+async fn tending(
+    shared: &Shared,
+    mut presence: PresenceKeys<'_>,
+    client: &Client,
+    report: &mut watch::Receiver<Report>,
+) -> Result<End, Failure> {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = None::<Instant>;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                verify(shared, &presence.prefix, client).await?;
+                presence.keep(shared, client).await?;
+            }
+            // Its sender lives as long as the engine.
+            _ = report.changed() => {}
+        }
+        let due = told.is_none_or(|told: Instant| told.elapsed() >= STATUS_INTERVAL);
+        let may = told.is_none_or(|told: Instant| told.elapsed() >= STATUS_PAUSE);
+        let news = presence.said.as_ref() != Some(&*report.borrow());
+        if presence.lease.is_some() && (due || (news && may)) {
+            let now = report.borrow_and_update().clone();
+            presence.tell(shared, client, now).await?;
+            told = Some(Instant::now());
+        }
+        shared.note()?;
+    }
+}
+
+/// Makes sure, by a read through etcd's majority, that the copy is what etcd holds.
+async fn verify(shared: &Shared, prefix: &str, client: &Client) -> Result<(), Failure> {
+    let before = {
+        let local = shared.local();
+        local.mirror.as_ref().map_or(0, |mirror| mirror.revision)
+    };
+    let asked_at = Instant::now();
+    let (found, revision) =
+        client.get_all(&[format!("{prefix}revision"), format!("{prefix}cluster")]).await?;
+    let [number, cluster] = found.as_slice() else {
+        return Err(Failure::Unexpected("an answer that is none".to_owned()));
+    };
+    if revision < before {
+        return Err(Failure::Unexpected("etcd has gone back in time: everything is read again".to_owned()));
+    }
+    if cluster.is_none() {
+        return Err(Failure::Unexpected("etcd holds no cluster here any more".to_owned()));
+    }
+    let wanted = number.as_ref().map_or(0, |kv| kv.mod_revision);
+    let caught_up = async {
+        while shared.local().mirror.as_ref().is_some_and(|mirror| mirror.base() < wanted) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match timeout(WATCH_LIMIT, caught_up).await {
+        Ok(()) => {
+            shared.in_step(asked_at);
+            Ok(())
+        }
+        Err(_) => Err(Failure::Away("the watch has fallen behind: everything is read again".to_owned())),
+    }
+}
+
+/// What this member keeps in etcd of its being there.
+struct PresenceKeys<'a> {
+    prefix: String,
+    name: String,
+    /// It outlives a connection.
+    lease: &'a mut Option<i64>,
+    said: Option<Report>,
+}
+
+impl<'a> PresenceKeys<'a> {
+    fn new(stored: &Stored, lease: &'a mut Option<i64>) -> Self {
+        let (prefix, name) = (stored.access.prefix.clone(), stored.membership.member.clone());
+        Self { prefix, name, lease, said: None }
+    }
+
+    fn key(&self, kind: &str) -> String {
+        format!("{}{kind}/{}", self.prefix, self.name)
+    }
+
+    /// The member's own entry, which all of this hangs on: who was removed leaves no trace.
+    fn own(&self, shared: &Shared) -> (i64, i64) {
+        let local = shared.local();
+        local.mirror.as_ref().map_or((0, 0), |mirror| mirror.stamp(&format!("members/{}", self.name)))
+    }
+
+    /// Keeps the lease, or takes one.
+    async fn keep(&mut self, shared: &Shared, client: &Client) -> Result<(), Failure> {
+        if let Some(lease) = *self.lease {
+            if client.keep(lease).await? {
+                return Ok(());
+            }
+            *self.lease = None;
+        }
+        let lease = client.grant(LEASE_SECONDS).await?;
+        let compare = vec![created_at(&self.key("members"), self.own(shared).0)];
+        let here = vec![put(&self.key("alive"), now().to_string(), lease)];
+        if let Outcome::Done(_) = client.transact(compare, here, &[]).await? {
+            *self.lease = Some(lease);
+        }
+        Ok(())
+    }
+
+    /// Tells the others what is to be told.
+    async fn tell(&mut self, shared: &Shared, client: &Client, report: Report) -> Result<(), Failure> {
+        let own = self.own(shared).0;
+        let compare = || vec![created_at(&self.key("members"), own)];
+        let status =
+            StatusDoc { version: report.version.clone(), instances: report.instances, seen_at: now() };
+        let mut writes = vec![put(&self.key("status"), codec::write_status(&status), 0)];
+        let member = {
+            let local = shared.local();
+            local.mirror.as_ref().and_then(|mirror| mirror.members().get(&self.name).cloned())
+        };
+        // Until the daemon has said where it is, what is known stays.
+        if let Some(member) = member.filter(|_| report != Report::default()) {
+            let mut next = super::Member::clone(&member);
+            next.address.clone_from(&report.address);
+            next.metrics_address.clone_from(&report.metrics_address);
+            if next != *member {
+                writes.push(put(&self.key("members"), codec::write_member(&next), 0));
+            }
+        }
+        client.transact(compare(), writes, &[]).await?;
+        self.said = Some(report);
+        Ok(())
+    }
+}
