@@ -89,7 +89,11 @@ impl Prometheus {
         Ok(answer.pointer("/data/activeTargets").and_then(Value::as_array).cloned().unwrap_or_default())
     }
 
-    fn get(&self, path: &str) -> Result<String> {
+    /// What it answers to GET.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn get(&self, path: &str) -> Result<String> {
         let url = format!("http://{}{path}", self.address);
         shell::output(command(self.netns.as_deref(), "curl").args([
             "--silent",
