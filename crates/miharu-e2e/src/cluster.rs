@@ -72,7 +72,7 @@ impl Cluster {
         cluster.first().enable(&cluster.etcd)?;
         for member in cluster.members.iter().skip(1) {
             let token = cluster.first().invite(&member.name)?;
-            member.join(&token)?;
+            member.join(&token, &cluster.etcd)?;
         }
         Ok(cluster)
     }
@@ -277,22 +277,18 @@ impl Member {
     /// # Errors
     /// When it is refused.
     pub fn enable(&self, etcd: &Etcd) -> Result<()> {
-        self.enable_as("", etcd)
+        self.enable_at(&etcd.url(), etcd)
     }
 
-    /// As [`Member::enable`], under a name of its own in etcd.
+    /// As [`Member::enable`], with what `--store` is given.
     ///
     /// # Errors
     /// As [`Member::enable`].
-    pub fn enable_as(&self, cluster: &str, etcd: &Etcd) -> Result<()> {
+    pub fn enable_at(&self, store: &str, etcd: &Etcd) -> Result<()> {
+        let ca = etcd.tls.as_ref().map(|tls| format!("--store-ca={}", tls.join("ca.crt").display()));
         let access = etcd.access_flags();
-        let mut args: Vec<&str> = vec!["cluster", "enable", &self.name, "--store"];
-        let url = etcd.url();
-        args.push(&url);
-        if !cluster.is_empty() {
-            args.extend(["--cluster-name", cluster]);
-        }
-        args.extend(access.iter().map(String::as_str));
+        let mut args = vec!["cluster", "enable", &self.name, "--store", store];
+        args.extend(ca.iter().chain(&access).map(String::as_str));
         self.bounded(&args, etcd.access_env()).map(|_| ())
     }
 
@@ -321,12 +317,15 @@ impl Member {
         Ok(self.miharu(&["-q", "cluster", "add", name])?.trim().to_owned())
     }
 
-    /// Joins with such a token.
+    /// Joins with such a token, over this etcd.
     ///
     /// # Errors
     /// When it is refused.
-    pub fn join(&self, token: &str) -> Result<()> {
-        self.miharu(&["cluster", "join", token]).map(|_| ())
+    pub fn join(&self, token: &str, etcd: &Etcd) -> Result<()> {
+        let access = etcd.access_flags();
+        let mut args = vec!["cluster", "join", token];
+        args.extend(access.iter().map(String::as_str));
+        self.bounded(&args, etcd.access_env()).map(|_| ())
     }
 }
 

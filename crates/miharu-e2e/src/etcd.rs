@@ -124,19 +124,20 @@ impl<'a> Plan<'a> {
 }
 
 impl Etcd {
-    /// What `--store` takes: `etcd://HOST:PORT,…`.
+    /// What `--store` takes: `etcd://HOST:PORT,…`, or `etcds://` with TLS.
     #[must_use]
     pub fn url(&self) -> String {
         let addresses: Vec<_> = self.nodes.iter().map(|node| node.address.as_str()).collect();
-        format!("etcd://{}", addresses.join(","))
+        let scheme = if self.tls.is_some() { "etcds" } else { "etcd" };
+        format!("{scheme}://{}", addresses.join(","))
     }
 
-    /// How `miharu cluster enable` is told to get in.
+    /// How `miharu cluster enable` and `join` are told to get in.
     #[must_use]
     pub fn access_flags(&self) -> Vec<String> {
         let mut flags = Vec::new();
         if let Some(tls) = &self.tls {
-            for (flag, file) in [("ca", "ca.crt"), ("cert", "client.crt"), ("key", "client.key")] {
+            for (flag, file) in [("cert", "client.crt"), ("key", "client.key")] {
                 flags.push(format!("--store-{flag}={}", tls.join(file).display()));
             }
         }
@@ -307,6 +308,15 @@ impl Node {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Ends it and takes away what it has on disk, so that it starts as a new one.
+    ///
+    /// # Errors
+    /// When it does not run, or its folder cannot be removed.
+    pub fn wipe(&mut self) -> Result<()> {
+        self.kill()?;
+        fs::remove_dir_all(self.dir.join("data")).context("etcd's data")
     }
 
     /// Starts it again on what it has on disk, and waits for nothing.

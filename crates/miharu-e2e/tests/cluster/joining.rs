@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use miharu_e2e::cluster::{Cluster, Member};
+use miharu_e2e::etcd::{self, Etcd};
 use miharu_e2e::tls::Certificate;
 use miharu_e2e::{need, shell};
 
 /// Tries to join, which has to fail, and gives the complaint.
-fn refused(member: &Member, token: &str) -> Result<String> {
-    let refusal = member.join(token).err().context("it was let in")?;
+fn refused(member: &Member, token: &str, etcd: &Etcd) -> Result<String> {
+    let refusal = member.join(token, etcd).err().context("it was let in")?;
     let listed = member.miharu(&["cluster", "list"]);
     assert!(listed.is_err(), "it says that it is in a cluster: {listed:?}");
     Ok(format!("{refusal:#}"))
@@ -33,20 +34,20 @@ fn a_token_lets_one_server_in_once_and_no_forged_one_does() -> Result<()> {
         ("swapped", swapped(&token)),
         ("huge", "A".repeat(100_000)),
     ] {
-        let complaint = refused(&late, &forged).with_context(|| what.to_owned())?;
+        let complaint = refused(&late, &forged, &cluster.etcd).with_context(|| what.to_owned())?;
         assert!(!complaint.contains("panick"), "{what}: {complaint}");
     }
-    late.join(&token)?;
+    late.join(&token, &cluster.etcd)?;
     let mut four = names.to_vec();
     four.push(("late", "ONLINE"));
     cluster.shown(cluster.first(), &four)?;
 
     let later = Member::start(&cluster.network, "later")?;
-    let complaint = refused(&later, &token)?;
+    let complaint = refused(&later, &token, &cluster.etcd)?;
     assert!(complaint.contains("used") || complaint.contains("no longer"), "{complaint}");
     let taken = cluster.first().invite("late").err().context("a name was given twice")?;
     assert!(format!("{taken:#}").contains("late"), "{taken:#}");
-    assert!(late.join(&token).is_err(), "a member joined twice");
+    assert!(late.join(&token, &cluster.etcd).is_err(), "a member joined twice");
     cluster.shown(cluster.first(), &four)
 }
 
@@ -67,7 +68,7 @@ fn a_token_that_has_expired_lets_nobody_in_whatever_the_clock_says() -> Result<(
     // The clock of who joins says that the token is young.
     late.set_clock(-3600)?;
     std::thread::sleep(Duration::from_secs(5));
-    let complaint = refused(&late, &token)?;
+    let complaint = refused(&late, &token, &cluster.etcd)?;
     assert!(complaint.contains("expired") || complaint.contains("used"), "{complaint}");
     Ok(())
 }
@@ -78,9 +79,9 @@ fn a_member_of_another_cluster_is_nobody_here() -> Result<()> {
     let cluster = Cluster::start()?;
     // It is on the same etcd, with a name of its own there.
     let other = Member::start(&cluster.network, "other")?;
-    other.enable_as("second", &cluster.etcd)?;
+    other.enable_at(&format!("{}/second", cluster.etcd.url()), &cluster.etcd)?;
     let third = Member::start(&cluster.network, "third")?;
-    third.join(&other.invite("third")?)?;
+    third.join(&other.invite("third")?, &cluster.etcd)?;
     for stranger in [&other, &third] {
         let shown =
             Certificate { crt: stranger.dir.join("server.crt"), key: stranger.dir.join("server.key") };
@@ -93,7 +94,8 @@ fn a_member_of_another_cluster_is_nobody_here() -> Result<()> {
             assert_eq!(reply.status, 403);
         }
     }
-    let complaint = third.join(&cluster.first().invite("third")?).err().context("in two clusters")?;
+    let complaint =
+        third.join(&cluster.first().invite("third")?, &cluster.etcd).err().context("in two clusters")?;
     assert!(format!("{complaint:#}").contains("cluster"), "{complaint:#}");
     let listed = third.miharu(&["cluster", "list", "--format", "csv"])?;
     assert!(listed.contains("other,") && !listed.contains("abydos"), "{listed}");
@@ -104,4 +106,21 @@ fn a_member_of_another_cluster_is_nobody_here() -> Result<()> {
         let list = cluster.first().miharu(&["cluster", "list", "--format", "csv"]).ok()?;
         (list.lines().count() == 3).then_some(())
     })
+}
+
+#[test]
+fn an_etcd_with_tls_and_users_serves_a_cluster_too() -> Result<()> {
+    need!(Containers, Etcd, Tls);
+    let cluster = Cluster::over(|network| etcd::plan().nodes(3).on(network).tls().users().start())?;
+    cluster.first().miharu(&["config", "set", "user.word", "secret way"])?;
+    crate::all_show(&cluster, "user.word", "secret way")?;
+    for member in &cluster.members {
+        cluster.shown(member, &["abydos", "langara", "orilla"].map(|name| (name, "ONLINE")))?;
+        assert!(!member.daemon()?.log().contains(etcd::PASSWORD), "the password is in a log");
+    }
+    // Who has a token and no way into etcd does not get in.
+    let late = Member::start(&cluster.network, "late")?;
+    let token = cluster.first().invite("late")?;
+    assert!(late.miharu(&["cluster", "join", &token]).is_err());
+    late.join(&token, &cluster.etcd)
 }

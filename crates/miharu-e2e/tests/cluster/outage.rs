@@ -175,3 +175,20 @@ fn trust_in_a_copy_ends_at_the_age_that_is_set() -> Result<()> {
     cluster.becomes(&client, &[200, 200, 200])?;
     Ok(())
 }
+
+#[test]
+fn an_etcd_that_has_lost_everything_ends_nobody_s_trust() -> Result<()> {
+    need!(Containers, Etcd, Tls);
+    let (mut cluster, client) = trusting(1)?;
+    cluster.etcd.nodes[0].wipe()?;
+    cluster.etcd.nodes[0].restart()?;
+    cluster.etcd.wait_ready()?;
+    for member in &cluster.members {
+        until_warned(member, true)?;
+        refuses_changes(member)?;
+    }
+    assert_eq!(cluster.statuses(&client), [200, 200, 200]);
+    // And nobody writes what has to be the operator's decision.
+    assert!(!cluster.etcd.keys("/")?.iter().any(|(key, _)| key.contains("/certificates/")));
+    Ok(())
+}

@@ -48,7 +48,7 @@ fn a_member_that_was_removed_is_not_trusted_and_does_not_come_back_by_itself() -
     let back = &cluster.members[2];
     // A member that was removed leaves first what it was in.
     let _ = back.miharu(&["cluster", "leave", "--force", "--yes"]);
-    back.join(&token)?;
+    back.join(&token, &cluster.etcd)?;
     cluster.shown(cluster.first(), &[("abydos", "ONLINE"), ("orilla", "ONLINE")])?;
     shell::wait_for("trust on the one that came back", Duration::from_secs(5), || {
         (cluster.statuses(&client)[2] == 200).then_some(())
@@ -56,7 +56,7 @@ fn a_member_that_was_removed_is_not_trusted_and_does_not_come_back_by_itself() -
 }
 
 #[test]
-fn who_leaves_keeps_no_trust_of_the_cluster_s_and_the_last_one_ends_it() -> Result<()> {
+fn who_leaves_goes_on_alone_with_a_copy_and_the_last_one_ends_the_cluster() -> Result<()> {
     need!(Containers, Etcd, Tls);
     let cluster = Cluster::start()?;
     let client = Certificate::create("metrics")?;
@@ -69,7 +69,20 @@ fn who_leaves_keeps_no_trust_of_the_cluster_s_and_the_last_one_ends_it() -> Resu
     assert!(leaver.miharu(&["cluster", "list"]).is_err());
     // Its figures go on, under its own certificate.
     assert_eq!(leaver.get("/1.0/metrics")?.status, 200);
+    assert_eq!(leaver.local_status(&client)?, 200);
     let own = Certificate { crt: leaver.dir.join("server.crt"), key: leaver.dir.join("server.key") };
     assert_eq!(cluster.statuses(&own)[0], 403);
+    // From now on they do not follow each other.
+    cluster.first().miharu(&["config", "trust", "remove", &client.fingerprint()?])?;
+    shell::wait_for("the end of trust", SOON, || {
+        let [first, third] = [0, 2].map(|index: usize| cluster.members[index].local_status(&client).ok());
+        (first == Some(403) && third == Some(403)).then_some(())
+    })?;
+    assert_eq!(leaver.local_status(&client)?, 200);
+    cluster.members[2].miharu(&["cluster", "leave", "--yes"])?;
+    cluster.shown(cluster.first(), &[("abydos", "ONLINE")])?;
+    cluster.first().miharu(&["cluster", "leave", "--yes"])?;
+    let left = cluster.etcd.keys("/")?;
+    assert!(left.is_empty(), "{left:?}");
     Ok(())
 }
