@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent lint bench bench-micro bench-growth clean
+.PHONY: demo demo-stop test agent lint bench bench-micro bench-growth scale clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -29,6 +29,11 @@ lint:
 # Prometheus: about ten minutes. `scripts/growth.sh SCENARIO… [--quick]` measures some of it.
 bench-growth:
 	@scripts/growth.sh
+
+# A cluster of 200 members on one etcd and one Prometheus, all on this machine; docs/scale.md gets the table. Wants 20 GB of
+# memory: `scripts/scale.sh --members 50 --instances 20` wants less, and `--quick` tries it in a minute or two.
+scale:
+	@scripts/scale.sh
 
 # Every parser and the encoder alone, in time and in instructions. Fails where one takes 5 % more instructions than
 # docs/performance/instructions.json says; `cargo run --release -p miharu-bench -- --bless` writes that file. Wants valgrind.

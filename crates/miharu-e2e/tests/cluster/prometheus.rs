@@ -113,3 +113,49 @@ fn the_job_that_miharu_prints_scrapes_the_cluster_and_sums_are_right() -> Result
     assert!((0.0..30.0).contains(&age), "{age}");
     Ok(())
 }
+
+/// The configuration of the page on scale, for one of two shards here.
+fn shard(cluster: &Cluster, number: usize) -> Result<String> {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/scale.md"))?;
+    let (_, block) = page.split_once("```yaml\n").context("docs/scale.md shows no YAML")?;
+    let (block, _) = block.split_once("```").context("docs/scale.md does not end its YAML")?;
+    let mut block = format!("global:\n  scrape_interval: 1s\n{block}");
+    for (from, to) in [
+        ("abydos.hosts.example.net:8444", cluster.members[0].metrics_address()),
+        ("langara.hosts.example.net:8444", cluster.members[1].metrics_address()),
+        ("modulus: 4", "modulus: 2".to_owned()),
+        ("regex: '0'", format!("regex: '{number}'")),
+        (
+            "/1.0/discovery/prometheus'\n",
+            "/1.0/discovery/prometheus'\n        refresh_interval: 2s\n".to_owned(),
+        ),
+    ] {
+        anyhow::ensure!(block.contains(from), "{from} is not in {block}");
+        block = block.replace(from, &to);
+    }
+    Ok(block)
+}
+
+#[test]
+fn shards_share_the_members_among_them() -> Result<()> {
+    need!(Containers, Etcd, Tls, Prometheus);
+    let cluster = Cluster::start()?;
+    let both = [0, 1].map(|number| -> Result<Prometheus> {
+        let dir = folder(&cluster)?;
+        Prometheus::start_in(&cluster.outside.netns, dir, &shard(&cluster, number)?, &[])
+    });
+    let [first, second] = both;
+    let (first, second) = (first?, second?);
+    // Each member is scraped by one of them, once, though two members tell of it.
+    shell::wait_for("three members in two shards", SOON, || {
+        let up = |shard: &Prometheus| shard.query("up == 1").map_or(0, |found| found.len());
+        (up(&first) + up(&second) == 3).then_some(())
+    })
+    .with_context(|| format!("{:#?} {:#?}", first.targets(), second.targets()))?;
+    for name in NAMES {
+        let query = format!("count(incus_procs_total{{member=\"{name}\"}})");
+        let counts = [&first, &second].map(|shard| shard.query(&query).ok().and_then(|found| value(&found)));
+        assert!(matches!(counts, [Some(2.0), None] | [None, Some(2.0)]), "{name}: {counts:?}");
+    }
+    Ok(())
+}
