@@ -6,7 +6,7 @@
 
 mod client;
 mod codec;
-mod commit;
+pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod engine;
 mod invitation;

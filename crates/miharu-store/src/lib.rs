@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use cluster::commit::still_joining;
 use cluster::copy::Shared;
 use cluster::engine::Engine;
 
@@ -204,10 +205,14 @@ impl Store {
     /// Nothing has changed then, unless it is uncertain.
     pub fn commit(&self, change: &Change, expected: Option<u64>) -> Result<Arc<State>, Error> {
         let _writer = self.writer();
-        if let Some(engine) = self.engine() {
+        let mut local = self.shared.local();
+        if local.pending {
+            return Err(still_joining());
+        }
+        if let Some(engine) = self.engine().filter(|_| local.mirror.is_some()) {
+            drop(local);
             return self.shared.commit(&engine, change, expected);
         }
-        let mut local = self.shared.local();
         let state = local.database.commit(change, expected)?;
         local.revision = state.revision;
         self.shared.show(state);

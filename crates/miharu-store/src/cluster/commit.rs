@@ -14,8 +14,8 @@ use crate::{Change, Error, State};
 
 /// How long a change may take, all attempts together.
 const COMMIT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a connection is waited for.
-pub(crate) const LINK_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the watch is waited for, where it has to bring what is known to have happened.
+const WATCH_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a change that fits any state is made anew on another's.
 const ROUNDS: u32 = 20;
 /// The longest value of a key; etcd takes 1.5 MiB in one request.
@@ -136,7 +136,7 @@ impl Shared {
                     }
                 }
             };
-            let _ = tokio::time::timeout(LINK_PATIENCE, seen).await;
+            let _ = tokio::time::timeout(WATCH_PATIENCE, seen).await;
         });
         self.state.load().revision
     }
@@ -157,6 +157,15 @@ impl Shared {
 /// This server is in no cluster.
 pub(crate) fn not_clustered() -> Error {
     Error::Refused("this server is in no cluster".to_owned())
+}
+
+/// How this server's joining went is not known yet.
+pub(crate) fn still_joining() -> Error {
+    Error::Refused(
+        "this server was cut short while it joined a cluster, and has not reached etcd since to see how that went; \
+         `miharu cluster leave --force` gives it up"
+            .to_owned(),
+    )
 }
 
 /// A random id.
@@ -187,7 +196,7 @@ async fn attempt(
     let looked_at = [key("revision"), own.clone(), writer.clone()];
     let mut lost = None;
     loop {
-        let Some(client) = engine.link(LINK_PATIENCE).await else {
+        let Some(client) = engine.link().await else {
             return Err(match lost {
                 None => Error::Away("there is no connection to it now".to_owned()),
                 Some(words) => Error::Uncertain(words),

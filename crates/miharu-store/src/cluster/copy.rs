@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::client::{Failure, Listing};
+use super::codec;
 use super::mirror::{Entry, Membership, Mirror, Row};
 use super::rpc::Event;
 use super::settings::EtcdAccess;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Local {
     pub(crate) database: Database,
+    /// Whether this server was about to become a member, and how that went is not known yet.
+    pub(crate) pending: bool,
     /// In a cluster.
     pub(crate) mirror: Option<Mirror>,
     /// This member's own keys.
@@ -76,6 +79,22 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+impl Local {
+    /// Notes that this server is about to become a member.
+    pub(crate) fn begin_joining(&mut self, stored: &Stored) -> Result<(), Error> {
+        self.database.begin_joining(stored)?;
+        self.pending = true;
+        Ok(())
+    }
+
+    /// It did not become one.
+    pub(crate) fn give_up_joining(&mut self) -> Result<(), Error> {
+        self.database.give_up_joining()?;
+        self.pending = false;
+        Ok(())
+    }
+}
+
 impl Shared {
     /// Opens the copy as it was left.
     pub(crate) fn open(mut database: Database, stored: Option<&Stored>) -> Result<Self, Error> {
@@ -97,7 +116,8 @@ impl Shared {
         };
         let presence = mirror.as_ref().map(|mirror| mirror.presence(now())).unwrap_or_default();
         let (changed, _) = watch::channel(state.revision);
-        let local = Local { database, mirror, own, revision: state.revision, noted: None };
+        let pending = stored.is_some_and(|stored| stored.pending);
+        let local = Local { database, pending, mirror, own, revision: state.revision, noted: None };
         Ok(Self {
             state: ArcSwap::from_pointee(state),
             presence: ArcSwap::from_pointee(presence),
@@ -136,6 +156,7 @@ impl Shared {
         self.presence.store(std::sync::Arc::new(mirror.presence(at)));
         self.sync().bad_keys = mirror.bad_keys();
         local.mirror = Some(mirror);
+        local.pending = false;
         drop(local);
         self.in_step(Instant::now());
         Ok(())
@@ -161,6 +182,7 @@ impl Shared {
     pub(crate) fn take_events(&self, prefix: &str, revision: i64, events: Vec<Event>) -> Result<(), Failure> {
         let mut local = self.local();
         let Some(mirror) = local.mirror.as_mut() else { return Ok(()) };
+        still_ours(mirror, prefix, &events)?;
         let (base, removed, at) = (mirror.base(), mirror.removed, now());
         let mut rows = Vec::new();
         for event in events {
@@ -171,7 +193,6 @@ impl Shared {
             rows.extend(mirror.apply(key, entry, at));
         }
         mirror.revision = mirror.revision.max(revision);
-        is_ours(mirror)?;
         let changes = mirror.base() != base || mirror.removed != removed;
         self.keep(local, &rows, Whole::Added, if changes { Advance::Grow } else { Advance::Stay })
     }
@@ -312,6 +333,24 @@ fn fill(mirror: &mut Mirror, listing: Listing, stored: &Stored) -> Vec<Row> {
     mirror.revision = listing.revision;
     mirror.settle();
     rows
+}
+
+/// Whether news leave the cluster what it is. They are looked at before anything is taken from them: who empties etcd takes
+/// nothing from the last copy.
+fn still_ours(mirror: &Mirror, prefix: &str, events: &[Event]) -> Result<(), Failure> {
+    for event in events {
+        let Some(kv) = event.kv.as_ref() else { continue };
+        if kv.key.strip_prefix(prefix.as_bytes()) != Some(b"cluster") {
+            continue;
+        }
+        let found = codec::read_cluster(&kv.value).ok().filter(|_| event.kind == 0);
+        if found.is_none_or(|found| found.id != mirror.membership.cluster) {
+            return Err(Failure::Unexpected(
+                "the cluster was taken out of etcd, or another put there".to_owned(),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Whether what is there is the cluster that this server is a member of.

@@ -15,13 +15,26 @@ use crate::Error;
 
 /// How long the thread may take to say goodbye to etcd when the server stops.
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// How long a connection is waited for while not all endpoints have failed, and once they have.
+const PATIENCE: Duration = Duration::from_secs(8);
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The connection, as others than the thread see it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Link {
+    /// It is there while the copy is kept in step over it.
+    pub(crate) client: Option<Client>,
+    /// How many attempts have failed since it was there.
+    pub(crate) failed: usize,
+}
 
 /// The thread, and the wires to it.
 #[derive(Debug)]
 pub(crate) struct Engine {
     handle: Handle,
-    /// The connection, while the copy is kept in step over it.
-    link: watch::Receiver<Option<Client>>,
+    link: watch::Receiver<Link>,
+    /// How many places etcd is at.
+    endpoints: usize,
     report: watch::Sender<Report>,
     stop: watch::Sender<bool>,
     /// Told by who found that the connection leads nowhere.
@@ -42,11 +55,12 @@ impl Engine {
     pub(crate) fn start(shared: &Arc<Shared>, stored: Stored) -> Result<Self, Error> {
         let runtime = runtime()?;
         let handle = runtime.handle().clone();
-        let (link_in, link) = watch::channel(None);
+        let (link_in, link) = watch::channel(Link::default());
         let (report, report_out) = watch::channel(Report::default());
         let (stop, stop_out) = watch::channel(false);
         let (broken, broken_out) = watch::channel(0);
         let wires = Wires { link: link_in, report: report_out, stop: stop_out, broken: broken_out };
+        let endpoints = stored.access.endpoints().len();
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new()
             .name("cluster".to_owned())
@@ -55,7 +69,7 @@ impl Engine {
                 runtime.shutdown_background();
             })
             .map_err(|source| Error::Io { path: "the cluster's thread".to_owned(), source })?;
-        Ok(Self { handle, link, report, stop, broken, thread: Some(thread) })
+        Ok(Self { handle, link, endpoints, report, stop, broken, thread: Some(thread) })
     }
 
     /// Does something on the thread's runtime, and waits for it. Only for threads that may block.
@@ -63,11 +77,15 @@ impl Engine {
         self.handle.block_on(doing)
     }
 
-    /// The connection, which may be a moment away.
-    pub(crate) async fn link(&self, patience: Duration) -> Option<Client> {
+    /// The connection. One that was lost just now is waited for, as another endpoint may take over; where all have failed,
+    /// only a moment.
+    pub(crate) async fn link(&self) -> Option<Client> {
         let mut link = self.link.clone();
-        let waiting = tokio::time::timeout(patience, link.wait_for(Option::is_some));
-        waiting.await.ok()?.ok()?.clone()
+        let all_failed = link.borrow().failed >= self.endpoints;
+        let patience = if all_failed { SHORT_PATIENCE } else { PATIENCE };
+        let settled =
+            link.wait_for(|link| link.client.is_some() || (!all_failed && link.failed >= self.endpoints));
+        tokio::time::timeout(patience, settled).await.ok()?.ok()?.client.clone()
     }
 
     /// Tells that a call over the connection came to nothing.

@@ -6,7 +6,7 @@ use super::client::{
     Client, Failure, Listing, Outcome, created_at, delete, delete_all, holds, modified_at, put,
 };
 use super::codec::{self, ClusterDoc, FORMAT, InvitationDoc, is_member_name};
-use super::commit::{LINK_PATIENCE, Writes, new_id, not_clustered, traces};
+use super::commit::{Writes, new_id, not_clustered, still_joining, traces};
 use super::copy::{Stored, now};
 use super::engine::{Engine, runtime};
 use super::mirror::Membership;
@@ -233,6 +233,14 @@ impl Store {
     pub fn cluster_leave(&self, how: Leave) -> Result<std::sync::Arc<State>, Error> {
         let _writer = self.writer();
         let state = self.load();
+        if self.shared.local().pending {
+            if how == Leave::Orderly {
+                return Err(still_joining());
+            }
+            self.set_engine(None);
+            self.shared.local().give_up_joining()?;
+            return Ok(state);
+        }
         let cluster = state.cluster.clone().ok_or_else(not_clustered)?;
         if how == Leave::Orderly && !cluster.removed {
             let engine = self.engine().ok_or_else(not_clustered)?;
@@ -293,11 +301,7 @@ impl Store {
                 "this server is a member of the cluster {} already, as {}",
                 cluster.name, cluster.member
             ))),
-            None if self.engine().is_some() => {
-                self.set_engine(None);
-                let mut local = self.shared.local();
-                local.database.give_up_joining()
-            }
+            None if self.shared.local().pending => Err(still_joining()),
             None => Ok(()),
         }
     }
@@ -309,7 +313,9 @@ impl Store {
         stored: &Stored,
         deciding: impl Future<Output = Result<Listing, Trouble>>,
     ) -> Result<std::sync::Arc<State>, Error> {
-        self.shared.local().database.begin_joining(stored)?;
+        self.shared.local().begin_joining(stored)?;
+        // The thread of an earlier attempt has nothing left to do.
+        self.set_engine(None);
         let decided = runtime()?.block_on(deciding);
         let pending = Stored { pending: true, ..stored.clone() };
         match decided {
@@ -319,7 +325,7 @@ impl Store {
                 Ok(self.load())
             }
             Err(Trouble::Not(error)) => {
-                self.shared.local().database.give_up_joining()?;
+                self.shared.local().give_up_joining()?;
                 Err(error)
             }
             Err(Trouble::Maybe(error)) => {
@@ -389,7 +395,7 @@ fn hex(bytes: &[u8]) -> String {
 
 async fn link(engine: &Engine) -> Result<Client, Error> {
     let none = || Error::Away("there is no connection to it now".to_owned());
-    engine.link(LINK_PATIENCE).await.ok_or_else(none)
+    engine.link().await.ok_or_else(none)
 }
 
 /// The first endpoint that answers.

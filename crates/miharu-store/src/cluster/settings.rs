@@ -81,6 +81,20 @@ impl EtcdAccess {
         Ok(Self { endpoints, prefix, ca_pem: None, client_pem: None, user: None })
     }
 
+    /// The same over TLS, with this authority (PEM) for etcd's certificates.
+    #[must_use]
+    pub fn with_tls(self, ca_pem: String) -> Self {
+        let endpoints =
+            self.endpoints.iter().map(|endpoint| endpoint.replacen("http://", "https://", 1)).collect();
+        Self { endpoints, ca_pem: Some(ca_pem), ..self }
+    }
+
+    /// Whether it is spoken to over TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"))
+    }
+
     /// Where etcd is.
     #[must_use]
     pub fn endpoints(&self) -> &[String] {
@@ -169,6 +183,13 @@ mod tests {
         let access = EtcdAccess::parse("etcds://a.example/").unwrap();
         assert_eq!(access.endpoints(), ["https://a.example:2379"]);
         assert_eq!((access.prefix.as_str(), access.cluster_name()), ("/miharu/", "miharu"));
+    }
+
+    #[test]
+    fn an_authority_makes_it_tls() {
+        let access = EtcdAccess::parse("etcd://a,b/x").unwrap().with_tls("ca".to_owned());
+        assert!(access.is_tls());
+        assert_eq!(access.url(), "etcds://a:2379,b:2379/x");
     }
 
     #[test]

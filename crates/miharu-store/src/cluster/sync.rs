@@ -12,6 +12,7 @@ use super::Report;
 use super::client::{Client, Failure, Outcome, created_at, failure, put};
 use super::codec::{self, StatusDoc};
 use super::copy::{LEASE_SECONDS, Shared, Stored, now};
+use super::engine::Link;
 use super::rpc::WatchResponse;
 use super::seal;
 
@@ -19,6 +20,8 @@ use super::seal;
 const TICK: Duration = Duration::from_secs(3);
 /// How long the watch may be behind what a read has found.
 const WATCH_LIMIT: Duration = Duration::from_secs(2);
+/// How long the first look over a new connection may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// The pauses between attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// A connection that held for so long is no reason for a longer pause.
@@ -32,7 +35,7 @@ const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 /// The wires to the thread.
 #[derive(Debug)]
 pub(crate) struct Wires {
-    pub(crate) link: watch::Sender<Option<Client>>,
+    pub(crate) link: watch::Sender<Link>,
     pub(crate) report: watch::Receiver<Report>,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) broken: watch::Receiver<u64>,
@@ -65,8 +68,12 @@ pub(crate) async fn run(shared: &Arc<Shared>, stored: &Stored, mut wires: Wires)
             _ = stop.wait_for(|stop| *stop) => Ok(End::Stopped),
             ended = session(shared, &mut stored, endpoint, &mut wires, &mut lease) => ended,
         };
-        let link = wires.link.send_replace(None);
-        if let (Ok(End::Stopped), Some(client), Some(lease)) = (&ended, link, lease) {
+        let mut client = None;
+        wires.link.send_modify(|link| {
+            client = link.client.take();
+            link.failed += 1;
+        });
+        if let (Ok(End::Stopped), Some(client), Some(lease)) = (&ended, client, lease) {
             // The others see at once that this member is away.
             let _ = timeout(GOODBYE_LIMIT, client.revoke(lease)).await;
         }
@@ -101,8 +108,11 @@ pub(crate) async fn run(shared: &Arc<Shared>, stored: &Stored, mut wires: Wires)
             _ = stop.wait_for(|stop| *stop) => return,
             () = sleep(wait) => {}
         }
-        pause = (pause * 2).min(PAUSES.1);
         turn += 1;
+        // Every endpoint gets its turn before the next pause is a longer one.
+        if turn % endpoints.len().max(1) == start % endpoints.len().max(1) {
+            pause = (pause * 2).min(PAUSES.1);
+        }
     }
 }
 
@@ -115,6 +125,10 @@ async fn session(
     lease: &mut Option<i64>,
 ) -> Result<End, Failure> {
     let client = Client::connect(&stored.access, endpoint).await?;
+    // One that is cut off from the others takes connections, but reads nothing; the next is better soon asked.
+    let first = format!("{}cluster", stored.access.prefix);
+    let looking = timeout(LOOK_LIMIT, client.get(&first));
+    looking.await.unwrap_or_else(|_| Err(Failure::Away("no answer: it may have no leader".to_owned())))?;
     let read_at = Instant::now();
     let listing = client.list(&stored.access.prefix).await?;
     let revision = listing.revision;
@@ -123,7 +137,7 @@ async fn session(
         let own = listing.entries.iter().find(|kv| kv.key == own.as_bytes());
         let joined = own.and_then(|kv| codec::read_member(&stored.membership.member, &kv.value).ok());
         if joined.is_none_or(|member| member.id != stored.membership.member_id) {
-            let given_up = shared.local().database.give_up_joining();
+            let given_up = shared.local().give_up_joining();
             return given_up
                 .map(|()| End::NeverJoined)
                 .map_err(|error| Failure::Unexpected(error.to_string()));
@@ -139,7 +153,7 @@ async fn session(
     let watch = client.watch(&stored.access.prefix, revision + 1).await?;
     shared.in_step(read_at);
     tracing::info!(endpoint, revision, "in step with the cluster's store");
-    wires.link.send_replace(Some(client.clone()));
+    wires.link.send_replace(Link { client: Some(client.clone()), failed: 0 });
     wires.broken.mark_unchanged();
     let (prefix, mut report, mut broken) =
         (stored.access.prefix.clone(), wires.report.clone(), wires.broken.clone());
