@@ -43,7 +43,7 @@ pub struct Member {
     /// `MIHARU_DIR`.
     pub dir: PathBuf,
     tree: PathBuf,
-    clock: PathBuf,
+    clock: Option<PathBuf>,
     daemon: Option<Miharud>,
 }
 
@@ -56,17 +56,32 @@ impl Cluster {
         Self::over(|network| etcd::plan().on(network).start())
     }
 
+    /// Starts a cluster over one etcd, of members with clocks of their own.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn with_clocks() -> Result<Self> {
+        Self::made(|network| etcd::plan().on(network).start(), Member::with_clock)
+    }
+
     /// Starts a cluster over this etcd.
     ///
     /// # Errors
     /// As [`Cluster::start`].
     pub fn over(etcd: impl FnOnce(&Network) -> Result<Etcd>) -> Result<Self> {
+        Self::made(etcd, Member::start)
+    }
+
+    fn made(
+        etcd: impl FnOnce(&Network) -> Result<Etcd>,
+        start: fn(&Network, &str) -> Result<Member>,
+    ) -> Result<Self> {
         let network = Network::create()?;
         let etcd = etcd(&network)?;
         let outside = network.host()?;
         let mut members = Vec::new();
         for name in NAMES {
-            members.push(Member::start(&network, name)?);
+            members.push(start(&network, name)?);
         }
         let cluster = Self { members, etcd, outside, network };
         cluster.first().enable(&cluster.etcd)?;
@@ -157,11 +172,23 @@ impl Member {
     /// # Errors
     /// When it does not get ready; the error carries its log.
     pub fn start(network: &Network, name: &str) -> Result<Self> {
+        Self::launch(network, name, None)
+    }
+
+    /// As [`Member::start`], with a clock that can be set.
+    ///
+    /// # Errors
+    /// As [`Member::start`].
+    pub fn with_clock(network: &Network, name: &str) -> Result<Self> {
+        let clock = scratch::dir("clock")?.join("ahead");
+        fs::write(&clock, "+0\n")?;
+        Self::launch(network, name, Some(clock))
+    }
+
+    fn launch(network: &Network, name: &str, clock: Option<PathBuf>) -> Result<Self> {
         let host = network.host()?;
         let (dir, tree) = (scratch::dir("member")?, scratch::dir("tree")?);
         host_tree::make(&tree, &[format!("{name}-1"), format!("{name}-2")])?;
-        let clock = tree.join("clock");
-        fs::write(&clock, "+0\n")?;
         let mut member = Self { name: name.to_owned(), host, dir, tree, clock, daemon: None };
         member.restart()?;
         let https = format!("core.https_address={}", member.https_address());
@@ -181,13 +208,14 @@ impl Member {
         Ok(())
     }
 
-    /// What becomes its daemon: on its host, under its name, and by its own clock.
+    /// What becomes its daemon: on its host, under its name, and by its own clock if it has one.
     fn launcher(&self) -> Result<Command> {
         let mut command = self.host.command("unshare");
         command.args(["--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", &self.name, "env"]);
-        if let Some(library) = faketime() {
+        if let Some(clock) = &self.clock {
+            let library = faketime().context("no libfaketime")?;
             command.arg(format!("LD_PRELOAD={}", library.display()));
-            command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", self.clock.display()));
+            command.arg(format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()));
             // The kernel's monotonic clock never jumps: only the other one is made to.
             command.args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]);
         }
@@ -198,11 +226,12 @@ impl Member {
     /// From now on its clock is so many seconds ahead of the machine's, or behind where negative.
     ///
     /// # Errors
-    /// When the file that says so cannot be replaced.
+    /// When it has no clock of its own, or the file that says so cannot be replaced.
     pub fn set_clock(&self, ahead: i64) -> Result<()> {
-        let new = self.clock.with_extension("new");
+        let clock = self.clock.as_ref().context("it has no clock of its own")?;
+        let new = clock.with_extension("new");
         fs::write(&new, format!("{ahead:+}\n"))?;
-        fs::rename(new, &self.clock)?;
+        fs::rename(new, clock)?;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ const HOUR: i64 = 3600;
 #[test]
 fn a_clock_that_jumps_changes_nobody_s_trust() -> Result<()> {
     need!(Containers, Etcd, Tls, Faketime);
-    let cluster = Cluster::start()?;
+    let cluster = Cluster::with_clocks()?;
     let client = Certificate::create("metrics")?;
     let crt = client.crt.to_str().context("path")?;
     cluster.first().miharu(&["config", "trust", "add-certificate", crt, "--type=metrics"])?;
@@ -48,7 +48,7 @@ fn a_clock_that_jumps_changes_nobody_s_trust() -> Result<()> {
 #[test]
 fn a_clock_that_was_set_back_makes_no_old_copy_young() -> Result<()> {
     need!(Containers, Etcd, Tls, Faketime);
-    let mut cluster = Cluster::start()?;
+    let mut cluster = Cluster::with_clocks()?;
     let client = Certificate::create("metrics")?;
     let crt = client.crt.to_str().context("path")?;
     cluster.first().miharu(&["config", "trust", "add-certificate", crt, "--type=metrics"])?;

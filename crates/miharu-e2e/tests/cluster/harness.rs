@@ -9,7 +9,7 @@ use miharu_e2e::network::{Network, Target};
 fn a_member_has_a_name_a_network_containers_and_a_clock_of_its_own() -> Result<()> {
     need!(Containers, Tls, Faketime);
     let network = Network::create()?;
-    let member = Member::start(&network, "abydos")?;
+    let member = Member::with_clock(&network, "abydos")?;
     let server = member.get("/1.0")?.json()?;
     assert_eq!(server["metadata"]["environment"]["server_name"], "abydos");
     let time = |member: &Member| member.scrape()?.sum("incus_time_seconds", &[("name", "abydos-1")]);

@@ -62,7 +62,7 @@ fn swapped(token: &str) -> String {
 fn a_token_that_has_expired_lets_nobody_in_whatever_the_clock_says() -> Result<()> {
     need!(Containers, Etcd, Tls, Faketime);
     let cluster = Cluster::start()?;
-    let late = Member::start(&cluster.network, "late")?;
+    let late = Member::with_clock(&cluster.network, "late")?;
     cluster.first().miharu(&["config", "set", "cluster.join_token_expiry", "2S"])?;
     let token = cluster.first().invite("late")?;
     // The clock of who joins says that the token is young.
