@@ -15,7 +15,7 @@ pub(crate) mod mirror;
 mod rpc;
 pub(crate) mod seal;
 mod settings;
-mod sync;
+pub(crate) mod sync;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

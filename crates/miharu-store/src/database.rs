@@ -17,7 +17,7 @@ use crate::{Change, DeclaredProject, Error, State};
 mod cluster;
 mod tokens;
 
-pub(crate) use cluster::{Advance, Whole, Write};
+pub(crate) use cluster::{Whole, Write};
 
 /// The schema, one step a version that changed it; steps are only ever added.
 const STEPS: &[M<'_>] = &[

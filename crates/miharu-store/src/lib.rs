@@ -17,6 +17,7 @@ pub mod token;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -161,6 +162,9 @@ pub enum Error {
     },
 }
 
+/// How long it may take to ask what the members said of themselves.
+const ASK_LIMIT: Duration = Duration::from_secs(2);
+
 /// The store.
 #[derive(Debug)]
 pub struct Store {
@@ -205,16 +209,19 @@ impl Store {
     /// Nothing has changed then, unless it is uncertain.
     pub fn commit(&self, change: &Change, expected: Option<u64>) -> Result<Arc<State>, Error> {
         let _writer = self.writer();
-        let mut local = self.shared.local();
-        if local.pending {
+        let (is_pending, is_member) = {
+            let local = self.shared.local();
+            (local.pending, local.mirror.is_some())
+        };
+        if is_pending {
             return Err(still_joining());
         }
-        if let Some(engine) = self.engine().filter(|_| local.mirror.is_some()) {
-            drop(local);
+        if let Some(engine) = self.engine().filter(|_| is_member) {
             return self.shared.commit(&engine, change, expected);
         }
-        let state = local.database.commit(change, expected)?;
-        local.revision = state.revision;
+        let mut disk = self.shared.disk();
+        let state = disk.commit(change, expected)?;
+        self.shared.local().revision = state.revision;
         self.shared.show(state);
         Ok(self.load())
     }
@@ -225,7 +232,26 @@ impl Store {
         self.shared.changed.subscribe()
     }
 
-    /// Who of the cluster is there now; empty for a server that is in none.
+    /// As [`presence`](Self::presence), after what the members said of themselves last was read from etcd, where that answers
+    /// within two seconds. Blocks for as long.
+    #[must_use]
+    pub fn cluster_presence(&self) -> Presence {
+        if let (Some(engine), Ok(prefix)) = (self.engine(), self.shared.prefix()) {
+            engine.block_on(async {
+                let asking = async {
+                    if let Some(client) = engine.link().await {
+                        // What is known already is the answer then.
+                        let _ = cluster::sync::ask_statuses(&self.shared, &prefix, &client).await;
+                    }
+                };
+                let _ = tokio::time::timeout(ASK_LIMIT, asking).await;
+            });
+        }
+        self.presence()
+    }
+
+    /// Who of the cluster is there now; empty for a server that is in none. What others said of themselves, version and
+    /// instances, may be a minute old.
     #[must_use]
     pub fn presence(&self) -> Presence {
         self.shared.presence()

@@ -37,7 +37,6 @@ fn a_token_lets_one_server_in_once() -> Result<()> {
 
     let token = a.store.cluster_invite("b", HOUR)?.to_token();
     let invitation = Invitation::from_token(&token).unwrap();
-    assert_eq!(a.cluster()?.invitations.len(), 0, "it comes by watch");
     eventually("the invitation", SOON, || {
         a.cluster().is_ok_and(|cluster| cluster.invitations.contains_key("b"))
     })?;

@@ -11,11 +11,13 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::codec::UNWATCHED;
 use super::rpc::{
     AuthenticateRequest, AuthenticateResponse, Compare, DeleteRangeRequest, KeyValue, LeaseGrantRequest,
     LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
     LeaseRevokeResponse, PutRequest, RangeRequest, RangeResponse, Request as Operation, RequestOp, Response,
-    Target, TxnRequest, TxnResponse, WatchCommand, WatchCreateRequest, WatchRequest, WatchResponse,
+    ResponseHeader, Target, TxnRequest, TxnResponse, WatchCommand, WatchCreateRequest, WatchRequest,
+    WatchResponse,
 };
 use super::settings::EtcdAccess;
 use crate::token::Secret;
@@ -62,6 +64,8 @@ pub(crate) struct Client {
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
     pub(crate) revision: i64,
+    /// Which etcd it is, by the id that it gave itself.
+    pub(crate) etcd: u64,
     pub(crate) entries: Vec<KeyValue>,
     /// Keys whose values are too long to be fetched at all.
     pub(crate) too_long: Vec<Vec<u8>>,
@@ -103,13 +107,16 @@ impl Client {
         Ok((answer.kvs.into_iter().next(), revision))
     }
 
-    /// Several keys at one moment, and the revision of that.
-    pub(crate) async fn get_all(&self, keys: &[String]) -> Result<(Vec<Option<KeyValue>>, i64), Failure> {
+    /// Several keys at one moment, and which etcd held them at which revision.
+    pub(crate) async fn get_all(
+        &self,
+        keys: &[String],
+    ) -> Result<(Vec<Option<KeyValue>>, ResponseHeader), Failure> {
         let request =
             TxnRequest { success: keys.iter().map(|key| read(key)).collect(), ..TxnRequest::default() };
         let answer: TxnResponse = self.call("/etcdserverpb.KV/Txn", request).await?;
-        let revision = answer.header.as_ref().map_or(0, |header| header.revision);
-        Ok((ranges(answer), revision))
+        let header = answer.header.clone().unwrap_or_default();
+        Ok((ranges(answer), header))
     }
 
     /// Does `success` if all of `compare` holds, and says what `failure` reads otherwise.
@@ -126,15 +133,24 @@ impl Client {
         Ok(if answer.succeeded { Outcome::Done(revision) } else { Outcome::Differs(ranges(answer)) })
     }
 
-    /// Everything under a prefix. A value that is too long for an answer is left out, and its key is told.
+    /// Everything that members watch under a prefix.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Listing, Failure> {
-        let end = end_of_prefix(prefix);
+        self.list_until(prefix, &end_of_watched(prefix)).await
+    }
+
+    /// Everything under a prefix.
+    pub(crate) async fn list_all(&self, prefix: &str) -> Result<Listing, Failure> {
+        self.list_until(prefix, &end_of_prefix(prefix)).await
+    }
+
+    /// A value that is too long for an answer is left out, and its key is told.
+    async fn list_until(&self, prefix: &str, end: &[u8]) -> Result<Listing, Failure> {
         let (mut listing, mut from, mut limit, mut bytes) =
             (Listing::default(), prefix.as_bytes().to_vec(), PAGE, 0);
         loop {
             let request = RangeRequest {
                 key: from.clone(),
-                range_end: end.clone(),
+                range_end: end.to_vec(),
                 limit,
                 revision: listing.revision,
                 keys_only: false,
@@ -154,8 +170,8 @@ impl Client {
                 }
                 Err(failure) => return Err(failure),
             };
-            if listing.revision == 0 {
-                listing.revision = answer.header.map_or(0, |header| header.revision);
+            if let Some(header) = answer.header.filter(|_| listing.revision == 0) {
+                (listing.revision, listing.etcd) = (header.revision, header.cluster_id);
             }
             let Some(last) = answer.kvs.last() else { return Ok(listing) };
             from = [last.key.as_slice(), &[0]].concat();
@@ -174,7 +190,7 @@ impl Client {
         }
     }
 
-    /// Tells of everything under a prefix that changes from this revision on.
+    /// Tells of every change from this revision on under a prefix, but of what nobody watches.
     pub(crate) async fn watch(
         &self,
         prefix: &str,
@@ -182,7 +198,7 @@ impl Client {
     ) -> Result<Streaming<WatchResponse>, Failure> {
         let create = WatchCreateRequest {
             key: prefix.as_bytes().to_vec(),
-            range_end: end_of_prefix(prefix),
+            range_end: end_of_watched(prefix),
             start_revision: revision,
         };
         let create = WatchRequest { command: Some(WatchCommand::Create(create)) };
@@ -333,6 +349,11 @@ fn end_of_prefix(prefix: &str) -> Vec<u8> {
     end
 }
 
+/// The first key under the prefix that is not watched.
+fn end_of_watched(prefix: &str) -> Vec<u8> {
+    [prefix, UNWATCHED].concat().into_bytes()
+}
+
 fn end_of(access: &EtcdAccess, endpoint: &str) -> Result<Endpoint, Failure> {
     let wrong = |error: tonic::transport::Error| Failure::Denied(chain(&error));
     let address = Endpoint::from_shared(endpoint.to_owned())
@@ -401,6 +422,11 @@ mod tests {
     #[test]
     fn a_prefix_ends_before_its_next_neighbour() {
         assert_eq!(end_of_prefix("/miharu/"), b"/miharu0");
+        let end = end_of_watched("/miharu/");
+        assert!(
+            b"/miharu/tokens/\xff".as_slice() < end.as_slice()
+                && end.as_slice() < b"/miharu/~status/a".as_slice()
+        );
     }
 
     #[test]

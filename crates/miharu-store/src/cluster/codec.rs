@@ -11,10 +11,13 @@
 //! | `projects/NAME` | a declared project |
 //! | `members/NAME` | a member |
 //! | `invitations/NAME` | a join token of a member, as a hash, with the seal's key sealed under the secret; it hangs on a lease |
-//! | `writers/NAME` | the last change of that member, by a random id: how a change whose answer was lost is found again |
 //! | `alive/NAME` | there for as long as the member keeps its lease |
-//! | `status/NAME` | what the member said of itself last: version, instances, when |
 //! | `claim` | who is making the cluster right now; it hangs on a lease |
+//! | `~status/NAME` | what the member said of itself last: version, instances, when |
+//! | `~writers/NAME` | the last change of that member, by a random id: how a change whose answer was lost is found again |
+//!
+//! What begins with `~` is read when it is wanted. Members watch all that sorts before it: if each were told whenever the number
+//! of another's instances changes, a thousand would be told a hundred thousand times a second.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +38,9 @@ pub(crate) const FORMAT: u32 = 1;
 const VALUE_LIMIT: usize = 64 * 1024;
 pub(crate) const CONFIG_LIMIT: usize = 1024 * 1024;
 
+/// What follows the prefix of the keys that no member watches.
+pub(crate) const UNWATCHED: &str = "~";
+
 /// What a key is, by its name under the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyName<'a> {
@@ -47,9 +53,7 @@ pub(crate) enum KeyName<'a> {
     Projects(&'a str),
     Members(&'a str),
     Invitations(&'a str),
-    Writers,
     Alive(&'a str),
-    Status(&'a str),
     Claim,
     /// A later version's.
     Unknown,
@@ -71,16 +75,14 @@ impl<'a> KeyName<'a> {
             Some(("projects", name)) => Self::Projects(name),
             Some(("members", name)) => Self::Members(name),
             Some(("invitations", name)) => Self::Invitations(name),
-            Some(("writers", _)) => Self::Writers,
             Some(("alive", name)) => Self::Alive(name),
-            Some(("status", name)) => Self::Status(name),
             Some(_) => Self::Unknown,
         }
     }
 
     /// Whether the database keeps it: not what is true of a moment only.
     pub(crate) fn is_kept(self) -> bool {
-        !matches!(self, Self::Writers | Self::Alive(_) | Self::Status(_) | Self::Claim | Self::Unknown)
+        !matches!(self, Self::Alive(_) | Self::Claim | Self::Unknown)
     }
 }
 
@@ -148,7 +150,7 @@ struct ServedDoc {
     key: String,
 }
 
-/// `status/NAME`.
+/// `~status/NAME`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StatusDoc {
     pub(crate) version: String,

@@ -55,10 +55,21 @@ impl Shared {
         expected: Option<u64>,
     ) -> Result<Arc<State>, Error> {
         let begin = Instant::now();
+        let mut looked = false;
         for _ in 0..ROUNDS {
-            let Some(plan) = self.plan(change, expected)? else { return Ok(self.state.load_full()) };
+            let plan = match self.plan(change, expected) {
+                // Another member's change may be on its way here.
+                Err(Error::NotFound(_) | Error::Exists(_)) if !looked => {
+                    looked = true;
+                    self.look(engine);
+                    continue;
+                }
+                plan => plan?,
+            };
+            let Some(plan) = plan else { return Ok(self.state.load_full()) };
             if plan.writes.is_empty() {
-                self.take_own(0, &[], plan.own).map_err(|failure| Error::Refused(failure.to_string()))?;
+                self.take_own(plan.own.unwrap_or_default())
+                    .map_err(|failure| Error::Refused(failure.to_string()))?;
                 return Ok(self.state.load_full());
             }
             let prefix = self.prefix()?;
@@ -66,10 +77,17 @@ impl Shared {
             let answer = engine.block_on(attempt(engine, &prefix, &plan, &writes, &self.member()?, begin));
             match answer? {
                 Answer::Made(revision) => {
-                    if let Err(failure) = self.take_own(revision, &writes, plan.own) {
+                    if let Err(failure) = self.take_made(revision, &writes) {
                         // The change is made, and in force here; only the disk does not have it yet.
                         self.trouble(&failure.to_string());
                         engine.broken();
+                    }
+                    if let Some(own) = plan.own {
+                        self.take_own(own).map_err(|failure| {
+                            Error::Refused(format!(
+                                "the cluster's keys were changed, this server's own were not: {failure}"
+                            ))
+                        })?;
                     }
                     return Ok(self.state.load_full());
                 }
@@ -125,6 +143,18 @@ impl Shared {
         }))
     }
 
+    /// Waits until the watch has brought what etcd holds now, where that can be told.
+    pub(crate) fn look(&self, engine: &Engine) {
+        let Ok(prefix) = self.prefix() else { return };
+        let newest = engine.block_on(async {
+            let (found, _) = engine.link().await?.get(&format!("{prefix}revision")).await.ok()?;
+            found.map(|kv| kv.mod_revision)
+        });
+        if let Some(newest) = newest {
+            self.caught_up(engine, newest);
+        }
+    }
+
     /// Waits until the watch has brought a revision; the revision of the state then.
     fn caught_up(&self, engine: &Engine, revision: i64) -> u64 {
         let mut changes = self.changed.subscribe();
@@ -143,8 +173,8 @@ impl Shared {
 
     /// What every key begins with.
     pub(crate) fn prefix(&self) -> Result<String, Error> {
-        let stored = self.local().database.membership()?;
-        stored.map(|stored| stored.access.prefix).ok_or_else(not_clustered)
+        let local = self.local();
+        local.mirror.as_ref().map(|mirror| mirror.membership.prefix.clone()).ok_or_else(not_clustered)
     }
 
     /// What this member is called.
@@ -192,7 +222,7 @@ async fn attempt(
     begin: Instant,
 ) -> Result<Answer, Error> {
     let key = |name: &str| format!("{prefix}{name}");
-    let (own, writer) = (key(&format!("members/{member}")), key(&format!("writers/{member}")));
+    let (own, writer) = (key(&format!("members/{member}")), key(&format!("~writers/{member}")));
     let looked_at = [key("revision"), own.clone(), writer.clone()];
     let mut lost = None;
     loop {
@@ -336,7 +366,7 @@ fn writes_of(
 
 /// The keys that there are of a member.
 pub(crate) fn traces(name: &str) -> [String; 4] {
-    ["members", "alive", "status", "writers"].map(|kind| format!("{kind}/{name}"))
+    ["members", "alive", "~status", "~writers"].map(|kind| format!("{kind}/{name}"))
 }
 
 fn certificate_key(fingerprint: &str) -> String {

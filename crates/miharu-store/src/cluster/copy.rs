@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::client::{Failure, Listing};
 use super::codec;
@@ -13,7 +13,7 @@ use super::mirror::{Entry, Membership, Mirror, Row};
 use super::rpc::Event;
 use super::settings::EtcdAccess;
 use super::{BadKey, MemberStatus, Presence, SyncStatus};
-use crate::database::{Advance, Database, Whole, Write};
+use crate::database::{Database, Whole, Write};
 use crate::{Error, State};
 
 /// How long a member's lease lasts without being kept, in seconds.
@@ -36,23 +36,27 @@ pub(crate) struct Stored {
 /// What the readers and the writers of a store share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// What readers see; replaced only after a change is on the disk.
+    /// What readers see; replaced only after a change is on a disk, this server's or etcd's.
     pub(crate) state: ArcSwap<State>,
     /// Who is there.
     pub(crate) presence: ArcSwap<Presence>,
-    /// The only writer. A plain lock: it is held for a transaction of a few rows, by a thread that may block, or by the
-    /// cluster's own thread; never while etcd is asked.
-    pub(crate) local: Mutex<Local>,
+    /// The database: held for as long as the disk takes, by threads that may block. Who needs both takes this one before
+    /// `local`.
+    disk: Mutex<Database>,
+    /// What is in memory beside the state; held for a moment, and only by [`take_own`](Self::take_own) while the disk is
+    /// written.
+    local: Mutex<Local>,
+    /// Tells that there is something to be written.
+    unwritten: Notify,
     /// Tells that the state is another one; it holds the state's revision.
     pub(crate) changed: watch::Sender<u64>,
     /// How the copy stands to etcd; held to read or set a few words.
     sync: Mutex<Sync>,
 }
 
-/// The database, and the cluster's side of it in memory.
+/// What is in memory beside the state.
 #[derive(Debug)]
 pub(crate) struct Local {
-    pub(crate) database: Database,
     /// Whether this server was about to become a member, and how that went is not known yet.
     pub(crate) pending: bool,
     /// In a cluster.
@@ -60,6 +64,10 @@ pub(crate) struct Local {
     /// This member's own keys.
     pub(crate) own: BTreeMap<String, String>,
     pub(crate) revision: u64,
+    /// Rows that the database has to get, and whether they are all.
+    rows: Vec<Row>,
+    whole: Whole,
+    is_written: bool,
     noted: Option<Instant>,
 }
 
@@ -73,6 +81,13 @@ struct Sync {
     bad_keys: Vec<BadKey>,
 }
 
+/// Whether the state is another one by a change, as those who give a revision that they expect understand it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Advance {
+    Stay,
+    Grow,
+}
+
 /// Seconds since 1970.
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -80,18 +95,73 @@ pub(crate) fn now() -> i64 {
 }
 
 impl Local {
-    /// Notes that this server is about to become a member.
-    pub(crate) fn begin_joining(&mut self, stored: &Stored) -> Result<(), Error> {
-        self.database.begin_joining(stored)?;
-        self.pending = true;
-        Ok(())
+    /// Notes what has to be written.
+    fn owe(&mut self, rows: Vec<Row>, whole: Whole) {
+        if whole == Whole::Replaced {
+            self.rows.clear();
+            self.whole = whole;
+        }
+        self.rows.extend(rows);
+        self.is_written = false;
     }
 
-    /// It did not become one.
-    pub(crate) fn give_up_joining(&mut self) -> Result<(), Error> {
-        self.database.give_up_joining()?;
-        self.pending = false;
-        Ok(())
+    /// Writes what is owed; `age` after the copy was in step.
+    fn pay(&mut self, disk: &mut Database, age: Option<Duration>) -> Result<(), Failure> {
+        let debt = self.debt(age);
+        self.paid(debt.map_or(Ok(()), |debt| debt.write(disk)))
+    }
+
+    /// What is owed to the database, from now on by who asked.
+    fn debt(&mut self, age: Option<Duration>) -> Option<Debt> {
+        let mirror = self.mirror.as_ref()?;
+        self.is_written = true;
+        Some(Debt {
+            rows: std::mem::take(&mut self.rows),
+            whole: std::mem::replace(&mut self.whole, Whole::Added),
+            own: self.own.clone(),
+            revision: self.revision,
+            synced_at: now() - i64::try_from(age.map_or(0, |age| age.as_secs())).unwrap_or_default(),
+            removed: mirror.removed,
+        })
+    }
+
+    fn paid(&mut self, result: Result<(), Error>) -> Result<(), Failure> {
+        match result {
+            Ok(()) => {
+                self.noted = Some(Instant::now());
+                Ok(())
+            }
+            Err(error) => {
+                // All of it is read and stored again.
+                if let Some(mirror) = self.mirror.as_mut() {
+                    mirror.revision = 0;
+                }
+                Err(Failure::Unexpected(format!("the local copy could not be stored: {error}")))
+            }
+        }
+    }
+}
+
+/// What the database has to get.
+struct Debt {
+    rows: Vec<Row>,
+    whole: Whole,
+    own: BTreeMap<String, String>,
+    revision: u64,
+    synced_at: i64,
+    removed: bool,
+}
+
+impl Debt {
+    fn write(&self, disk: &mut Database) -> Result<(), Error> {
+        disk.write_copy(&Write {
+            rows: &self.rows,
+            whole: self.whole,
+            own: &self.own,
+            revision: self.revision,
+            synced_at: self.synced_at,
+            removed: self.removed,
+        })
     }
 }
 
@@ -117,17 +187,32 @@ impl Shared {
         let presence = mirror.as_ref().map(|mirror| mirror.presence(now())).unwrap_or_default();
         let (changed, _) = watch::channel(state.revision);
         let pending = stored.is_some_and(|stored| stored.pending);
-        let local = Local { database, pending, mirror, own, revision: state.revision, noted: None };
+        let local = Local {
+            pending,
+            mirror,
+            own,
+            revision: state.revision,
+            rows: Vec::new(),
+            whole: Whole::Added,
+            is_written: true,
+            noted: None,
+        };
         Ok(Self {
             state: ArcSwap::from_pointee(state),
             presence: ArcSwap::from_pointee(presence),
+            disk: Mutex::new(database),
             local: Mutex::new(local),
+            unwritten: Notify::new(),
             changed,
             sync: Mutex::new(sync),
         })
     }
 
     /// The database's lock. A panic in the middle of a transaction rolls it back, so a poisoned lock guards a sound database.
+    pub(crate) fn disk(&self) -> MutexGuard<'_, Database> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn local(&self) -> MutexGuard<'_, Local> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,22 +228,53 @@ impl Shared {
         self.changed.send_replace(revision);
     }
 
+    /// Notes that this server is about to become a member.
+    pub(crate) fn begin_joining(&self, stored: &Stored) -> Result<(), Error> {
+        self.disk().begin_joining(stored)?;
+        self.local().pending = true;
+        Ok(())
+    }
+
+    /// It did not become one.
+    pub(crate) fn give_up_joining(&self) -> Result<(), Error> {
+        self.disk().give_up_joining()?;
+        self.local().pending = false;
+        Ok(())
+    }
+
     /// Becomes a member: everything that was read is the copy from now on.
     pub(crate) fn adopt(&self, stored: &Stored, listing: Listing) -> Result<(), Error> {
-        let mut local = self.local();
+        let mut disk = self.disk();
         let mut mirror = Mirror::new(stored.membership.clone());
         let rows = fill(&mut mirror, listing, stored);
         let at = now();
-        local.revision = local.database.finish_joining(&rows, at)?;
+        let revision = disk.finish_joining(&rows, at)?;
+        let mut local = self.local();
+        local.revision = revision;
         local.own = self.state.load().config.values().clone();
         local.own.retain(|key, _| super::is_member_key(key));
-        self.show(mirror.state(local.revision, &local.own));
         self.presence.store(std::sync::Arc::new(mirror.presence(at)));
         self.sync().bad_keys = mirror.bad_keys();
+        self.show(mirror.state(local.revision, &local.own));
         local.mirror = Some(mirror);
         local.pending = false;
         drop(local);
         self.in_step(Instant::now());
+        Ok(())
+    }
+
+    /// Is one of its own again, with this for its state.
+    pub(crate) fn leave(&self, last: &State) -> Result<(), Error> {
+        let mut disk = self.disk();
+        let alone = disk.leave(last)?;
+        let mut local = self.local();
+        local.mirror = None;
+        local.own.clear();
+        local.rows.clear();
+        local.is_written = true;
+        local.revision = alone.revision;
+        self.presence.store(std::sync::Arc::default());
+        self.show(alone);
         Ok(())
     }
 
@@ -175,7 +291,8 @@ impl Shared {
         }
         let changes = mirror.base() != before.base() || mirror.removed != before.removed;
         local.mirror = Some(mirror);
-        self.keep(local, &rows, Whole::Replaced, if changes { Advance::Grow } else { Advance::Stay })
+        self.keep(local, rows, Whole::Replaced, if changes { Advance::Grow } else { Advance::Stay });
+        Ok(())
     }
 
     /// What has changed since, all of one revision or of several. Whether this member is still one.
@@ -194,79 +311,109 @@ impl Shared {
         }
         mirror.revision = mirror.revision.max(revision);
         let changes = mirror.base() != base || mirror.removed != removed;
-        self.keep(local, &rows, Whole::Added, if changes { Advance::Grow } else { Advance::Stay })
+        self.keep(local, rows, Whole::Added, if changes { Advance::Grow } else { Advance::Stay });
+        Ok(())
     }
 
-    /// A change that was made here, at `revision`, if the watch has not brought it already; and the member's own keys.
-    pub(crate) fn take_own(
+    /// A change that was made here, at `revision`: it is shown, if the watch has not brought it already, and on the disk when
+    /// this returns.
+    pub(crate) fn take_made(
         &self,
         revision: i64,
         writes: &[(String, Option<Vec<u8>>)],
-        own: Option<BTreeMap<String, String>>,
     ) -> Result<(), Failure> {
         let mut local = self.local();
-        let mut rows = Vec::new();
-        let Some(mirror) = local.mirror.as_mut() else { return Ok(()) };
-        let mut changes = own.is_some();
-        if mirror.revision < revision {
-            let at = now();
+        if let Some(mirror) = local.mirror.as_mut().filter(|mirror| mirror.revision < revision) {
+            let (mut rows, at) = (Vec::new(), now());
             for (key, value) in writes {
                 let created = Some(mirror.stamp(key).0).filter(|created| *created != 0).unwrap_or(revision);
                 let entry = value.clone().map(|value| Entry { value, created, modified: revision });
                 rows.extend(mirror.apply(key, entry, at));
             }
-            changes |= !writes.is_empty();
+            self.keep(local, rows, Whole::Added, Advance::Grow);
+        } else {
+            drop(local);
         }
-        if let Some(own) = own {
-            local.own = own;
-        }
-        self.keep(local, &rows, Whole::Added, if changes { Advance::Grow } else { Advance::Stay })
+        self.flush()
     }
 
-    /// Stores what has changed and shows it. What the disk does not take is in force all the same: a certificate that was
-    /// revoked is not trusted because a disk is full.
-    fn keep(
-        &self,
-        mut guard: MutexGuard<'_, Local>,
-        rows: &[Row],
-        whole: Whole,
-        revision: Advance,
-    ) -> Result<(), Failure> {
-        let local = &mut *guard;
-        let Some(mirror) = local.mirror.as_ref() else { return Ok(()) };
-        let at = now();
-        let note = local.noted.is_none_or(|noted| noted.elapsed() >= NOTE_INTERVAL);
-        let mut stored = Ok(());
-        if !rows.is_empty() || whole == Whole::Replaced || revision == Advance::Grow || note {
-            let synced_at = at - i64::try_from(self.age().map_or(0, |age| age.as_secs())).unwrap_or_default();
-            let write =
-                Write { rows, whole, own: Some(&local.own), revision, synced_at, removed: mirror.removed };
-            match local.database.write_copy(&write) {
-                Ok(number) => {
-                    local.revision = number;
-                    local.noted = Some(Instant::now());
-                }
-                Err(error) => {
-                    local.revision += u64::from(revision == Advance::Grow);
-                    stored = Err(Failure::Unexpected(format!("the local copy could not be stored: {error}")));
-                }
-            }
+    /// This member's own keys become these. They are nowhere but here, so that they are on the disk before anybody sees them.
+    pub(crate) fn take_own(&self, own: BTreeMap<String, String>) -> Result<(), Failure> {
+        let mut disk = self.disk();
+        let mut local = self.local();
+        let before = std::mem::replace(&mut local.own, own);
+        local.revision += 1;
+        if let Err(failure) = local.pay(&mut disk, self.age()) {
+            local.own = before;
+            return Err(failure);
         }
-        self.presence.store(std::sync::Arc::new(mirror.presence(at)));
-        self.sync().bad_keys = mirror.bad_keys();
-        if !rows.is_empty() || whole == Whole::Replaced || revision == Advance::Grow {
+        if let Some(mirror) = local.mirror.as_ref() {
             self.show(mirror.state(local.revision, &local.own));
         }
-        stored
+        Ok(())
     }
 
-    /// Notes in the database, now and then, that the copy is in step.
-    pub(crate) fn note(&self) -> Result<(), Failure> {
-        let local = self.local();
-        if local.noted.is_none_or(|noted| noted.elapsed() >= NOTE_INTERVAL) {
-            return self.keep(local, &[], Whole::Added, Advance::Stay);
+    /// Shows what has changed, and has it stored: etcd has it on its disks already, and a certificate that was revoked is not
+    /// trusted for as long as the disk here takes, or because it is full.
+    fn keep(&self, mut guard: MutexGuard<'_, Local>, rows: Vec<Row>, whole: Whole, revision: Advance) {
+        let local = &mut *guard;
+        let Some(mirror) = local.mirror.as_ref() else { return };
+        self.presence.store(std::sync::Arc::new(mirror.presence(now())));
+        self.sync().bad_keys = mirror.bad_keys();
+        if rows.is_empty() && whole == Whole::Added && revision == Advance::Stay {
+            return;
         }
-        Ok(())
+        local.revision += u64::from(revision == Advance::Grow);
+        self.show(mirror.state(local.revision, &local.own));
+        local.owe(rows, whole);
+        self.unwritten.notify_one();
+    }
+
+    /// Writes what the database does not have yet. Blocks for as long as the disk takes.
+    pub(crate) fn flush(&self) -> Result<(), Failure> {
+        let mut disk = self.disk();
+        let debt = {
+            let mut local = self.local();
+            let is_due = local.noted.is_none_or(|noted| noted.elapsed() >= NOTE_INTERVAL);
+            if local.is_written && !is_due { None } else { local.debt(self.age()) }
+        };
+        let Some(debt) = debt else { return Ok(()) };
+        let written = debt.write(&mut disk);
+        self.local().paid(written)
+    }
+
+    /// Waits until there is something to be written, or to be noted.
+    pub(crate) async fn owes(&self) {
+        let _ = tokio::time::timeout(NOTE_INTERVAL, self.unwritten.notified()).await;
+    }
+
+    /// What this copy has seen of which etcd, up to which revision: from there a watch can go on.
+    pub(crate) fn seen(&self) -> (u64, i64) {
+        self.local().mirror.as_ref().map_or((0, 0), |mirror| (mirror.etcd, mirror.revision))
+    }
+
+    /// Everything has to be read again.
+    pub(crate) fn read_anew(&self) {
+        if let Some(mirror) = self.local().mirror.as_mut() {
+            mirror.revision = 0;
+        }
+    }
+
+    /// What the members said of themselves last.
+    pub(crate) fn take_statuses(&self, prefix: &str, listing: Listing) {
+        let mut statuses = BTreeMap::new();
+        for kv in listing.entries {
+            let key = String::from_utf8_lossy(&kv.key).into_owned();
+            let Some(name) = key.strip_prefix(prefix) else { continue };
+            // What cannot be read is not shown; it is of no other consequence.
+            if let Ok(status) = codec::read_status(&kv.value) {
+                statuses.insert(name.to_owned(), status);
+            }
+        }
+        let mut local = self.local();
+        let Some(mirror) = local.mirror.as_mut() else { return };
+        mirror.take_statuses(statuses);
+        self.presence.store(std::sync::Arc::new(mirror.presence(now())));
     }
 
     /// The copy was known to be what etcd held at this moment.
@@ -330,7 +477,7 @@ fn fill(mirror: &mut Mirror, listing: Listing, stored: &Stored) -> Vec<Row> {
         let key = String::from_utf8_lossy(&key).into_owned();
         mirror.too_long(key.strip_prefix(prefix.as_str()).unwrap_or(&key));
     }
-    mirror.revision = listing.revision;
+    (mirror.revision, mirror.etcd) = (listing.revision, listing.etcd);
     mirror.settle();
     rows
 }

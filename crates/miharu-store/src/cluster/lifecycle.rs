@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::client::{
     Client, Failure, Listing, Outcome, created_at, delete, delete_all, holds, modified_at, put,
 };
-use super::codec::{self, ClusterDoc, FORMAT, InvitationDoc, is_member_name};
+use super::codec::{self, ClusterDoc, FORMAT, InvitationDoc, UNWATCHED, is_member_name};
 use super::commit::{Writes, new_id, not_clustered, still_joining, traces};
 use super::copy::{Stored, now};
 use super::engine::{Engine, runtime};
@@ -95,6 +95,7 @@ impl Store {
             member: enable.member.clone(),
             member_id: new_id()?,
             seal: SealKey::new().map_err(|error| Error::Refused(error.to_string()))?,
+            prefix: enable.access.prefix.clone(),
             endpoints: enable.access.endpoints().to_vec(),
         };
         let stored = stored(membership, enable.access.clone());
@@ -127,6 +128,7 @@ impl Store {
             member: invitation.member.clone(),
             member_id: new_id()?,
             seal: envelope,
+            prefix: join.access.prefix.clone(),
             endpoints: join.access.endpoints().to_vec(),
         };
         let mut stored = stored(membership, join.access.clone());
@@ -152,6 +154,8 @@ impl Store {
         let lifetime = lifetime.min(LIFETIME_LIMIT).max(Duration::from_secs(1));
         let engine = self.engine().ok_or_else(not_clustered)?;
         let no_random = |error: seal::NoRandom| Error::Refused(error.to_string());
+        // One of this name may have gone a moment ago.
+        self.shared.look(&engine);
         let (membership, joined, served) = {
             let local = self.shared.local();
             let mirror = local.mirror.as_ref().filter(|mirror| !mirror.removed).ok_or_else(not_clustered)?;
@@ -161,7 +165,7 @@ impl Store {
             let own = format!("members/{}", mirror.membership.member);
             (mirror.membership.clone(), mirror.stamp(&own).0, mirror.served())
         };
-        let stored = self.shared.local().database.membership()?.ok_or_else(not_clustered)?;
+        let stored = self.shared.disk().membership()?.ok_or_else(not_clustered)?;
         let key = |name: String| format!("{}{name}", stored.access.prefix);
         let secret = Secret::new(hex(&seal::random::<32>().map_err(no_random)?));
         let envelope = SealKey::derived(secret.reveal(), "invitation")
@@ -238,7 +242,7 @@ impl Store {
                 return Err(still_joining());
             }
             self.set_engine(None);
-            self.shared.local().give_up_joining()?;
+            self.shared.give_up_joining()?;
             return Ok(state);
         }
         let cluster = state.cluster.clone().ok_or_else(not_clustered)?;
@@ -248,14 +252,7 @@ impl Store {
         }
         // The thread is stopped first, so that it does not see this member's absence as its removal.
         self.set_engine(None);
-        let mut local = self.shared.local();
-        let alone = local.database.leave(&state)?;
-        local.mirror = None;
-        local.own.clear();
-        local.revision = alone.revision;
-        self.shared.show(alone);
-        self.shared.presence.store(std::sync::Arc::default());
-        drop(local);
+        self.shared.leave(&state)?;
         Ok(self.load())
     }
 
@@ -313,7 +310,7 @@ impl Store {
         stored: &Stored,
         deciding: impl Future<Output = Result<Listing, Trouble>>,
     ) -> Result<std::sync::Arc<State>, Error> {
-        self.shared.local().begin_joining(stored)?;
+        self.shared.begin_joining(stored)?;
         // The thread of an earlier attempt has nothing left to do.
         self.set_engine(None);
         let decided = runtime()?.block_on(deciding);
@@ -325,7 +322,7 @@ impl Store {
                 Ok(self.load())
             }
             Err(Trouble::Not(error)) => {
-                self.shared.local().give_up_joining()?;
+                self.shared.give_up_joining()?;
                 Err(error)
             }
             Err(Trouble::Maybe(error)) => {
@@ -474,16 +471,8 @@ async fn make(stored: &Stored, (first, last): &(Writes, Writes)) -> Result<Listi
     let taken =
         || Trouble::Not(Error::Refused("another server made this cluster at the same moment".to_owned()));
     // What an attempt that was cut short has left.
-    let leftovers = [
-        "certificates/",
-        "tokens/",
-        "projects/",
-        "members/",
-        "invitations/",
-        "writers/",
-        "alive/",
-        "status/",
-    ];
+    let leftovers =
+        ["certificates/", "tokens/", "projects/", "members/", "invitations/", "alive/", UNWATCHED];
     let clear = leftovers.iter().map(|name| delete_all(&key(name))).collect();
     if client.transact(mine(), clear, &[]).await? == Outcome::Differs(Vec::new()) {
         return Err(taken());

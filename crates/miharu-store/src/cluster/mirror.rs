@@ -30,6 +30,8 @@ pub(crate) struct Membership {
     pub(crate) member_id: String,
     /// What secrets in etcd are sealed with.
     pub(crate) seal: SealKey,
+    /// What every key of the cluster begins with.
+    pub(crate) prefix: String,
     /// Where etcd is, for people to see.
     pub(crate) endpoints: Vec<String>,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Mirror {
     pub(crate) membership: Membership,
     /// The revision up to which it has been read. 0 for a copy from the database.
     pub(crate) revision: i64,
+    /// Of which etcd that is a revision.
+    pub(crate) etcd: u64,
     /// When each key was made and changed.
     stamps: BTreeMap<String, (i64, i64)>,
     cluster: Option<ClusterDoc>,
@@ -89,6 +93,7 @@ impl Mirror {
         Self {
             membership,
             revision: 0,
+            etcd: 0,
             stamps: BTreeMap::new(),
             cluster: None,
             number: 0,
@@ -110,7 +115,12 @@ impl Mirror {
     /// The same member's next look at everything. What cannot be read now, and would take away what protects, stays as it
     /// was; so does what this member saw of the others' leaving.
     pub(crate) fn successor(&self) -> Self {
-        Self { shared: self.shared.clone(), gone: self.gone.clone(), ..Self::new(self.membership.clone()) }
+        Self {
+            shared: self.shared.clone(),
+            gone: self.gone.clone(),
+            status: self.status.clone(),
+            ..Self::new(self.membership.clone())
+        }
     }
 
     /// When the key was made and changed last, 0 where it is not there.
@@ -199,10 +209,7 @@ impl Mirror {
             KeyName::Alive(name) => {
                 self.alive.insert(name.to_owned(), now);
             }
-            KeyName::Status(name) => {
-                self.status.insert(name.to_owned(), codec::read_status(value)?);
-            }
-            KeyName::Writers | KeyName::Claim | KeyName::Unknown => {}
+            KeyName::Claim | KeyName::Unknown => {}
         }
         Ok(())
     }
@@ -227,8 +234,7 @@ impl Mirror {
                     self.gone.insert(name.to_owned(), now);
                 }
             }
-            KeyName::Status(name) => drop(self.status.remove(name)),
-            KeyName::Writers | KeyName::Claim | KeyName::Unknown => {}
+            KeyName::Claim | KeyName::Unknown => {}
         }
     }
 
@@ -298,6 +304,11 @@ impl Mirror {
         Presence { members: self.members.keys().map(|name| (name.clone(), of(name))).collect() }
     }
 
+    /// What the members said of themselves last.
+    pub(crate) fn take_statuses(&mut self, statuses: BTreeMap<String, StatusDoc>) {
+        self.status = statuses;
+    }
+
     /// The keys that cannot be read.
     pub(crate) fn bad_keys(&self) -> Vec<BadKey> {
         let named = self.bad.iter().take(BAD_KEYS_LIMIT);
@@ -323,6 +334,7 @@ mod tests {
             member: "a".to_owned(),
             member_id: "1".to_owned(),
             seal: SealKey::new().unwrap(),
+            prefix: "/miharu/".to_owned(),
             endpoints: Vec::new(),
         })
     }
@@ -418,7 +430,8 @@ mod tests {
             MemberPresence { status: MemberStatus::Offline, ..Default::default() }
         );
         let status = StatusDoc { version: "0.1\u{1b}".to_owned(), instances: 3, seen_at: 5 };
-        mirror.apply("status/b", at(codec::write_status(&status), 3), 6);
+        let read = codec::read_status(&codec::write_status(&status)).unwrap();
+        mirror.take_statuses(BTreeMap::from([("b".to_owned(), read)]));
         mirror.apply("alive/b", at("", 4), 6);
         let presence = &mirror.presence(9).members["b"];
         assert_eq!((presence.status, presence.last_seen), (MemberStatus::Online, Some(9)));

@@ -27,7 +27,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 /// A connection that held for so long is no reason for a longer pause.
 const GOOD_WHILE: Duration = Duration::from_secs(30);
 /// How often a member says that it is there, when it has nothing else to say; and how often at most.
-const STATUS_INTERVAL: Duration = Duration::from_secs(600);
+const STATUS_INTERVAL: Duration = Duration::from_secs(60);
 const STATUS_PAUSE: Duration = Duration::from_secs(10);
 /// How long a server that stops may take to end its lease.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
@@ -73,6 +73,10 @@ pub(crate) async fn run(shared: &Arc<Shared>, stored: &Stored, mut wires: Wires)
             client = link.client.take();
             link.failed += 1;
         });
+        // What the connection brought last.
+        if let Err(failure) = shared.flush() {
+            tracing::warn!("{failure}");
+        }
         if let (Ok(End::Stopped), Some(client), Some(lease)) = (&ended, client, lease) {
             // The others see at once that this member is away.
             let _ = timeout(GOODBYE_LIMIT, client.revoke(lease)).await;
@@ -93,6 +97,10 @@ pub(crate) async fn run(shared: &Arc<Shared>, stored: &Stored, mut wires: Wires)
                 return;
             }
             Err(failure) => {
+                if !matches!(failure, Failure::Away(_)) {
+                    // A watch that goes on where it stopped would meet the same again.
+                    shared.read_anew();
+                }
                 let words = format!("{endpoint}: {failure}");
                 tracing::warn!("the cluster's store cannot be reached: {words}");
                 shared.trouble(&words);
@@ -126,33 +134,27 @@ async fn session(
 ) -> Result<End, Failure> {
     let client = Client::connect(&stored.access, endpoint).await?;
     // One that is cut off from the others takes connections, but reads nothing; the next is better soon asked.
-    let first = format!("{}cluster", stored.access.prefix);
-    let looking = timeout(LOOK_LIMIT, client.get(&first));
-    looking.await.unwrap_or_else(|_| Err(Failure::Away("no answer: it may have no leader".to_owned())))?;
+    let first = [format!("{}cluster", stored.access.prefix)];
+    let looking = timeout(LOOK_LIMIT, client.get_all(&first));
+    let (_, found) = looking
+        .await
+        .unwrap_or_else(|_| Err(Failure::Away("no answer: it may have no leader".to_owned())))?;
     let read_at = Instant::now();
-    let listing = client.list(&stored.access.prefix).await?;
-    let revision = listing.revision;
-    if stored.pending {
-        let own = format!("{}members/{}", stored.access.prefix, stored.membership.member);
-        let own = listing.entries.iter().find(|kv| kv.key == own.as_bytes());
-        let joined = own.and_then(|kv| codec::read_member(&stored.membership.member, &kv.value).ok());
-        if joined.is_none_or(|member| member.id != stored.membership.member_id) {
-            let given_up = shared.local().give_up_joining();
-            return given_up
-                .map(|()| End::NeverJoined)
-                .map_err(|error| Failure::Unexpected(error.to_string()));
-        }
-        shared.adopt(stored, listing).map_err(|error| Failure::Unexpected(error.to_string()))?;
-        stored.pending = false;
-    } else {
-        shared.take_listing(stored, listing)?;
+    let (etcd, seen) = shared.seen();
+    // Where a watch can go on from what was seen last, not every member reads everything because etcd was away a moment.
+    let goes_on = !stored.pending && seen > 0 && etcd == found.cluster_id && found.revision >= seen;
+    let revision = if goes_on { seen } else { read_everything(shared, stored, &client).await? };
+    if revision == 0 {
+        return Ok(End::NeverJoined);
     }
     if is_removed(shared) {
         return Ok(End::Removed);
     }
     let watch = client.watch(&stored.access.prefix, revision + 1).await?;
-    shared.in_step(read_at);
-    tracing::info!(endpoint, revision, "in step with the cluster's store");
+    if !goes_on {
+        shared.in_step(read_at);
+    }
+    tracing::info!(endpoint, revision, "connected to the cluster's store");
     wires.link.send_replace(Link { client: Some(client.clone()), failed: 0 });
     wires.broken.mark_unchanged();
     let (prefix, mut report, mut broken) =
@@ -160,6 +162,7 @@ async fn session(
     tokio::select! {
         ended = watching(shared, &prefix, watch) => ended,
         ended = tending(shared, PresenceKeys::new(stored, lease), &client, &mut report) => ended,
+        ended = writing(shared) => ended,
         // Who found the connection broken says so; a look of one's own tells whether it is.
         ended = async {
             loop {
@@ -172,8 +175,39 @@ async fn session(
     }
 }
 
+/// Reads everything; the revision of that, or 0 when this server turns out not to have become a member.
+async fn read_everything(shared: &Arc<Shared>, stored: &mut Stored, client: &Client) -> Result<i64, Failure> {
+    let listing = client.list(&stored.access.prefix).await?;
+    let revision = listing.revision;
+    if !stored.pending {
+        shared.take_listing(stored, listing)?;
+        return Ok(revision);
+    }
+    let own = format!("{}members/{}", stored.access.prefix, stored.membership.member);
+    let own = listing.entries.iter().find(|kv| kv.key == own.as_bytes());
+    let joined = own.and_then(|kv| codec::read_member(&stored.membership.member, &kv.value).ok());
+    let disk = |error: crate::Error| Failure::Unexpected(error.to_string());
+    if joined.is_none_or(|member| member.id != stored.membership.member_id) {
+        shared.give_up_joining().map_err(disk)?;
+        return Ok(0);
+    }
+    shared.adopt(stored, listing).map_err(disk)?;
+    stored.pending = false;
+    Ok(revision)
+}
+
 fn is_removed(shared: &Shared) -> bool {
     shared.local().mirror.as_ref().is_some_and(|mirror| mirror.removed)
+}
+
+/// Writes to the database, beside all else, as a disk can be slow.
+async fn writing(shared: &Arc<Shared>) -> Result<End, Failure> {
+    loop {
+        shared.owes().await;
+        let shared = Arc::clone(shared);
+        let written = tokio::task::spawn_blocking(move || shared.flush()).await;
+        written.map_err(|error| Failure::Unexpected(error.to_string()))??;
+    }
 }
 
 /// Takes what the watch brings.
@@ -187,11 +221,13 @@ async fn watching(
             return Err(Failure::Away("etcd ended the watch".to_owned()));
         };
         if news.compact_revision > 0 {
+            shared.read_anew();
             return Err(Failure::Away(
                 "what was missed is no longer in etcd's history: everything is read again".to_owned(),
             ));
         }
         if news.canceled {
+            shared.read_anew();
             let reason: String = news.cancel_reason.chars().filter(|c| !c.is_control()).take(200).collect();
             return Err(Failure::Away(format!("etcd ended the watch: {reason}")));
         }
@@ -234,27 +270,27 @@ async fn tending(
             let now = report.borrow_and_update().clone();
             presence.tell(shared, client, now).await?;
             told = Some(Instant::now());
+            if due {
+                ask_statuses(shared, &presence.prefix, client).await?;
+            }
         }
-        shared.note()?;
     }
 }
 
 /// Makes sure, by a read through etcd's majority, that the copy is what etcd holds.
 async fn verify(shared: &Shared, prefix: &str, client: &Client) -> Result<(), Failure> {
-    let before = {
-        let local = shared.local();
-        local.mirror.as_ref().map_or(0, |mirror| mirror.revision)
-    };
+    let (_, before) = shared.seen();
     let asked_at = Instant::now();
-    let (found, revision) =
-        client.get_all(&[format!("{prefix}revision"), format!("{prefix}cluster")]).await?;
+    let (found, header) = client.get_all(&[format!("{prefix}revision"), format!("{prefix}cluster")]).await?;
     let [number, cluster] = found.as_slice() else {
         return Err(Failure::Unexpected("an answer that is none".to_owned()));
     };
-    if revision < before {
+    if header.revision < before {
+        shared.read_anew();
         return Err(Failure::Unexpected("etcd has gone back in time: everything is read again".to_owned()));
     }
     if cluster.is_none() {
+        shared.read_anew();
         return Err(Failure::Unexpected("etcd holds no cluster here any more".to_owned()));
     }
     let wanted = number.as_ref().map_or(0, |kv| kv.mod_revision);
@@ -268,8 +304,19 @@ async fn verify(shared: &Shared, prefix: &str, client: &Client) -> Result<(), Fa
             shared.in_step(asked_at);
             Ok(())
         }
-        Err(_) => Err(Failure::Away("the watch has fallen behind: everything is read again".to_owned())),
+        Err(_) => {
+            shared.read_anew();
+            Err(Failure::Away("the watch has fallen behind: everything is read again".to_owned()))
+        }
     }
+}
+
+/// Reads what the members said of themselves last.
+pub(crate) async fn ask_statuses(shared: &Shared, prefix: &str, client: &Client) -> Result<(), Failure> {
+    let prefix = format!("{prefix}~status/");
+    let listing = client.list_all(&prefix).await?;
+    shared.take_statuses(&prefix, listing);
+    Ok(())
 }
 
 /// What this member keeps in etcd of its being there.
@@ -320,7 +367,7 @@ impl<'a> PresenceKeys<'a> {
         let compare = || vec![created_at(&self.key("members"), own)];
         let status =
             StatusDoc { version: report.version.clone(), instances: report.instances, seen_at: now() };
-        let mut writes = vec![put(&self.key("status"), codec::write_status(&status), 0)];
+        let mut writes = vec![put(&self.key("~status"), codec::write_status(&status), 0)];
         let member = {
             let local = shared.local();
             local.mirror.as_ref().and_then(|mirror| mirror.members().get(&self.name).cloned())

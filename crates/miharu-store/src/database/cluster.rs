@@ -37,10 +37,10 @@ pub(crate) struct Write<'a> {
     pub(crate) rows: &'a [Row],
     /// Whether these rows are all that there is.
     pub(crate) whole: Whole,
-    /// This member's own keys, where they change.
-    pub(crate) own: Option<&'a BTreeMap<String, String>>,
-    /// Whether the state that readers see is another revision by it.
-    pub(crate) revision: Advance,
+    /// This member's own keys.
+    pub(crate) own: &'a BTreeMap<String, String>,
+    /// The revision of the state that this makes.
+    pub(crate) revision: u64,
     /// When it was in step, in seconds since 1970.
     pub(crate) synced_at: i64,
     pub(crate) removed: bool,
@@ -51,13 +51,6 @@ pub(crate) struct Write<'a> {
 pub(crate) enum Whole {
     Added,
     Replaced,
-}
-
-/// Whether the revision grows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Advance {
-    Stay,
-    Grow,
 }
 
 impl Database {
@@ -92,6 +85,7 @@ impl Database {
                 member,
                 member_id,
                 seal,
+                prefix: access.prefix.clone(),
                 endpoints: access.endpoints().to_vec(),
             };
             Ok(Some(Stored { membership, access, pending, removed, synced_at }))
@@ -155,23 +149,20 @@ impl Database {
     }
 
     /// Writes a change of the copy.
-    pub(crate) fn write_copy(&mut self, write: &Write<'_>) -> Result<u64, Error> {
+    pub(crate) fn write_copy(&mut self, write: &Write<'_>) -> Result<(), Error> {
         self.within(|transaction| {
             if write.whole == Whole::Replaced {
                 transaction.execute("DELETE FROM cluster_copy", [])?;
             }
             write_rows(transaction, write.rows)?;
-            if let Some(own) = write.own {
-                write_values(transaction, own)?;
-            }
+            write_values(transaction, write.own)?;
             transaction.execute(
                 "UPDATE cluster SET removed = ?1, synced_at = ?2",
                 params![write.removed, write.synced_at],
             )?;
-            match write.revision {
-                Advance::Grow => grow(transaction),
-                Advance::Stay => read_revision(transaction),
-            }
+            let revision = i64::try_from(write.revision).unwrap_or(i64::MAX);
+            transaction.execute("UPDATE revision SET value = ?1", [revision])?;
+            Ok(())
         })
     }
 
