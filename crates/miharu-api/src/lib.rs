@@ -20,7 +20,10 @@ pub mod warnings;
 pub use certificates::{
     BearerToken, Certificate, CertificatePatch, CertificatePut, CertificatesPost, JoinToken,
 };
-pub use cluster::Cluster;
+pub use cluster::{
+    Cluster, ClusterCertificatePut, ClusterInvitation, ClusterJoinToken, ClusterMember, ClusterMembersPost,
+    ClusterPut, ClusterStore,
+};
 pub use envelope::{Envelope, Kind};
 pub use events::{Event, Lifecycle, Logging, Requestor};
 pub use instances::{

@@ -8,8 +8,9 @@ use miharu_collect::Roots;
 use miharu_store::{Change, Error, State, Store};
 
 use crate::cache::{Cache, Collected, Found, Wish};
-use crate::changes;
+use crate::changes::{self, Told};
 use crate::events::Events;
+use crate::forward::Forward;
 use crate::listen::Listeners;
 use crate::machine::Machine;
 use crate::plan::{Plan, Plans};
@@ -21,6 +22,9 @@ use crate::warnings::Warnings;
 
 /// The project that every server of this API has.
 pub(crate) const DEFAULT_PROJECT: &str = "default";
+
+/// How often a change is made anew on a state that others have changed meanwhile.
+pub(crate) const ATTEMPTS: u32 = 10;
 
 /// What every request shares.
 #[derive(Debug)]
@@ -41,6 +45,10 @@ pub(crate) struct App {
     pub(crate) listeners: OnceLock<Arc<Listeners>>,
     /// Held from the check of a change to its commit, so that changes come one after the other.
     pub(crate) changes: tokio::sync::Mutex<()>,
+    /// What was told of changes that were made here, so that the cluster's echo of them is not told again.
+    pub(crate) told: Told,
+    /// The way to the other members.
+    pub(crate) forward: Forward,
 }
 
 impl App {
@@ -84,17 +92,70 @@ impl App {
 
     /// Commits a change on a thread that may block.
     pub(crate) async fn commit(self: &Arc<Self>, change: Change) -> Result<Arc<State>, Error> {
-        let app = Arc::clone(self);
-        let committed = tokio::task::spawn_blocking(move || {
+        self.commit_on(change, None).await
+    }
+
+    /// Commits a change, if the state is still the one from which it was made.
+    pub(crate) async fn commit_from(
+        self: &Arc<Self>,
+        change: Change,
+        from: &State,
+    ) -> Result<Arc<State>, Error> {
+        self.commit_on(change, Some(from.revision)).await
+    }
+
+    async fn commit_on(self: &Arc<Self>, change: Change, expected: Option<u64>) -> Result<Arc<State>, Error> {
+        self.blocking(move |app| {
             let before = app.store.load();
-            let after = app.store.commit(&change, None)?;
-            changes::tell(&app, &before, &change);
+            if before.cluster.is_some() {
+                app.told.expect(&change);
+            }
+            let after = app.store.commit(&change, expected).inspect_err(|_| app.told.forget(&change))?;
+            changes::tell(app, &before, &change);
             Ok(after)
-        });
-        // A commit is broken off only when the daemon stops; that is an error like any other of the database.
-        committed.await.unwrap_or_else(|error| {
+        })
+        .await
+    }
+
+    /// Does something with the store on a thread that may block.
+    pub(crate) async fn blocking<T, F>(self: &Arc<Self>, doing: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Self>) -> Result<T, Error> + Send + 'static,
+    {
+        let app = Arc::clone(self);
+        // It is broken off only when the daemon stops; that is an error like any other of the database.
+        tokio::task::spawn_blocking(move || doing(&app)).await.unwrap_or_else(|error| {
             Err(Error::Io { path: "miharu.db".to_owned(), source: std::io::Error::other(error) })
         })
+    }
+
+    /// What this server is called: its name in the cluster, else the host's.
+    pub(crate) fn server_name(&self) -> String {
+        self.member().unwrap_or_else(|| self.machine.name.clone())
+    }
+
+    /// Where something of this server's is, as the API has it: the member's name, or `none` on a lone server.
+    pub(crate) fn location(&self) -> String {
+        self.member().unwrap_or_else(|| "none".to_owned())
+    }
+
+    fn member(&self) -> Option<String> {
+        let state = self.store.load();
+        state.cluster.as_ref().filter(|cluster| !cluster.removed).map(|cluster| cluster.member.clone())
+    }
+
+    /// Whether nobody is trusted any more but who may open the unix socket: the server was taken out of its cluster, or its
+    /// copy of whom the cluster trusts is older than `cluster.trust_max_age`.
+    pub(crate) fn trust_has_ended(&self, state: &State) -> bool {
+        let Some(cluster) = &state.cluster else { return false };
+        if cluster.removed {
+            return true;
+        }
+        let Some(limit) = self.plan().settings.trust_max_age else { return false };
+        let status = self.store.sync_status().unwrap_or_default();
+        // An age that cannot be told may be any.
+        status.age.is_none_or(|age| age > limit)
     }
 
     /// Runs a change to its end, even when the client that asked for it goes away in the middle.

@@ -11,6 +11,7 @@ use http::request::Parts;
 use miharu_store::{CertificateType, State};
 
 use crate::app::App;
+use crate::forward;
 use crate::listen::{Entrance, Peer, PeerCertificate};
 use crate::respond::ApiError;
 use crate::tls::{Authority, Purpose, Verdict};
@@ -26,6 +27,8 @@ pub(crate) enum Caller {
     RestrictedClient(BTreeSet<String>),
     /// A trusted reader of metrics, of these projects only where there are any.
     Metrics(Option<BTreeSet<String>>),
+    /// Another member of the cluster. It reads metrics for somebody whose rights it has found out, and nothing else.
+    Member(MetricsRight),
     /// Anybody else.
     Untrusted,
 }
@@ -39,11 +42,13 @@ pub(crate) enum MetricsRight {
 }
 
 /// What a request shows of who sent it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Credentials<'a> {
     pub(crate) peer: &'a Peer,
     /// The secret in `Authorization: Bearer`.
     pub(crate) bearer: Option<&'a str>,
+    /// For whom a member asks.
+    pub(crate) forwarded: MetricsRight,
 }
 
 impl Caller {
@@ -52,6 +57,9 @@ impl Caller {
     pub(crate) fn of(shown: Credentials<'_>, state: &State, authority: &Authority, now: SystemTime) -> Self {
         if shown.peer.entrance == Entrance::Unix {
             return Self::Local;
+        }
+        if Self::is_member(shown.peer, state) {
+            return Self::Member(shown.forwarded);
         }
         match Self::of_certificate(shown.peer, state, authority, now) {
             Self::Untrusted => {
@@ -63,8 +71,23 @@ impl Caller {
 
     /// Judges again who holds a connection on which no more requests come.
     pub(crate) fn again(peer: &Peer, app: &App) -> Self {
-        let shown = Credentials { peer, bearer: None };
-        Self::of(shown, &app.store.load(), app.tls.authority(), SystemTime::now())
+        Self::now(Credentials { peer, bearer: None, forwarded: MetricsRight::None }, app)
+    }
+
+    /// Judges who asks now.
+    fn now(shown: Credentials<'_>, app: &App) -> Self {
+        let state = app.store.load();
+        if shown.peer.entrance != Entrance::Unix && app.trust_has_ended(&state) {
+            return Self::Untrusted;
+        }
+        Self::of(shown, &state, app.tls.authority(), SystemTime::now())
+    }
+
+    /// A member is known by the whole of its own certificate, for as long as it is on the list. That it is on it is what
+    /// counts: neither a clock nor an authority does.
+    fn is_member(peer: &Peer, state: &State) -> bool {
+        let (Some(shown), Some(cluster)) = (&peer.certificate, &state.cluster) else { return false };
+        cluster.member_with(&shown.der).is_some()
     }
 
     /// A certificate counts when the whole of it equals the stored one, its validity holds, and the authority, where there
@@ -107,6 +130,7 @@ impl Caller {
             Self::RestrictedClient(projects) | Self::Metrics(Some(projects)) => {
                 MetricsRight::Projects(projects.clone())
             }
+            Self::Member(right) => right.clone(),
             Self::Untrusted => MetricsRight::None,
         }
     }
@@ -114,8 +138,8 @@ impl Caller {
 
 fn caller(parts: &Parts, app: &App) -> Caller {
     let Some(peer) = parts.extensions.get::<Peer>() else { return Caller::Untrusted };
-    let shown = Credentials { peer, bearer: bearer(&parts.headers) };
-    Caller::of(shown, &app.store.load(), app.tls.authority(), SystemTime::now())
+    let forwarded = forward::right_of(&parts.headers);
+    Caller::now(Credentials { peer, bearer: bearer(&parts.headers), forwarded }, app)
 }
 
 /// The secret that a request shows, RFC 6750; of several headers the first counts.
@@ -165,7 +189,7 @@ impl FromRequestParts<Arc<App>> for Reader {
         match caller(parts, app) {
             Caller::Local | Caller::Client => Ok(Self(None)),
             Caller::RestrictedClient(projects) => Ok(Self(Some(projects))),
-            Caller::Metrics(_) | Caller::Untrusted => Err(ApiError::forbidden()),
+            Caller::Metrics(_) | Caller::Member(_) | Caller::Untrusted => Err(ApiError::forbidden()),
         }
     }
 }

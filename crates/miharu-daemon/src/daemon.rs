@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use miharu_collect::Roots;
 use miharu_collect::host::{Buffer, Capabilities, listener, own_addresses};
-use miharu_store::Store;
 use miharu_store::address;
+use miharu_store::{State, Store};
 use rustix::process::Resource;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::App;
 use crate::args::Args;
 use crate::cache::{Cache, Source, Wish};
+use crate::changes;
 use crate::events::Events;
+use crate::forward::Forward;
 use crate::listen::{Listeners, PortHolder, UnixListener};
 use crate::machine::Machine;
 use crate::plan::Plans;
@@ -24,6 +26,7 @@ use crate::requests::Requests;
 use crate::routes;
 use crate::source::{Finder, Host, Own, Search};
 use crate::state_dir::{StateDir, group_id};
+use crate::tls::identity::{remove_cluster, write_cluster};
 use crate::tls::{Identity, Tls, Versions};
 use crate::warnings::Warnings;
 
@@ -83,6 +86,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
 
     tokio::spawn(crate::events::watch(Arc::clone(&app)));
     tokio::spawn(crate::expiry::watch(Arc::clone(&app)));
+    tokio::spawn(crate::cluster::watch(Arc::clone(&app)));
     say_what_is_missing(&roots);
     notify(NotifyState::Ready);
     let of_first = Arc::clone(&app);
@@ -120,6 +124,7 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
     let store = Store::open(&dir.join("miharu.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
     let store = Arc::new(store);
     let settings = store.load().config.settings();
+    prepare_files(dir, &store.load());
     let identity = Arc::new(Identity::open(dir, || machine.certificate_names(&own_addresses(roots)))?);
     let tls = Arc::new(Tls::new(identity, Versions::of(&settings))?);
     let requests = Arc::new(Requests::default());
@@ -147,8 +152,24 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
         plans: Plans::default(),
         listeners: std::sync::OnceLock::new(),
         changes: tokio::sync::Mutex::default(),
+        told: changes::Told::default(),
+        forward: Forward::default(),
     };
+    crate::cluster::show_certificate(&app, &app.store.load());
     Ok((Arc::new(app), warnings))
+}
+
+/// The copy of the cluster's certificate is written before it is read: one that was cut short would else fit no key. Who was
+/// removed from the cluster shows nothing of it.
+fn prepare_files(dir: &Path, state: &State) {
+    let Some(cluster) = &state.cluster else { return };
+    let done = match cluster.certificate.as_ref().filter(|_| !cluster.removed) {
+        Some(served) => write_cluster(dir, &served.certificate_pem, served.key_pem.reveal()),
+        None => remove_cluster(dir),
+    };
+    if let Err(error) = done {
+        tracing::warn!("the files of the cluster's certificate stay as they are: {error}");
+    }
 }
 
 fn port_holder(roots: Roots) -> PortHolder {

@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::app::App;
+use crate::cluster::counts_here;
 use crate::pem;
 use crate::respond::path;
 use crate::warnings::{Group, Kind, Problem};
@@ -34,17 +35,28 @@ pub(crate) fn check(app: &App) {
     let mut problems: Vec<Problem> = own
         .iter()
         .filter_map(|certificate| {
-            let what = "the server's own certificate";
-            let advice = "'miharu admin renew-certificate' makes a new one";
+            let (what, advice) = if app.tls.identity().shows_cluster() {
+                (
+                    "the cluster's certificate",
+                    "'miharu cluster update-certificate' makes a new one for all members",
+                )
+            } else {
+                ("the server's own certificate", "'miharu admin renew-certificate' makes a new one")
+            };
             problem(what, certificate.not_after(), advice, now, NOTICE)
         })
         .collect();
+    let state = app.store.load();
+    let cluster = state.cluster.as_deref();
+    if !counts_here(cluster, "cluster.crt") {
+        problems = problems.into_iter().map(Problem::elsewhere).collect();
+    }
     let authority = app.tls.authority().problems(now);
     problems.extend(authority.into_iter().map(|message| {
         let cause = message.clone();
         Problem::of_server(Kind::Authority, &cause, message)
     }));
-    for entry in app.store.load().certificates.values() {
+    for entry in state.certificates.values() {
         let certificate = &entry.certificate;
         let fingerprint: String = certificate.fingerprint().chars().take(12).collect();
         let noun = if entry.token.is_some() { "token" } else { "certificate" };
@@ -52,10 +64,13 @@ pub(crate) fn check(app: &App) {
         let advice = "add its successor to the trust store, then remove it";
         let notice = if entry.token.is_some() { notice_of_token(certificate) } else { NOTICE };
         let problem = problem(&what, certificate.not_after(), advice, now, notice);
-        problems.extend(problem.map(|problem| Problem {
-            cause: certificate.fingerprint().to_owned(),
-            entity: path("certificates", certificate.fingerprint()),
-            ..problem
+        problems.extend(problem.map(|problem| {
+            let problem = Problem {
+                cause: certificate.fingerprint().to_owned(),
+                entity: path("certificates", certificate.fingerprint()),
+                ..problem
+            };
+            if counts_here(cluster, certificate.fingerprint()) { problem } else { problem.elsewhere() }
         }));
     }
     app.warnings.replace(Group::Certificates, problems);

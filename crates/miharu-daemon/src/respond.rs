@@ -52,6 +52,26 @@ impl ApiError {
     }
 }
 
+/// What the store refused, as the client sees it; what nobody but the server could mend is an internal error.
+impl From<miharu_store::Error> for ApiError {
+    fn from(error: miharu_store::Error) -> Self {
+        use miharu_store::Error;
+        let status = match &error {
+            Error::Conflict { .. } => {
+                let message =
+                    "somebody else made a change at the same moment: look at it again, and try again";
+                return Self::new(StatusCode::PRECONDITION_FAILED, message);
+            }
+            Error::Exists(_) => StatusCode::CONFLICT,
+            Error::NotFound(_) => StatusCode::NOT_FOUND,
+            Error::Refused(_) => StatusCode::BAD_REQUEST,
+            Error::Away(_) | Error::Uncertain(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => return Self::internal(error),
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         json(self.status, &Envelope::error(self.status.as_u16(), self.message))

@@ -21,14 +21,17 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post, put};
 use http::HeaderValue;
 use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
 
 use crate::app::App;
 use crate::respond::ApiError;
 
+pub(crate) use discovery::own_target;
 pub(crate) use instances::{instance_path, instance_path_of};
+pub(crate) use operations::tell_cancelled;
+pub(crate) use server::https_addresses;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -46,6 +49,11 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .patch(projects::refuse)
         .post(projects::refuse);
     let warning = get(warnings::show).put(warnings::update).patch(warnings::update).delete(warnings::remove);
+    let member = get(cluster::member)
+        .delete(cluster::remove)
+        .put(cluster::refuse)
+        .patch(cluster::refuse)
+        .post(cluster::refuse);
     let router = Router::new()
         .route("/", get(root::show))
         .route("/1.0", get(server::show).put(server::replace).patch(server::merge))
@@ -63,10 +71,13 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/1.0/projects", get(projects::list).post(projects::add))
         .route("/1.0/projects/{name}", project)
         .route("/1.0/projects/{name}/state", get(projects::state))
-        .route("/1.0/cluster", get(cluster::show))
-        .route("/1.0/cluster/members", get(cluster::members))
-        .route("/1.0/cluster/members/{*rest}", get(cluster::members))
-        .route("/1.0/cluster/groups", get(cluster::members))
+        .route("/1.0/cluster", get(cluster::show).put(cluster::update))
+        .route("/1.0/cluster/certificate", put(cluster::replace_certificate))
+        .route("/1.0/cluster/members", get(cluster::members).post(cluster::invite))
+        .route("/1.0/cluster/members/{name}", member)
+        .route("/1.0/cluster/members/{name}/{*rest}", any(cluster::refuse))
+        .route("/1.0/cluster/groups", any(cluster::refuse))
+        .route("/1.0/cluster/groups/{*rest}", any(cluster::refuse))
         .route("/1.0/instances", get(instances::list).merge(unmanaged::changes()))
         .route("/1.0/instances/{name}", instance.clone())
         .route("/1.0/instances/{name}/state", instance_state.clone())

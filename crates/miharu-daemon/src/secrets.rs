@@ -47,6 +47,11 @@ pub(crate) fn uuid() -> Result<String, NoRandom> {
 
 /// What a client shows as a join token, if it is one.
 pub(crate) fn read_join_token(text: &str) -> Option<JoinToken> {
+    read_json_token(text)
+}
+
+/// What a client shows as a token that is base64 of some JSON.
+pub(crate) fn read_json_token<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
     let text = text.trim();
     if text.len() > TOKEN_LIMIT {
         return None;

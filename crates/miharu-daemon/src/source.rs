@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::cache::{Found, Gathered, Source, epoch_seconds};
 use crate::clock::seconds_now;
+use crate::cluster::counts_here;
 use crate::requests::Requests;
 use crate::warnings::{Group, Kind as WarningKind, Problem, Warnings};
 
@@ -31,9 +32,12 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// How many operations are in progress: the join tokens that can still be used, as the API has it.
+    /// How many operations are in progress: the join tokens that can still be used, as the API has it. Those of a cluster are
+    /// counted by one member each.
     fn operations(&self) -> u64 {
-        self.store.load().usable_join_tokens(seconds_now()).count() as u64
+        let state = self.store.load();
+        let tokens = state.usable_join_tokens(seconds_now());
+        tokens.filter(|token| counts_here(state.cluster.as_deref(), &token.id)).count() as u64
     }
 }
 
@@ -116,6 +120,7 @@ impl Source for Host {
             uptime: Some(self.own.started.elapsed()),
             operations: Some(self.own.operations()),
             warnings: Some(self.own.warnings.count() as u64),
+            cluster_sync_age: self.own.store.sync_status().and_then(|status| status.age),
             api_requests: self.own.requests.figures(),
             collect_duration: Some(begun.elapsed()),
             collect_timestamp_seconds: epoch_seconds(collection.started),

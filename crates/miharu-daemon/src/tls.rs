@@ -1,7 +1,8 @@
 //! TLS for both listeners: one server certificate, client certificates asked for and judged per request.
 
 pub(crate) mod authority;
-mod identity;
+pub(crate) mod identity;
+pub(crate) mod member;
 mod verifier;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use rustls::ServerConfig;
 use rustls::version::{TLS12, TLS13};
 
 pub(crate) use authority::{Authority, Purpose, Verdict};
-pub(crate) use identity::Identity;
+pub(crate) use identity::{Identity, MEMBER_NAME};
 use verifier::AnyClient;
 
 /// The TLS side of the listeners.

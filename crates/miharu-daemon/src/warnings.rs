@@ -14,7 +14,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::events::Events;
 use crate::respond::path;
-pub(crate) use problem::{Kind, Problem};
+pub(crate) use problem::{Counted, Kind, Problem};
 
 /// Warnings of one group beyond so many are left out: an instance can cause some, and no instance may fill the memory.
 const GROUP_LIMIT: usize = 500;
@@ -30,6 +30,8 @@ pub(crate) enum Group {
     Collection,
     /// Certificates, the server's own and trusted ones.
     Certificates,
+    /// The server's being a member of a cluster.
+    Cluster,
 }
 
 /// What people said to a warning.
@@ -162,9 +164,10 @@ impl Warnings {
             .lifecycle(project, &Lifecycle { action: action.to_owned(), source, ..Lifecycle::default() });
     }
 
-    /// How many stand.
+    /// How many stand that this server counts.
     pub(crate) fn count(&self) -> usize {
-        self.lock().values().filter(|entry| entry.resolved.is_none()).count()
+        let counts = |entry: &&Entry| entry.resolved.is_none() && entry.problem.counted == Counted::Here;
+        self.lock().values().filter(counts).count()
     }
 
     /// All of them, those that are well again too.

@@ -420,6 +420,14 @@ pub const FAMILIES: &[Family] = &[
         out.plain(s.server.warnings)
     }),
     server(
+        "cluster_sync_age_seconds",
+        MetricType::Gauge,
+        "For how long this member has not known its copy to be what the cluster holds.",
+        |s, out| {
+            out.plain(s.server.cluster_sync_age);
+        },
+    ),
+    server(
         "api_requests_completed_total",
         MetricType::Counter,
         "API requests answered, by what they were about and how they ended.",

@@ -11,6 +11,8 @@ pub struct ServerFigures {
     pub operations: Option<u64>,
     /// Warnings that stand.
     pub warnings: Option<u64>,
+    /// For how long this member of a cluster has not known its copy to be what the cluster holds.
+    pub cluster_sync_age: Option<Duration>,
     /// Requests by the kind of thing that they were about.
     pub api_requests: Vec<ApiRequests>,
     /// How long the collection took.

@@ -1,4 +1,4 @@
-//! `miharu prometheus`: configuration for Prometheus, made for this server.
+//! `miharu prometheus`: configuration for Prometheus, made for this server or its cluster.
 
 mod endpoint;
 
@@ -14,7 +14,7 @@ use endpoint::Endpoint;
 /// What to make.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PrometheusCommand {
-    /// Print the job that scrapes this server, for prometheus.yml
+    /// Print the job that scrapes this server or its cluster, for prometheus.yml
     ScrapeConfig(ScrapeArgs),
 }
 
@@ -26,6 +26,7 @@ The files that it names are copied to a directory tls beside prometheus.yml; com
 Examples:
   miharu prometheus scrape-config > prometheus.yml
   miharu prometheus scrape-config --token --project shop
+  miharu prometheus scrape-config --cluster
   miharu prometheus scrape-config --target metrics.example.org:9100")]
 pub(crate) struct ScrapeArgs {
     /// Show a bearer token instead of a client certificate
@@ -34,6 +35,9 @@ pub(crate) struct ScrapeArgs {
     /// Where Prometheus reaches the server, if not under its own name and port
     #[arg(long, value_name = "HOST[:PORT]")]
     target: Option<String>,
+    /// Scrape every member of the cluster, whoever they are at the time: Prometheus asks this one
+    #[arg(long)]
+    cluster: bool,
     /// The name of the job
     #[arg(long, value_name = "NAME", default_value = "miharu")]
     job: String,
@@ -48,19 +52,29 @@ pub(crate) async fn run(
     let PrometheusCommand::ScrapeConfig(args) = command;
     let server: Server = context.client.get("/1.0").await?;
     let endpoint = Endpoint::of(&server, args.target.as_deref())?;
-    let certificate = context.client.dir().join("server.crt");
-    let text = job(args, context.project, &endpoint, &certificate.display().to_string());
+    let is_clustered = server.environment.is_some_and(|environment| environment.server_clustered);
+    if args.cluster && !is_clustered {
+        return Err(Failure::request("Server isn't part of a cluster"));
+    }
+    let certificate = if is_clustered { "cluster.crt" } else { "server.crt" };
+    let text = job(args, context.project, &endpoint, context.client.dir(), certificate);
     Ok(out.write_all(text.as_bytes())?)
 }
 
-/// The job, as the whole of a configuration file or a part of one.
-fn job(args: &ScrapeArgs, project: Option<&str>, endpoint: &Endpoint, certificate: &str) -> String {
+/// The job, as the whole of a configuration file or a part of one. `certificate` is the file in `dir` that the server shows.
+fn job(
+    args: &ScrapeArgs,
+    project: Option<&str>,
+    endpoint: &Endpoint,
+    dir: &std::path::Path,
+    certificate: &str,
+) -> String {
     let mut text = String::new();
     let mut line = |words: &str| {
         text.push_str(words);
         text.push('\n');
     };
-    line(&format!("# Copy {certificate} to tls/server.crt beside this file."));
+    line(&format!("# Copy {} to tls/{certificate} beside this file.", dir.join(certificate).display()));
     if args.token {
         line(
             "# Put the secret that `miharu config trust add-token NAME --type=metrics` prints into tls/miharu.token.",
@@ -81,19 +95,29 @@ fn job(args: &ScrapeArgs, project: Option<&str>, endpoint: &Endpoint, certificat
         line("    params:");
         line(&format!("      project: [{}]", projects.join(", ")));
     }
-    line("    static_configs:");
-    line(&format!("      - targets: [{}]", quoted(&endpoint.target)));
+    let mut access = Vec::new();
     if args.token {
-        line("    authorization:");
-        line("      credentials_file: 'tls/miharu.token'");
+        access.extend(["authorization:".to_owned(), "  credentials_file: 'tls/miharu.token'".to_owned()]);
     }
-    line("    tls_config:");
-    line("      ca_file: 'tls/server.crt'");
+    access.extend(["tls_config:".to_owned(), format!("  ca_file: 'tls/{certificate}'")]);
     if !args.token {
-        line("      cert_file: 'tls/metrics.crt'");
-        line("      key_file: 'tls/metrics.key'");
+        access.extend([
+            "  cert_file: 'tls/metrics.crt'".to_owned(),
+            "  key_file: 'tls/metrics.key'".to_owned(),
+        ]);
     }
-    line(&format!("      server_name: {}", quoted(&endpoint.server_name)));
+    access.push(format!("  server_name: {}", quoted(&endpoint.server_name)));
+    if args.cluster {
+        let url = format!("https://{}/1.0/discovery/prometheus", endpoint.target);
+        line("    http_sd_configs:");
+        line(&format!("      - url: {}", quoted(&url)));
+        line("        refresh_interval: '30s'");
+        access.iter().for_each(|words| line(&format!("        {words}")));
+    } else {
+        line("    static_configs:");
+        line(&format!("      - targets: [{}]", quoted(&endpoint.target)));
+    }
+    access.iter().for_each(|words| line(&format!("    {words}")));
     text
 }
 
@@ -146,6 +170,42 @@ mod tests {
                   server_name: 'foo'
         "#]]
         .assert_eq(job);
+    }
+
+    #[test]
+    fn a_cluster_is_asked_for_its_members() {
+        let pem = endpoint::tests::PEM.replace('\n', "\\n");
+        let server = format!(
+            r#"{{"config":{{"core.metrics_address":"192.0.2.7:8444"}},"environment":{{"certificate":"{pem}","server_name":"langara",
+                "server_clustered":true}}}}"#
+        );
+        let fake = Fake::start(vec![Canned::sync(&server), Canned::sync(&server.replace("true", "false"))]);
+        let (result, out) = fake.miharu(&["prometheus", "scrape-config", "--cluster", "--token"]);
+        result.unwrap();
+        let (comments, job) = out.split_at(out.find("scrape_configs:").unwrap());
+        assert!(comments.contains("cluster.crt to tls/cluster.crt"), "{comments}");
+        expect![[r#"
+            scrape_configs:
+              - job_name: 'miharu'
+                metrics_path: '/1.0/metrics'
+                scheme: 'https'
+                http_sd_configs:
+                  - url: 'https://192.0.2.7:8444/1.0/discovery/prometheus'
+                    refresh_interval: '30s'
+                    authorization:
+                      credentials_file: 'tls/miharu.token'
+                    tls_config:
+                      ca_file: 'tls/cluster.crt'
+                      server_name: 'foo'
+                authorization:
+                  credentials_file: 'tls/miharu.token'
+                tls_config:
+                  ca_file: 'tls/cluster.crt'
+                  server_name: 'foo'
+        "#]]
+        .assert_eq(job);
+        let failure = fake.miharu(&["prometheus", "scrape-config", "--cluster"]).0.unwrap_err().to_string();
+        assert_eq!(failure, "Server isn't part of a cluster");
     }
 
     #[test]

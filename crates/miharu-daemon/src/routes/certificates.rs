@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use miharu_api::{CertificatePatch, CertificatePut, CertificatesPost};
 use miharu_store::{Certificate, CertificateType, Change, Error, ParsedCertificate};
 
-use crate::app::App;
+use crate::app::{ATTEMPTS, App};
 use crate::auth::{Caller, FullAccess, ShownCertificate};
 use crate::pem;
 use crate::respond::{
@@ -64,7 +64,7 @@ pub(super) async fn add(
             let Json(body) = body.map_err(|_| ApiError::forbidden())?;
             return Err(if join::is_shown(&body) { already_trusted() } else { ApiError::forbidden() });
         }
-        Caller::Metrics(_) => return Err(ApiError::forbidden()),
+        Caller::Metrics(_) | Caller::Member(_) => return Err(ApiError::forbidden()),
     }
     let Json(body) = body?;
     if body.token {
@@ -126,7 +126,7 @@ async fn trust(app: &Arc<App>, change: Change) -> Result<(), ApiError> {
         Err(Error::Exists(_)) => Err(in_trust_store()),
         // A join token that was used or revoked a moment ago is as good as none.
         Err(Error::NotFound(_)) => Err(ApiError::forbidden()),
-        Err(error) => Err(ApiError::internal(error)),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -142,7 +142,7 @@ pub(super) async fn replace(
     if body.certificate_type.is_empty() {
         return Err(ApiError::bad_request("Unknown certificate type '': expected client or metrics"));
     }
-    update(app, fingerprint, headers, move |_| body).await
+    update(app, fingerprint, headers, move |_| body.clone()).await
 }
 
 /// `PATCH /1.0/certificates/FINGERPRINT`: some of it.
@@ -159,12 +159,12 @@ pub(super) async fn amend(
         // Who lifts a restriction need not name the projects away as well.
         let projects = if restricted { now.projects } else { Vec::new() };
         CertificatePut {
-            name: body.name.unwrap_or(now.name),
-            certificate_type: body.certificate_type.unwrap_or(now.certificate_type),
+            name: body.name.clone().unwrap_or(now.name),
+            certificate_type: body.certificate_type.clone().unwrap_or(now.certificate_type),
             restricted,
-            projects: body.projects.unwrap_or(projects),
-            certificate: body.certificate.unwrap_or_default(),
-            description: body.description.unwrap_or(now.description),
+            projects: body.projects.clone().unwrap_or(projects),
+            certificate: body.certificate.clone().unwrap_or_default(),
+            description: body.description.clone().unwrap_or(now.description),
         }
     })
     .await
@@ -172,33 +172,44 @@ pub(super) async fn amend(
 
 async fn update<F>(app: Arc<App>, fingerprint: String, headers: HeaderMap, put: F) -> Answer
 where
-    F: FnOnce(&Certificate) -> CertificatePut + Send + 'static,
+    F: Fn(&Certificate) -> CertificatePut + Send + Sync + 'static,
 {
     App::change(async move {
         let _one_at_a_time = app.changes.lock().await;
-        let before = find(&app, &fingerprint)?;
-        check_match(&headers, &tag_of(&before)?)?;
-        let mut put = put(&before);
-        if !put.restricted {
-            // Clients send the projects along when they lift a restriction: they limit nothing from then on.
-            put.projects.clear();
+        let mut attempts = ATTEMPTS;
+        loop {
+            let state = app.store.load();
+            let before = find_in(&state, &fingerprint)?;
+            check_match(&headers, &tag_of(&before)?)?;
+            let entry = updated(&app, &before, put(&before)).await?;
+            match app.commit_from(Change::UpdateCertificate(entry), &state).await {
+                // Something else has changed; if it was this entry, its tag tells.
+                Err(Error::Conflict { .. }) if attempts > 1 => attempts -= 1,
+                result => return result.map(drop).map_err(ApiError::from),
+            }
         }
-        let same = |text: &str| pem::decode(text).is_some_and(|der| der == before.certificate.der());
-        if !put.certificate.trim().is_empty() && !same(&put.certificate) {
-            return Err(ApiError::bad_request(
-                "a certificate cannot be replaced by another one: add that, and remove this",
-            ));
-        }
-        let wanted = checked(&app, put, before.projects.as_ref()).await?;
-        if before.token.is_some() && wanted.certificate_type != CertificateType::Metrics {
-            return Err(ApiError::bad_request("a bearer token is of type metrics"));
-        }
-        let entry = Certificate { token: before.token.clone(), ..wanted.entry(before.certificate.clone()) };
-        app.commit(Change::UpdateCertificate(entry)).await.map_err(ApiError::internal)?;
-        Ok(())
     })
     .await?;
     done()
+}
+
+/// An entry as a client wants it to be, checked.
+async fn updated(app: &App, before: &Certificate, mut put: CertificatePut) -> Result<Certificate, ApiError> {
+    if !put.restricted {
+        // Clients send the projects along when they lift a restriction: they limit nothing from then on.
+        put.projects.clear();
+    }
+    let same = |text: &str| pem::decode(text).is_some_and(|der| der == before.certificate.der());
+    if !put.certificate.trim().is_empty() && !same(&put.certificate) {
+        return Err(ApiError::bad_request(
+            "a certificate cannot be replaced by another one: add that, and remove this",
+        ));
+    }
+    let wanted = checked(app, put, before.projects.as_ref()).await?;
+    if before.token.is_some() && wanted.certificate_type != CertificateType::Metrics {
+        return Err(ApiError::bad_request("a bearer token is of type metrics"));
+    }
+    Ok(Certificate { token: before.token.clone(), ..wanted.entry(before.certificate.clone()) })
 }
 
 /// `DELETE /1.0/certificates/FINGERPRINT`.
@@ -206,7 +217,7 @@ pub(super) async fn remove(State(app): State<Arc<App>>, _: FullAccess, Name(fing
     App::change(async move {
         let _one_at_a_time = app.changes.lock().await;
         let fingerprint = find(&app, &fingerprint)?.certificate.fingerprint().to_owned();
-        app.commit(Change::RemoveCertificate(fingerprint)).await.map_err(ApiError::internal)?;
+        app.commit(Change::RemoveCertificate(fingerprint)).await?;
         Ok(())
     })
     .await?;
@@ -241,11 +252,14 @@ fn check_number_of_tokens(app: &App) -> Result<(), ApiError> {
 
 /// The entry whose fingerprint begins so; more than one is none.
 fn find(app: &App, prefix: &str) -> Result<Arc<Certificate>, ApiError> {
+    find_in(&app.store.load(), prefix)
+}
+
+fn find_in(state: &miharu_store::State, prefix: &str) -> Result<Arc<Certificate>, ApiError> {
     let prefix = prefix.to_ascii_lowercase();
     if prefix.len() < PREFIX_MINIMUM {
         return Err(no_such_certificate());
     }
-    let state = app.store.load();
     let mut matching = state.certificates.iter().filter(|(fingerprint, _)| fingerprint.starts_with(&prefix));
     match (matching.next(), matching.next()) {
         (Some((_, entry)), None) => Ok(Arc::clone(entry)),

@@ -176,7 +176,7 @@ fn plain(app: &App, found: &Found, collected: Option<&Collected>) -> Instance {
         status_code: RUNNING.1,
         created_at: state::rfc3339(None),
         last_used_at: started,
-        location: "none".to_owned(),
+        location: app.location(),
         instance_type: found.instance_type.as_str().to_owned(),
         project: found.project.clone(),
         architecture: app.machine.architecture.clone(),

@@ -34,7 +34,10 @@ pub(super) async fn renew_certificate(
         let identity = app.tls.identity();
         let refused = |error| ApiError::bad_request(format!("{error:#}"));
         identity.renew(own, body.san).map_err(refused)?;
-        Ok(RenewedCertificate { certificate: identity.pem(), fingerprint: identity.fingerprint() })
+        Ok::<_, ApiError>(RenewedCertificate {
+            certificate: identity.pem(),
+            fingerprint: identity.fingerprint(),
+        })
     };
     let renewed = tokio::task::spawn_blocking(renewal).await.map_err(ApiError::internal)??;
     ok(renewed)

@@ -15,6 +15,7 @@ use miharu_store::Settings;
 use crate::app::App;
 use crate::auth::{Caller, MetricsRight, ShownCertificate};
 use crate::cache::{Collected, Rendering, Wish, patience};
+use crate::forward::Wanted;
 use crate::negotiate;
 use crate::respond::{Answer, ApiError, Parameters};
 
@@ -35,6 +36,10 @@ pub(super) async fn show(
         let fingerprint = shown.as_ref().map(|shown| shown.0.fingerprint.as_str());
         tracing::debug!(fingerprint, "metrics refused: no certificate, or one that is not trusted");
         return Err(ApiError::forbidden());
+    }
+    if let Some(member) = elsewhere(&app, &caller, parameters.get("target"))? {
+        let wanted = Wanted { right, projects: parameters.projects(), headers: &headers };
+        return app.forward.metrics(app.tls.identity(), &member, wanted).await;
     }
     let timeout = headers.get(&SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let wish = Wish {
@@ -59,6 +64,31 @@ pub(super) async fn show(
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
     }
     Ok(response)
+}
+
+/// The member that is to answer, unless it is this server.
+fn elsewhere(
+    app: &App,
+    caller: &Caller,
+    target: Option<&str>,
+) -> Result<Option<Arc<miharu_store::Member>>, ApiError> {
+    let Some(target) = target.filter(|target| !target.is_empty()) else { return Ok(None) };
+    if matches!(caller, Caller::Member(_)) {
+        return Err(ApiError::bad_request(
+            "a member of a cluster that is asked by another answers for itself alone",
+        ));
+    }
+    if target == app.server_name() {
+        return Ok(None);
+    }
+    let state = app.store.load();
+    let cluster = state.cluster.as_ref().filter(|cluster| !cluster.removed);
+    let shown: String = target.chars().filter(|c| !c.is_control()).take(80).collect();
+    let unknown = |reason: String| ApiError::new(StatusCode::NOT_FOUND, reason);
+    let cluster = cluster
+        .ok_or_else(|| unknown(format!("there is no member '{shown}': this server is in no cluster")))?;
+    let member = cluster.members.get(target).cloned();
+    member.map(Some).ok_or_else(|| unknown(format!("the cluster has no member '{shown}'")))
 }
 
 /// What the caller may read of metrics; everybody everything where nobody is asked who he is.

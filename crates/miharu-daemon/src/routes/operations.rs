@@ -58,7 +58,7 @@ pub(super) async fn cancel(State(app): State<Arc<App>>, access: FullAccess, Name
         match app.commit(Change::RemoveJoinToken(id)).await {
             Ok(_) => {}
             Err(Error::NotFound(_)) => return Err(no_such_operation()),
-            Err(error) => return Err(ApiError::internal(error)),
+            Err(error) => return Err(error.into()),
         }
         tell_cancelled(&app, &token).await;
         Ok(())
@@ -122,7 +122,7 @@ fn find(app: &App, reader: &Reader, id: &str) -> Result<Arc<JoinToken>, ApiError
 }
 
 /// Tells those who listen that a token is used or revoked.
-pub(super) async fn tell_cancelled(app: &App, token: &JoinToken) {
+pub(crate) async fn tell_cancelled(app: &App, token: &JoinToken) {
     app.events.operation(None, &operation(app, token, CANCELLED).await);
 }
 
@@ -166,6 +166,6 @@ async fn operation(app: &App, token: &JoinToken, status: Status) -> Operation {
         metadata: Some(metadata),
         may_cancel: true,
         err: String::new(),
-        location: "none".to_owned(),
+        location: app.location(),
     }
 }

@@ -77,7 +77,7 @@ pub(super) async fn add(
         match app.commit(Change::AddProject(name.clone(), DeclaredProject { description })).await {
             Ok(_) => Ok(()),
             Err(Error::Exists(_)) => Err(exists()),
-            Err(error) => Err(ApiError::internal(error)),
+            Err(error) => Err(error.into()),
         }
     })
     .await?;
@@ -117,7 +117,7 @@ pub(super) async fn remove(State(app): State<Arc<App>>, _: FullAccess, Name(name
                 entry.name
             )));
         }
-        app.commit(Change::RemoveProject(name)).await.map_err(ApiError::internal)?;
+        app.commit(Change::RemoveProject(name)).await?;
         Ok(())
     })
     .await?;

@@ -9,9 +9,9 @@ use http::HeaderMap;
 use miharu_api::{Environment, Server, ServerPut};
 use miharu_collect::Roots;
 use miharu_collect::host::own_addresses;
-use miharu_store::{Change, Config, Settings};
+use miharu_store::{Change, Config, Error, Settings};
 
-use crate::app::{App, DEFAULT_PROJECT};
+use crate::app::{ATTEMPTS, App, DEFAULT_PROJECT};
 use crate::auth::{Caller, FullAccess, ShownCertificate};
 use crate::plan::check_families;
 use crate::respond::{Answer, ApiError, Json, Parameters, check_match, done, ok, ok_tagged, tag};
@@ -28,6 +28,8 @@ const API_EXTENSIONS: &[&str] = &[
     "api_filtering",
     "api_os",
     "clustering",
+    "clustering_join_token",
+    "clustering_update_cert",
     "container_cpu_time",
     "container_full",
     "container_last_used_at",
@@ -86,7 +88,7 @@ pub(super) async fn show(
     let full = match caller {
         Caller::Local | Caller::Client => true,
         Caller::RestrictedClient(_) => false,
-        Caller::Metrics(_) | Caller::Untrusted => return ok(server),
+        Caller::Metrics(_) | Caller::Member(_) | Caller::Untrusted => return ok(server),
     };
     "trusted".clone_into(&mut server.auth);
     if caller == Caller::Local {
@@ -131,20 +133,26 @@ async fn change(app: Arc<App>, headers: HeaderMap, body: ServerPut, compose: Com
     let values = texts(body)?;
     App::change(async move {
         let _one_at_a_time = app.changes.lock().await;
-        let before = app.store.load().config.clone();
-        check_match(&headers, &tag(before.values())?)?;
-        let after = compose(&before, &values).map_err(|error| ApiError::bad_request(error.to_string()))?;
-        if after == before {
-            return Ok(());
-        }
-        check(&before, &after)?;
-        // In force first, stored then: what cannot be put in force is not kept.
-        put_in_force(&app, &before, &after).await?;
-        if let Err(error) = app.commit(Change::Config(after)).await {
+        let mut attempts = ATTEMPTS;
+        loop {
+            let state = app.store.load();
+            let before = &state.config;
+            check_match(&headers, &tag(before.values())?)?;
+            let after = compose(before, &values).map_err(|error| ApiError::bad_request(error.to_string()))?;
+            if after == *before {
+                return Ok(());
+            }
+            check(before, &after)?;
+            // In force first, stored then: what cannot be put in force is not kept.
+            put_in_force(&app, before, &after).await?;
+            let Err(error) = app.commit_from(Change::Config(after), &state).await else { return Ok(()) };
             take_back(&app, &before.settings()).await;
-            return Err(ApiError::internal(error));
+            match error {
+                // Something else has changed in the cluster; if it was the configuration, its tag tells.
+                Error::Conflict { .. } if attempts > 1 => attempts -= 1,
+                error => return Err(error.into()),
+            }
         }
-        Ok(())
     })
     .await?;
     done()
@@ -219,7 +227,7 @@ fn addresses(listener: SocketAddr, roots: &Roots) -> Vec<String> {
 }
 
 /// Under which addresses clients reach the API over HTTPS; none while it is not served there.
-pub(super) async fn https_addresses(app: &App) -> Vec<String> {
+pub(crate) async fn https_addresses(app: &App) -> Vec<String> {
     let address = match app.listeners.get() {
         Some(listeners) => listeners.https_address().await,
         None => None,
@@ -250,9 +258,9 @@ async fn environment(app: &App, project: &str) -> Environment {
         os_version: machine.os_version.clone(),
         project: text(project),
         server: text("miharu"),
-        server_clustered: false,
+        server_clustered: app.store.load().cluster.is_some(),
         server_event_mode: text("full-mesh"),
-        server_name: machine.name.clone(),
+        server_name: app.server_name(),
         server_pid: std::process::id(),
         server_version: text(env!("CARGO_PKG_VERSION")),
         ..Environment::default()

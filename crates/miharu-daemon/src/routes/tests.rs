@@ -93,6 +93,8 @@ impl Bench {
             plans: Plans::default(),
             listeners: OnceLock::new(),
             changes: tokio::sync::Mutex::default(),
+            told: crate::changes::Told::default(),
+            forward: crate::forward::Forward::default(),
         };
         Self { _dir: dir, app: Arc::new(app) }
     }

@@ -22,6 +22,8 @@ pub(super) async fn list(State(app): State<Arc<App>>, reader: Reader, parameters
     crate::expiry::check(&app);
     let asked = parameters.projects();
     let mut warnings = app.warnings.list();
+    let location = app.location();
+    warnings.iter_mut().for_each(|warning| warning.location.clone_from(&location));
     warnings.retain(|warning| {
         may_see(&reader, warning) && asked.as_ref().is_none_or(|asked| asked.contains(&warning.project))
     });

@@ -1,4 +1,5 @@
-//! The server's own certificate: made on the first start, picked up again when its files change.
+//! The certificate that the server shows: its own, made on the first start and picked up again when its files change, or the
+//! one of its cluster.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
@@ -26,11 +27,19 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a certificate made here is valid.
 const VALIDITY: time::Duration = time::Duration::days(3652);
 
+/// The name by which members of a cluster ask one another for the server's own certificate instead of the one that all of
+/// them show. No host has it (RFC 2606).
+pub(crate) const MEMBER_NAME: &str = "member.miharu.invalid";
+
 /// The certificate and key that the server shows.
 #[derive(Debug)]
 pub(crate) struct Identity {
     dir: PathBuf,
     current: ArcSwap<Shown>,
+    /// What the server shows where it proves to be itself and no other member: `server.crt`.
+    own: ArcSwap<Shown>,
+    /// Whether what is shown comes from the cluster, not from files; held while the one or the other is put in place.
+    of_cluster: Mutex<bool>,
     /// When the files were looked at last, and what they were; held for a few stat calls.
     looked: Mutex<(Instant, Option<Stamp>)>,
 }
@@ -59,8 +68,55 @@ impl Identity {
             (true, false) => bail!("{} is there but {} is not", certificate.display(), key.display()),
         }
         let stamp = stamp(dir);
-        let current = ArcSwap::from_pointee(load(dir)?);
-        Ok(Self { dir: dir.to_owned(), current, looked: Mutex::new((Instant::now(), stamp)) })
+        let current = ArcSwap::from_pointee(load(pair(dir))?);
+        let own = ArcSwap::from_pointee(load((certificate, key))?);
+        let looked = Mutex::new((Instant::now(), stamp));
+        Ok(Self { dir: dir.to_owned(), current, own, of_cluster: Mutex::new(false), looked })
+    }
+
+    /// The server's own certificate, DER, whatever it shows.
+    pub(crate) fn own_der(&self) -> Vec<u8> {
+        self.own.load().certified.cert.first().map(|der| der.to_vec()).unwrap_or_default()
+    }
+
+    /// The server's own certificate and key.
+    pub(super) fn own(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.own.load().certified)
+    }
+
+    /// Shows the cluster's certificate from now on, and keeps a copy of it in files, for people to take elsewhere. What the
+    /// disk does not take is shown all the same.
+    ///
+    /// # Errors
+    /// When it is none, or not of this key. What was shown before stays.
+    pub(crate) fn show_cluster(&self, certificate: &str, key: &str) -> anyhow::Result<()> {
+        let shown = read(certificate.as_bytes(), key.as_bytes())?;
+        let mut of_cluster = self.of_cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        *of_cluster = true;
+        if shown.fingerprint != self.current.load().fingerprint {
+            tracing::info!(fingerprint = shown.fingerprint, "shows the cluster's certificate");
+            self.current.store(Arc::new(shown));
+        }
+        if let Err(error) = write_cluster(&self.dir, certificate, key) {
+            tracing::warn!("the cluster's certificate could not be copied: {error}");
+        }
+        Ok(())
+    }
+
+    /// Whether it is the cluster's certificate that is shown.
+    pub(crate) fn shows_cluster(&self) -> bool {
+        *self.of_cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows the server's own certificate again, and takes the cluster's away.
+    pub(crate) fn forget_cluster(&self) {
+        let mut of_cluster = self.of_cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        *of_cluster = false;
+        if let Err(error) = remove_cluster(&self.dir) {
+            tracing::warn!("the copy of the cluster's certificate could not be removed: {error}");
+        }
+        self.current.store(self.own.load_full());
+        tracing::info!("shows the server's own certificate");
     }
 
     /// Where its files are.
@@ -96,7 +152,15 @@ impl Identity {
     /// Reads the files again. A pair that is broken, or half written, leaves the old one in place; the next change of
     /// the files is another chance.
     pub(crate) fn reload(&self) {
-        match load(&self.dir) {
+        match load((self.dir.join("server.crt"), self.dir.join("server.key"))) {
+            Ok(own) => self.own.store(Arc::new(own)),
+            Err(error) => tracing::warn!("server.crt stays as it was: {error:#}"),
+        }
+        let of_cluster = self.of_cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        if *of_cluster {
+            return;
+        }
+        match load(pair(&self.dir)) {
             Ok(shown) => {
                 if shown.fingerprint != self.current.load().fingerprint {
                     tracing::info!(fingerprint = shown.fingerprint, "the server's certificate was replaced");
@@ -132,9 +196,58 @@ impl Identity {
 }
 
 impl ResolvesServerCert for Identity {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.current.load().certified))
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let shown = if hello.server_name() == Some(MEMBER_NAME) { &self.own } else { &self.current };
+        Some(Arc::clone(&shown.load().certified))
     }
+}
+
+/// Makes the certificate of a new cluster, or a new one for an old cluster: certificate and key, PEM.
+///
+/// # Errors
+/// For what cannot be a name.
+pub(crate) fn make_cluster(names: &[String], further: &[String]) -> anyhow::Result<(String, String)> {
+    if let Some(name) = further.iter().find(|name| !is_name(name)) {
+        bail!("'{name}' is neither a host name nor an address");
+    }
+    let mut seen = BTreeSet::new();
+    let valid = names.iter().filter(|name| is_name(name)).chain(further);
+    let names: Vec<String> = valid.filter(|name| seen.insert((*name).clone())).cloned().collect();
+    let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).context("no key could be made")?;
+    Ok((sign(&pair, names)?, pair.serialize_pem()))
+}
+
+/// Checks that a certificate and a key can be shown, and tells the certificate's DER.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn check(certificate: &str, key: &str) -> anyhow::Result<Vec<u8>> {
+    let shown = read(certificate.as_bytes(), key.as_bytes())?;
+    shown.certified.cert.first().map(|der| der.to_vec()).context("no certificate in PEM form")
+}
+
+/// Takes the copy of the cluster's certificate away.
+pub(crate) fn remove_cluster(dir: &Path) -> io::Result<()> {
+    for name in ["cluster.key", "cluster.crt"] {
+        match std::fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a copy of the cluster's certificate in files. One that is cut short leaves a pair that does not fit, which is
+/// written anew at the next start, before it is read.
+pub(crate) fn write_cluster(dir: &Path, certificate: &str, key: &str) -> io::Result<()> {
+    for (name, text, mode) in [("cluster.key", key, 0o600), ("cluster.crt", certificate, 0o644)] {
+        let path = dir.join(name);
+        if std::fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+            continue;
+        }
+        write(&path, text, mode)?;
+    }
+    Ok(())
 }
 
 /// Whether a client could look for a server under this: an address, or a host name, which may begin with `*.`.
@@ -158,33 +271,34 @@ fn pair(dir: &Path) -> (PathBuf, PathBuf) {
 
 fn stamp(dir: &Path) -> Option<Stamp> {
     let (certificate, key) = pair(dir);
-    let stamps = [certificate, key].into_iter().map(|path| {
+    let own = [dir.join("server.crt"), dir.join("server.key")];
+    let stamps = [certificate, key].into_iter().chain(own).map(|path| {
         let meta = std::fs::metadata(&path).ok()?;
         Some((path, meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
     });
     stamps.collect::<Option<Vec<_>>>().map(Stamp)
 }
 
-fn load(dir: &Path) -> anyhow::Result<Shown> {
-    let (certificate, key) = pair(dir);
+fn load((certificate, key): (PathBuf, PathBuf)) -> anyhow::Result<Shown> {
     let pem = std::fs::read(&certificate).with_context(|| certificate.display().to_string())?;
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&pem)
+    let key_pem = std::fs::read(&key).with_context(|| key.display().to_string())?;
+    read(&pem, &key_pem).with_context(|| format!("{} and {}", certificate.display(), key.display()))
+}
+
+fn read(pem: &[u8], key_pem: &[u8]) -> anyhow::Result<Shown> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
         .collect::<Result<_, _>>()
-        .with_context(|| format!("{}: no certificate in PEM form", certificate.display()))?;
-    let Some(leaf) = chain.first() else {
-        bail!("{}: no certificate in PEM form", certificate.display());
-    };
+        .context("no certificate in PEM form")?;
+    let Some(leaf) = chain.first() else { bail!("no certificate in PEM form") };
     let shown_pem = crate::pem::encode(leaf);
     let fingerprint = miharu_store::fingerprint(leaf);
-    let key_pem = std::fs::read(&key).with_context(|| key.display().to_string())?;
-    let private = PrivateKeyDer::from_pem_slice(&key_pem)
-        .with_context(|| format!("{}: no private key in PEM form", key.display()))?;
-    let signing = any_supported_type(&private).with_context(|| key.display().to_string())?;
+    let private = PrivateKeyDer::from_pem_slice(key_pem).context("no private key in PEM form")?;
+    let signing = any_supported_type(&private).context("the private key")?;
     let certified = CertifiedKey::new(chain, signing);
     // A key that cannot tell its public half is taken as it is.
     match certified.keys_match() {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-        Err(error) => return Err(error).with_context(|| certificate.display().to_string()),
+        Err(error) => return Err(error).context("the key is not the certificate's"),
     }
     Ok(Shown { certified: Arc::new(certified), pem: shown_pem, fingerprint })
 }
@@ -197,6 +311,14 @@ fn make(certificate: &Path, key: &Path, names: Vec<String>) -> anyhow::Result<()
     }
     let pair = std::fs::read_to_string(key).with_context(|| key.display().to_string())?;
     let pair = KeyPair::from_pem(&pair).with_context(|| key.display().to_string())?;
+    let pem = sign(&pair, names)?;
+    write(certificate, &pem, 0o644).with_context(|| certificate.display().to_string())?;
+    tracing::info!(path = %certificate.display(), "made the server's certificate");
+    Ok(())
+}
+
+/// A certificate as api.md says, PEM.
+fn sign(pair: &KeyPair, names: Vec<String>) -> anyhow::Result<String> {
     let common_name = names.first().cloned().unwrap_or_else(|| "localhost".to_owned());
     let mut params = CertificateParams::new(names).context("names for the server's certificate")?;
     params.distinguished_name = DistinguishedName::new();
@@ -208,10 +330,8 @@ fn make(certificate: &Path, key: &Path, names: Vec<String>) -> anyhow::Result<()
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let signed = params.self_signed(&pair).context("the server's certificate could not be signed")?;
-    write(certificate, &signed.pem(), 0o644).with_context(|| certificate.display().to_string())?;
-    tracing::info!(path = %certificate.display(), "made the server's certificate");
-    Ok(())
+    let signed = params.self_signed(pair).context("the server's certificate could not be signed")?;
+    Ok(signed.pem())
 }
 
 /// Writes a file, whole or not at all.

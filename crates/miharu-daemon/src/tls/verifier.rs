@@ -66,15 +66,25 @@ impl ClientCertVerifier for AnyClient {
         cert: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        with_key(cert, |key| {
-            let info = SubjectPublicKeyInfoDer::from(key.info);
-            verify_tls13_signature_with_raw_key(message, &info, signed, &self.algorithms)
-        })
+        verify_tls13(message, cert, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
     }
+}
+
+/// Checks that the handshake of TLS 1.3 was signed with the certificate's key.
+pub(super) fn verify_tls13(
+    message: &[u8],
+    cert: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<HandshakeSignatureValid, Error> {
+    with_key(cert, |key| {
+        let info = SubjectPublicKeyInfoDer::from(key.info);
+        verify_tls13_signature_with_raw_key(message, &info, signed, algorithms)
+    })
 }
 
 /// A certificate's public key, in the parts that a signature is checked with.

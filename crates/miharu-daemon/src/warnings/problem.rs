@@ -21,18 +21,35 @@ pub(crate) enum Kind {
     CertificateExpires,
     CertificateExpired,
     Authority,
+    ClusterRemoved,
+    ClusterOutOfStep,
+    ClusterCertificate,
+    ClusterKey,
+}
+
+/// Which server counts a problem: what all members of a cluster share is counted by one of them, so that sums over members
+/// are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Counted {
+    #[default]
+    Here,
+    Elsewhere,
 }
 
 impl Kind {
     /// All of them, in the order of docs/warnings.md.
     #[cfg(test)]
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 17] = [
         Self::Listener,
         Self::OutOfTime,
         Self::Descriptors,
         Self::CertificateExpired,
         Self::Authority,
+        Self::ClusterRemoved,
         Self::CertificateExpires,
+        Self::ClusterOutOfStep,
+        Self::ClusterCertificate,
+        Self::ClusterKey,
         Self::InstanceUnresponsive,
         Self::StuckFilesystem,
         Self::InstancesCollide,
@@ -58,6 +75,10 @@ impl Kind {
             Self::CertificateExpires => "Certificate expires soon",
             Self::CertificateExpired => "Certificate has expired",
             Self::Authority => "Certificate authority in disorder",
+            Self::ClusterRemoved => "Removed from the cluster",
+            Self::ClusterOutOfStep => "Cluster out of step",
+            Self::ClusterCertificate => "Cluster knows another certificate",
+            Self::ClusterKey => "Cluster key cannot be read",
         }
     }
 
@@ -68,13 +89,17 @@ impl Kind {
             | Self::OutOfTime
             | Self::Descriptors
             | Self::CertificateExpired
-            | Self::Authority => "high",
+            | Self::Authority
+            | Self::ClusterRemoved => "high",
             Self::InstanceUnresponsive
             | Self::StuckFilesystem
             | Self::InstancesCollide
             | Self::InstanceLeftOut
             | Self::TooManyCgroups
             | Self::Denied
+            | Self::ClusterOutOfStep
+            | Self::ClusterCertificate
+            | Self::ClusterKey
             | Self::CertificateExpires => "moderate",
             Self::Incomplete => "low",
         }
@@ -92,12 +117,26 @@ pub(crate) struct Problem {
     pub(crate) entity: String,
     /// What happened, to what, and what to do.
     pub(crate) message: String,
+    /// Whose count it is in.
+    pub(crate) counted: Counted,
 }
 
 impl Problem {
     /// One of the server's, which belongs to no project.
     pub(crate) fn of_server(kind: Kind, cause: &str, message: String) -> Self {
-        Self { kind, cause: cause.to_owned(), project: None, entity: String::new(), message }
+        Self {
+            kind,
+            cause: cause.to_owned(),
+            project: None,
+            entity: String::new(),
+            message,
+            counted: Counted::Here,
+        }
+    }
+
+    /// The same, counted by another server.
+    pub(crate) fn elsewhere(self) -> Self {
+        Self { counted: Counted::Elsewhere, ..self }
     }
 
     fn of_instance(kind: Kind, instance: &InstanceName, detail: &str, message: String) -> Self {
@@ -109,6 +148,7 @@ impl Problem {
             project: Some(project.clone()),
             entity: instance_path_of(project, name),
             message,
+            counted: Counted::Here,
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn make(app: Arc<App>, body: CertificatesPost) -> Answer {
         let certificate = ParsedCertificate::parse(&stand_in).map_err(ApiError::internal)?;
         let fingerprint = certificate.fingerprint().to_owned();
         let entry = Certificate { token: Some(SecretHash::of(&secret)), ..wanted.entry(certificate) };
-        app.commit(Change::AddCertificate(entry)).await.map_err(ApiError::internal)?;
+        app.commit(Change::AddCertificate(entry)).await?;
         let location = path("certificates", &fingerprint);
         let expires_at = expires_at.map(rfc3339);
         created_with(&location, BearerToken { token: secret, fingerprint, expires_at })

@@ -64,7 +64,7 @@ pub(super) async fn make(app: Arc<App>, body: CertificatesPost) -> Answer {
             expires_at,
         };
         check_number_of_tokens(&app)?;
-        app.commit(Change::AddJoinToken(token.clone())).await.map_err(ApiError::internal)?;
+        app.commit(Change::AddJoinToken(token.clone())).await?;
         let operation = operations::running(&app, &token).await;
         app.events.operation(None, &operation);
         accepted(&path("operations", &token.id), operation)

@@ -1,0 +1,283 @@
+//! Asks another member of the cluster for its metrics, on behalf of somebody whose rights were found out here.
+//!
+//! Both members show their own `server.crt`. The other one trusts this one because the list of members says so, and is told
+//! how far the rights of whoever asked go. It answers for itself alone, so there is no way round in a circle.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use miharu_api::Envelope;
+use miharu_store::Member;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use crate::auth::MetricsRight;
+use crate::respond::{Answer, ApiError};
+use crate::tls::{Identity, MEMBER_NAME, member};
+
+/// For whom a member asks: `*` for everything, else the projects, separated by commas. It counts from a member alone.
+const RIGHTS: HeaderName = HeaderName::from_static("miharu-rights");
+/// The scrape timeout that Prometheus tells.
+const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
+
+/// How many requests to other members are under way at once.
+const AT_ONCE: usize = 32;
+/// How long a connection may take to be made, at one address.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// How long the whole may take, when who asks has no less patience. A collection takes 4 s at most.
+const LIMIT: Duration = Duration::from_secs(8);
+/// What is kept of a scrape's patience for the way back.
+const MARGIN: Duration = Duration::from_millis(500);
+/// The longest answer: some hundred thousand series, or the words of an error.
+const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
+
+/// The way to the other members.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    at_once: Semaphore,
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self { at_once: Semaphore::new(AT_ONCE) }
+    }
+}
+
+/// What is asked for, and for whom.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) right: MetricsRight,
+    pub(crate) projects: Option<BTreeSet<String>>,
+    pub(crate) headers: &'a HeaderMap,
+}
+
+/// What a request says of the rights of whoever is behind it. What is not understood is none.
+pub(crate) fn right_of(headers: &HeaderMap) -> MetricsRight {
+    let mut values = headers.get_all(RIGHTS).into_iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return MetricsRight::None };
+    match value.to_str() {
+        Ok("*") => MetricsRight::All,
+        Ok(names) => {
+            let names = names.split(',').filter(|name| !name.is_empty()).map(decoded);
+            names.collect::<Option<BTreeSet<_>>>().map_or(MetricsRight::None, MetricsRight::Projects)
+        }
+        Err(_) => MetricsRight::None,
+    }
+}
+
+fn right_to_text(right: &MetricsRight) -> Option<String> {
+    match right {
+        MetricsRight::All => Some("*".to_owned()),
+        MetricsRight::Projects(names) => {
+            Some(names.iter().map(|name| encoded(name)).collect::<Vec<_>>().join(","))
+        }
+        MetricsRight::None => None,
+    }
+}
+
+/// Percent-encodes all but letters, digits, `-`, `.` and `_`.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+fn decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let value = digit()? * 16 + digit()?;
+        out.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(out).ok()
+}
+
+impl Forward {
+    /// The metrics of this member.
+    ///
+    /// # Errors
+    /// 503 with what went wrong when it cannot be reached, or does not answer as it should.
+    pub(crate) async fn metrics(&self, identity: &Identity, member: &Member, wanted: Wanted<'_>) -> Answer {
+        let name = &member.name;
+        let away = |reason: String| {
+            let message = format!("the cluster member {name} cannot be asked: {reason}");
+            tracing::debug!("{message}");
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+        };
+        let Ok(_permit) = self.at_once.try_acquire() else {
+            return Err(away(format!("{AT_ONCE} requests to other members are under way already")));
+        };
+        let patience = patience(wanted.headers);
+        match timeout(patience, exchange(identity, member, &wanted, patience)).await {
+            Ok(answer) => answer.map_err(away),
+            Err(_) => Err(away(format!("it did not answer within {:.1} s", patience.as_secs_f64()))),
+        }
+    }
+}
+
+/// How long who asks waits, if that is less than the limit.
+fn patience(headers: &HeaderMap) -> Duration {
+    let told = headers.get(&SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    let told = told.and_then(|seconds: f64| Duration::try_from_secs_f64(seconds).ok());
+    told.map_or(LIMIT, |told| told.saturating_sub(MARGIN).clamp(MARGIN, LIMIT))
+}
+
+async fn exchange(
+    identity: &Identity,
+    member: &Member,
+    wanted: &Wanted<'_>,
+    patience: Duration,
+) -> Result<Response, String> {
+    let end = Instant::now() + patience;
+    let stream = connect(member).await?;
+    let _ = stream.set_nodelay(true);
+    let way = member::way_to(identity, member.certificate.der());
+    let (config, server) = way.map_err(|error| format!("{error:#}"))?;
+    let stream = timeout(CONNECT_LIMIT, TlsConnector::from(config).connect(server, stream)).await;
+    let stream = stream.map_err(|_| "its TLS handshake takes too long".to_owned())?;
+    let stream = stream.map_err(|error| format!("TLS: {error}"))?;
+    let broken = |error: hyper::Error| format!("the connection broke: {error}");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+    // Ends with the connection, which ends with its sender and the answer.
+    let connection = tokio::spawn(connection);
+    let left = end.saturating_duration_since(Instant::now()).saturating_sub(MARGIN / 2);
+    let answer = async {
+        let response = sender.send_request(request(wanted, left)?).await.map_err(broken)?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_LIMIT).collect().await;
+        let body = body.map_err(|error| format!("its answer broke off: {error}"))?.to_bytes();
+        Ok::<_, String>((head, body))
+    };
+    let answer = timeout_at(end, answer).await;
+    connection.abort();
+    let (head, body) = answer.map_err(|_| "it does not answer in time".to_owned())??;
+    if head.status != StatusCode::OK {
+        return Err(refusal(head.status, &body));
+    }
+    let mut response = Response::new(Body::from(body));
+    for name in [CONTENT_TYPE, CONTENT_ENCODING, VARY] {
+        if let Some(value) = head.headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    Ok(response)
+}
+
+/// A connection to wherever it says that it is.
+async fn connect(member: &Member) -> Result<TcpStream, String> {
+    let mut words = Vec::new();
+    for address in [&member.address, &member.metrics_address].into_iter().flatten() {
+        match timeout(CONNECT_LIMIT, TcpStream::connect(address.as_str())).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => words.push(format!("{address}: {error}")),
+            Err(_) => words.push(format!("{address}: no answer")),
+        }
+    }
+    if words.is_empty() {
+        return Err("it listens nowhere: set core.https_address or core.metrics_address there".to_owned());
+    }
+    Err(words.join("; "))
+}
+
+fn request(wanted: &Wanted<'_>, left: Duration) -> Result<Request<Empty<Bytes>>, String> {
+    let mut path = "/1.0/metrics".to_owned();
+    for (at, project) in wanted.projects.iter().flatten().enumerate() {
+        path.push_str(if at == 0 { "?project=" } else { "&project=" });
+        path.push_str(&encoded(project));
+    }
+    let rights = right_to_text(&wanted.right).ok_or("who asks may read nothing")?;
+    let mut request = Request::get(path).header(HOST, MEMBER_NAME).header(RIGHTS, rights);
+    for name in [ACCEPT, ACCEPT_ENCODING] {
+        for value in wanted.headers.get_all(&name) {
+            request = request.header(&name, value);
+        }
+    }
+    let left =
+        HeaderValue::from_str(&format!("{:.3}", left.as_secs_f64())).map_err(|error| error.to_string())?;
+    request.header(SCRAPE_TIMEOUT, left).body(Empty::new()).map_err(|error| error.to_string())
+}
+
+/// What a member said instead of metrics.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let said = serde_json::from_slice::<Envelope<serde_json::Value>>(body).map(|envelope| envelope.error);
+    let said: String = said.unwrap_or_default().chars().filter(|c| !c.is_control()).take(300).collect();
+    match status {
+        StatusCode::FORBIDDEN => {
+            "it does not take this server for a member: is one of the two out of step?".to_owned()
+        }
+        status => format!("it answered {status}: {said}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rights_are_passed_on_as_they_are_and_nothing_is_none() {
+        let names =
+            |names: &[&str]| MetricsRight::Projects(names.iter().map(|name| (*name).to_owned()).collect());
+        for right in [MetricsRight::All, names(&[]), names(&["*", "a,b", "docker/shop", "é %"])] {
+            let text = right_to_text(&right).unwrap();
+            assert_eq!(right_of(&HeaderMap::from_iter([(RIGHTS, text.parse().unwrap())])), right);
+        }
+        assert_eq!(right_to_text(&MetricsRight::None), None);
+        assert_eq!(right_of(&HeaderMap::new()), MetricsRight::None);
+        let mut twice = HeaderMap::new();
+        twice.append(RIGHTS, HeaderValue::from_static("a"));
+        twice.append(RIGHTS, HeaderValue::from_static("*"));
+        assert_eq!(right_of(&twice), MetricsRight::None);
+        for wrong in ["%", "%zz", "a,%4", "%FF"] {
+            let headers = HeaderMap::from_iter([(RIGHTS, wrong.parse().unwrap())]);
+            assert_eq!(right_of(&headers), MetricsRight::None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn patience_is_that_of_who_asks_within_the_limit() {
+        let of = |text: &str| patience(&HeaderMap::from_iter([(SCRAPE_TIMEOUT, text.parse().unwrap())]));
+        assert_eq!(of("5"), Duration::from_millis(4500));
+        assert_eq!((of("60"), of("x"), of("-1"), of("nan")), (LIMIT, LIMIT, LIMIT, LIMIT));
+        assert_eq!(of("0.1"), MARGIN);
+        assert_eq!(patience(&HeaderMap::new()), LIMIT);
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_survives(name in any::<String>()) {
+            let text = encoded(&name);
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b','));
+            prop_assert_eq!(decoded(&text), Some(name));
+        }
+
+        #[test]
+        fn no_text_panics(text in any::<String>()) {
+            let _ = decoded(&text);
+        }
+    }
+}
