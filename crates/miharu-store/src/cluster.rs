@@ -4,18 +4,23 @@
 //! goes on with the last copy when etcd is away. A change is one etcd transaction that compares the key `revision`; only then
 //! is it stored here. All of it is done by one thread with one connection, see [`engine`].
 
+mod attempt;
 mod client;
 mod codec;
 pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod engine;
+mod founding;
 mod invitation;
+mod joining;
 pub(crate) mod lifecycle;
+mod local;
 pub(crate) mod mirror;
 mod rpc;
 pub(crate) mod seal;
 mod settings;
 pub(crate) mod sync;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

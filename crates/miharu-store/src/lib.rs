@@ -216,7 +216,8 @@ impl Store {
         if is_pending {
             return Err(still_joining());
         }
-        if let Some(engine) = self.engine().filter(|_| is_member) {
+        if is_member {
+            let engine = self.engine().ok_or_else(|| Error::Away("this server is stopping".to_owned()))?;
             return self.shared.commit(&engine, change, expected);
         }
         let mut disk = self.shared.disk();
@@ -268,6 +269,12 @@ impl Store {
         if let Some(engine) = self.engine() {
             engine.report(report);
         }
+    }
+
+    /// Tells the other members that this one is about to stop, within two seconds, and stops keeping in step. For who does not
+    /// drop the store when the server ends.
+    pub fn cluster_goodbye(&self) {
+        self.set_engine(None);
     }
 
     fn writer(&self) -> MutexGuard<'_, ()> {

@@ -167,3 +167,33 @@ fn of_many_who_make_a_cluster_in_one_place_one_does() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_cluster_is_made_only_where_nothing_else_lies() -> Result<()> {
+    need!(Etcd);
+    let etcd = etcd::plan().start()?;
+    let server = Member::alone("s")?;
+    let at = |prefix: &str| EtcdAccess::parse(&format!("{}/{prefix}", etcd.url())).unwrap();
+    let refused = |prefix: &str, words: &str| match enable(&server, "s", at(prefix)) {
+        Err(Error::Refused(said)) => assert!(said.contains(words), "{said}"),
+        other => panic!("{prefix}: {other:?}"),
+    };
+    etcd.ctl(&["put", "/registry/pods/x", "1"])?;
+    refused("registry", "something else lies under /registry/ in etcd, such as /registry/pods/x");
+    // What a cut-off attempt left is no obstacle, and is not trusted.
+    etcd.ctl(&["put", "/prod/certificates/00", "{}"])?;
+    enable(&server, "s", at("prod"))?;
+    assert!(etcd.keys("/prod/certificates/")?.is_empty());
+    let other = Member::alone("t")?;
+    for (prefix, words) in [("prod/eu", "a cluster under /prod/"), ("prod", "a cluster under /prod/ already")]
+    {
+        match enable(&other, "t", at(prefix)) {
+            Err(Error::Refused(said)) => assert!(said.contains(words), "{said}"),
+            other => panic!("{prefix}: {other:?}"),
+        }
+    }
+    etcd.ctl(&["put", "/prod/of-a-later-version", "1"])?;
+    server.store.cluster_leave(miharu_store::cluster::Leave::Orderly)?;
+    assert_eq!(etcd.keys("/")?.len(), 2, "what is not the cluster's stays");
+    Ok(())
+}

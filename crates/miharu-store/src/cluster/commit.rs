@@ -1,50 +1,22 @@
 //! A change in a cluster: one etcd transaction that compares what the change was made from, then the local copy.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Failure, Outcome, created_at, delete, modified_at, put};
-use super::codec::{self, CONFIG_LIMIT};
+use super::attempt::{Answer, COMMIT_LIMIT, Plan, attempt};
+use super::codec::CONFIG_LIMIT;
 use super::copy::Shared;
 use super::engine::Engine;
-use super::mirror::Mirror;
-use super::{MEMBER_KEYS, is_member_key, seal};
+use super::seal;
+use super::writes::writes_of;
 use crate::{Change, Error, State};
 
-/// How long a change may take, all attempts together.
-const COMMIT_LIMIT: Duration = Duration::from_secs(10);
 /// How long the watch is waited for, where it has to bring what is known to have happened.
 const WATCH_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a change that fits any state is made anew on another's.
 const ROUNDS: u32 = 20;
 /// The longest value of a key; etcd takes 1.5 MiB in one request.
 const VALUE_LIMIT: usize = 64 * 1024;
-
-/// Keys under the prefix that get a value, or go.
-pub(crate) type Writes = Vec<(String, Option<Vec<u8>>)>;
-
-/// A change, worked out on one state.
-struct Plan {
-    /// Without the revision, which goes with all of them.
-    writes: Writes,
-    /// This member's own keys, where they change.
-    own: Option<BTreeMap<String, String>>,
-    /// The change before it, in etcd's revisions, and that one's number.
-    base: i64,
-    number: u64,
-    /// When this member joined.
-    joined: i64,
-    /// A random id, by which the change is found again.
-    id: String,
-}
-
-/// How an attempt ended that etcd has answered.
-enum Answer {
-    Made(i64),
-    /// Another change came first; it made this revision.
-    Late(i64),
-}
 
 impl Shared {
     /// Makes a change in the cluster.
@@ -203,192 +175,7 @@ pub(crate) fn new_id() -> Result<String, Error> {
     seal::uuid().map_err(|error| Error::Refused(error.to_string()))
 }
 
-impl Plan {
-    fn with_revision(&self) -> Writes {
-        let mut writes = self.writes.clone();
-        writes.push(("revision".to_owned(), Some((self.number + 1).to_string().into_bytes())));
-        writes
-    }
-}
-
-/// Asks etcd until it says whether the change was made. One that is asked for again after its answer got lost is not made
-/// twice: it compares the same revision, and is known by its id.
-async fn attempt(
-    engine: &Engine,
-    prefix: &str,
-    plan: &Plan,
-    writes: &Writes,
-    member: &str,
-    begin: Instant,
-) -> Result<Answer, Error> {
-    let key = |name: &str| format!("{prefix}{name}");
-    let (own, writer) = (key(&format!("members/{member}")), key(&format!("~writers/{member}")));
-    let looked_at = [key("revision"), own.clone(), writer.clone()];
-    let mut lost = None;
-    loop {
-        let Some(client) = engine.link().await else {
-            return Err(match lost {
-                None => Error::Away("there is no connection to it now".to_owned()),
-                Some(words) => Error::Uncertain(words),
-            });
-        };
-        let compare = vec![modified_at(&key("revision"), plan.base), created_at(&own, plan.joined)];
-        let mut operations: Vec<_> = writes
-            .iter()
-            .map(|(name, value)| match value {
-                Some(value) => put(&key(name), value.clone(), 0),
-                None => delete(&key(name)),
-            })
-            .collect();
-        operations.push(put(&writer, plan.id.clone(), 0));
-        match client.transact(compare, operations, &looked_at).await {
-            Ok(Outcome::Done(revision)) => return Ok(Answer::Made(revision)),
-            Ok(Outcome::Differs(found)) => {
-                let [revision, own, writer] = found.as_slice() else {
-                    return Err(Error::Uncertain("an answer that is none".to_owned()));
-                };
-                if let Some(made) = writer.as_ref().filter(|kv| kv.value == plan.id.as_bytes()) {
-                    return Ok(Answer::Made(made.mod_revision));
-                }
-                if own.as_ref().is_none_or(|kv| kv.create_revision != plan.joined) {
-                    return Err(Error::Refused("this server was removed from the cluster".to_owned()));
-                }
-                return Ok(Answer::Late(revision.as_ref().map_or(0, |kv| kv.mod_revision)));
-            }
-            Err(Failure::Away(words)) => {
-                engine.broken();
-                if begin.elapsed() >= COMMIT_LIMIT {
-                    return Err(Error::Uncertain(words));
-                }
-                lost = Some(words);
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            Err(failure) => return Err(refused(&client, &failure, lost)),
-        }
-    }
-}
-
-fn refused(client: &Client, failure: &Failure, lost: Option<String>) -> Error {
-    match lost {
-        Some(words) => Error::Uncertain(words),
-        None => Error::Away(format!("{}: {failure}", client.endpoint)),
-    }
-}
-
 /// Whether the change means the same whatever else has changed: it can be made on the state that another has left.
 fn fits_any_state(change: &Change) -> bool {
     !matches!(change, Change::Config(_) | Change::UpdateCertificate(_) | Change::ClusterCertificate(_))
-}
-
-/// What a change writes, and this member's own keys where they change.
-fn writes_of(
-    change: &Change,
-    state: &State,
-    mirror: &Mirror,
-    own: &BTreeMap<String, String>,
-) -> Result<(Writes, Option<BTreeMap<String, String>>), Error> {
-    let (seal, cluster) = (&mirror.membership.seal, mirror.membership.cluster.as_str());
-    let no_random = |error: seal::NoRandom| Error::Refused(error.to_string());
-    let writes = match change {
-        Change::Config(config) => {
-            let (mine, mut shared): (BTreeMap<_, _>, BTreeMap<_, _>) =
-                config.values().clone().into_iter().partition(|(key, _)| is_member_key(key));
-            // What a later version's members have set is not theirs to lose.
-            let foreign = mirror.shared().iter().filter(|(key, _)| {
-                crate::keys::find(key).is_none()
-                    && !crate::keys::is_user_key(key)
-                    && !MEMBER_KEYS.contains(&key.as_str())
-            });
-            shared.extend(foreign.map(|(key, value)| (key.clone(), value.clone())));
-            let writes = if shared == *mirror.shared() {
-                Vec::new()
-            } else {
-                vec![("config".to_owned(), Some(codec::write_config(&shared)))]
-            };
-            return Ok((writes, Some(mine).filter(|mine| mine != own)));
-        }
-        Change::AddCertificate(entry) => vec![add_certificate(entry, state)?],
-        Change::UpdateCertificate(entry) => {
-            let fingerprint = entry.certificate.fingerprint();
-            let known = state.certificates.get(fingerprint);
-            let known = known.ok_or_else(|| Error::NotFound(format!("certificate {fingerprint}")))?;
-            let entry = crate::Certificate { token: known.token.clone(), ..entry.clone() };
-            vec![(certificate_key(fingerprint), Some(codec::write_certificate(&entry)))]
-        }
-        Change::RemoveCertificate(fingerprint) => {
-            if !state.certificates.contains_key(fingerprint) {
-                return Err(Error::NotFound(format!("certificate {fingerprint}")));
-            }
-            vec![(certificate_key(fingerprint), None)]
-        }
-        Change::AddJoinToken(token) => {
-            let expired = state.join_tokens.values().filter(|known| known.has_expired(token.created_at));
-            let mut writes: Writes = expired.take(100).map(|known| (token_key(&known.id), None)).collect();
-            let written = codec::write_token(token, seal, cluster).map_err(no_random)?;
-            writes.push((token_key(&token.id), Some(written)));
-            writes
-        }
-        Change::RemoveJoinToken(id) => vec![(known_token(id, state)?, None)],
-        Change::Redeem(id, entry) => vec![(known_token(id, state)?, None), add_certificate(entry, state)?],
-        Change::AddProject(name, project) => {
-            if state.projects.contains_key(name) {
-                return Err(Error::Exists(format!("project {name}")));
-            }
-            vec![(format!("projects/{name}"), Some(codec::write_project(project)))]
-        }
-        Change::RemoveProject(name) => {
-            if !state.projects.contains_key(name) {
-                return Err(Error::NotFound(format!("project {name}")));
-            }
-            vec![(format!("projects/{name}"), None)]
-        }
-        Change::ClusterCertificate(served) => {
-            vec![(
-                "certificate".to_owned(),
-                Some(codec::write_served(served, seal, cluster).map_err(no_random)?),
-            )]
-        }
-        Change::RemoveMember(name) => {
-            if *name == mirror.membership.member {
-                return Err(Error::Refused(
-                    "a server does not remove itself from its cluster: it leaves".to_owned(),
-                ));
-            }
-            // One whose entry cannot be read is taken out like any other.
-            if mirror.stamp(&format!("members/{name}")).0 == 0 {
-                return Err(Error::NotFound(format!("member {name}")));
-            }
-            traces(name).map(|key| (key, None)).to_vec()
-        }
-    };
-    Ok((writes, None))
-}
-
-/// The keys that there are of a member.
-pub(crate) fn traces(name: &str) -> [String; 4] {
-    ["members", "alive", "~status", "~writers"].map(|kind| format!("{kind}/{name}"))
-}
-
-fn certificate_key(fingerprint: &str) -> String {
-    format!("certificates/{fingerprint}")
-}
-
-fn token_key(id: &str) -> String {
-    format!("tokens/{id}")
-}
-
-fn known_token(id: &str, state: &State) -> Result<String, Error> {
-    if state.join_tokens.contains_key(id) {
-        Ok(token_key(id))
-    } else {
-        Err(Error::NotFound(format!("join token {id}")))
-    }
-}
-
-fn add_certificate(entry: &crate::Certificate, state: &State) -> Result<(String, Option<Vec<u8>>), Error> {
-    let fingerprint = entry.certificate.fingerprint();
-    if state.certificates.contains_key(fingerprint) {
-        return Err(Error::Exists(format!("certificate {fingerprint}")));
-    }
-    Ok((certificate_key(fingerprint), Some(codec::write_certificate(entry))))
 }

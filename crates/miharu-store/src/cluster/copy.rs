@@ -9,11 +9,12 @@ use tokio::sync::{Notify, watch};
 
 use super::client::{Failure, Listing};
 use super::codec;
+use super::local::Local;
 use super::mirror::{Entry, Membership, Mirror, Row};
 use super::rpc::Event;
 use super::settings::EtcdAccess;
 use super::{BadKey, MemberStatus, Presence, SyncStatus};
-use crate::database::{Database, Whole, Write};
+use crate::database::{Database, Whole};
 use crate::{Error, State};
 
 /// How long a member's lease lasts without being kept, in seconds.
@@ -54,23 +55,6 @@ pub(crate) struct Shared {
     sync: Mutex<Sync>,
 }
 
-/// What is in memory beside the state.
-#[derive(Debug)]
-pub(crate) struct Local {
-    /// Whether this server was about to become a member, and how that went is not known yet.
-    pub(crate) pending: bool,
-    /// In a cluster.
-    pub(crate) mirror: Option<Mirror>,
-    /// This member's own keys.
-    pub(crate) own: BTreeMap<String, String>,
-    pub(crate) revision: u64,
-    /// Rows that the database has to get, and whether they are all.
-    rows: Vec<Row>,
-    whole: Whole,
-    is_written: bool,
-    noted: Option<Instant>,
-}
-
 #[derive(Debug)]
 struct Sync {
     /// When it was last known to be in step, in this run.
@@ -92,77 +76,6 @@ enum Advance {
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
-impl Local {
-    /// Notes what has to be written.
-    fn owe(&mut self, rows: Vec<Row>, whole: Whole) {
-        if whole == Whole::Replaced {
-            self.rows.clear();
-            self.whole = whole;
-        }
-        self.rows.extend(rows);
-        self.is_written = false;
-    }
-
-    /// Writes what is owed; `age` after the copy was in step.
-    fn pay(&mut self, disk: &mut Database, age: Option<Duration>) -> Result<(), Failure> {
-        let debt = self.debt(age);
-        self.paid(debt.map_or(Ok(()), |debt| debt.write(disk)))
-    }
-
-    /// What is owed to the database, from now on by who asked.
-    fn debt(&mut self, age: Option<Duration>) -> Option<Debt> {
-        let mirror = self.mirror.as_ref()?;
-        self.is_written = true;
-        Some(Debt {
-            rows: std::mem::take(&mut self.rows),
-            whole: std::mem::replace(&mut self.whole, Whole::Added),
-            own: self.own.clone(),
-            revision: self.revision,
-            synced_at: now() - i64::try_from(age.map_or(0, |age| age.as_secs())).unwrap_or_default(),
-            removed: mirror.removed,
-        })
-    }
-
-    fn paid(&mut self, result: Result<(), Error>) -> Result<(), Failure> {
-        match result {
-            Ok(()) => {
-                self.noted = Some(Instant::now());
-                Ok(())
-            }
-            Err(error) => {
-                // All of it is read and stored again.
-                if let Some(mirror) = self.mirror.as_mut() {
-                    mirror.revision = 0;
-                }
-                Err(Failure::Unexpected(format!("the local copy could not be stored: {error}")))
-            }
-        }
-    }
-}
-
-/// What the database has to get.
-struct Debt {
-    rows: Vec<Row>,
-    whole: Whole,
-    own: BTreeMap<String, String>,
-    revision: u64,
-    synced_at: i64,
-    removed: bool,
-}
-
-impl Debt {
-    fn write(&self, disk: &mut Database) -> Result<(), Error> {
-        disk.write_copy(&Write {
-            rows: &self.rows,
-            whole: self.whole,
-            own: &self.own,
-            revision: self.revision,
-            synced_at: self.synced_at,
-            removed: self.removed,
-        })
-    }
 }
 
 impl Shared {
@@ -187,16 +100,7 @@ impl Shared {
         let presence = mirror.as_ref().map(|mirror| mirror.presence(now())).unwrap_or_default();
         let (changed, _) = watch::channel(state.revision);
         let pending = stored.is_some_and(|stored| stored.pending);
-        let local = Local {
-            pending,
-            mirror,
-            own,
-            revision: state.revision,
-            rows: Vec::new(),
-            whole: Whole::Added,
-            is_written: true,
-            noted: None,
-        };
+        let local = Local::stored(pending, mirror, own, state.revision);
         Ok(Self {
             state: ArcSwap::from_pointee(state),
             presence: ArcSwap::from_pointee(presence),
@@ -514,3 +418,6 @@ fn is_ours(mirror: &Mirror) -> Result<(), Failure> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,12 +18,16 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// How long a connection is waited for while not all endpoints have failed, and once they have.
 const PATIENCE: Duration = Duration::from_secs(8);
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+/// How long another connection than one that came to nothing is waited for.
+const OTHER_PATIENCE: Duration = Duration::from_millis(2500);
 
 /// The connection, as others than the thread see it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Link {
     /// It is there while the copy is kept in step over it.
     pub(crate) client: Option<Client>,
+    /// Which one it is, in this run.
+    pub(crate) number: u64,
     /// How many attempts have failed since it was there.
     pub(crate) failed: usize,
 }
@@ -86,6 +90,17 @@ impl Engine {
         let settled =
             link.wait_for(|link| link.client.is_some() || (!all_failed && link.failed >= self.endpoints));
         tokio::time::timeout(patience, settled).await.ok()?.ok()?.client.clone()
+    }
+
+    /// The connection and its number. After a call over this one came to nothing, another one is waited for a moment; that it is
+    /// still the same then may mean that it was etcd's majority that was missing.
+    pub(crate) async fn link_after(&self, number: Option<u64>) -> Option<(Client, u64)> {
+        if let Some(number) = number {
+            let mut link = self.link.clone();
+            let _ = tokio::time::timeout(OTHER_PATIENCE, link.wait_for(|link| link.number != number)).await;
+        }
+        let client = self.link().await?;
+        Some((client, self.link.borrow().number))
     }
 
     /// Tells that a call over the connection came to nothing.

@@ -2,26 +2,23 @@
 
 use std::time::Duration;
 
-use super::client::{
-    Client, Failure, Listing, Outcome, created_at, delete, delete_all, holds, modified_at, put,
-};
-use super::codec::{self, ClusterDoc, FORMAT, InvitationDoc, UNWATCHED, is_member_name};
-use super::commit::{Writes, new_id, not_clustered, still_joining, traces};
+use super::client::{Client, Failure, Listing, Outcome, created_at, delete, modified_at, put};
+use super::codec::{self, InvitationDoc, is_member_name};
+use super::commit::{new_id, not_clustered, still_joining};
 use super::copy::{Stored, now};
 use super::engine::{Engine, runtime};
+use super::founding::{everything, initial_writes, make};
+use super::joining::{invited, redeem};
 use super::mirror::Membership;
 use super::seal::{self, SealKey};
-use super::{ClusterCertificate, EtcdAccess, Invitation, Member, is_member_key};
+use super::writes::traces;
+use super::{ClusterCertificate, EtcdAccess, Invitation, Member};
 use crate::certificate::ParsedCertificate;
 use crate::token::{Secret, SecretHash};
 use crate::{Error, State, Store};
 
-/// How long the making of a cluster may take, all its transactions together, in seconds.
-const CLAIM_SECONDS: i64 = 60;
-/// How many keys go into one transaction; etcd takes 128.
-const BATCH: usize = 100;
 /// How often a join is tried again because something else was changed at that moment.
-const ROUNDS: u32 = 50;
+pub(crate) const ROUNDS: u32 = 50;
 /// The longest a join token may last.
 const LIFETIME_LIMIT: Duration = Duration::from_secs(366 * 86_400);
 
@@ -59,7 +56,7 @@ pub enum Leave {
 }
 
 /// Why a server did not become a member.
-enum Trouble {
+pub(crate) enum Trouble {
     /// Nothing was changed.
     Not(Error),
     /// An answer got lost at the decisive moment.
@@ -116,7 +113,9 @@ impl Store {
         let invitation = &join.invitation;
         check_name(&invitation.member)?;
         if invitation.expires_at <= now() {
-            return Err(Error::Refused("the join token has expired; have a new one made".to_owned()));
+            return Err(Error::Refused(
+                "the join token has expired by this server's clock; have a new one made".to_owned(),
+            ));
         }
         let certificate = own_certificate(&join.certificate)?;
         let purpose = |error: seal::NotSealed| Error::Refused(error.to_string());
@@ -189,7 +188,11 @@ impl Store {
             let write = put(&key(format!("invitations/{name}")), codec::write_invitation(&doc), lease);
             match client.transact(compare, vec![write], &[]).await {
                 Ok(Outcome::Done(_)) => Ok(()),
-                Ok(Outcome::Differs(_)) => Err(Error::Exists(format!("member {name}"))),
+                Ok(Outcome::Differs(_)) => {
+                    // It would end by itself, hours later.
+                    let _ = client.revoke(lease).await;
+                    Err(Error::Exists(format!("member {name}")))
+                }
                 Err(Failure::Away(words)) => Err(Error::Uncertain(words)),
                 Err(failure) => Err(away(failure)),
             }
@@ -272,7 +275,7 @@ impl Store {
                 writes.push(put(&key("revision"), (number + 1).to_string(), 0));
                 writes
             } else {
-                vec![delete_all(&prefix)]
+                everything(&prefix)
             };
             let outcome = engine.block_on(async {
                 let client = link(engine).await?;
@@ -396,7 +399,7 @@ async fn link(engine: &Engine) -> Result<Client, Error> {
 }
 
 /// The first endpoint that answers.
-async fn connect(access: &EtcdAccess) -> Result<Client, Trouble> {
+pub(crate) async fn connect(access: &EtcdAccess) -> Result<Client, Trouble> {
     let mut words = Vec::new();
     for endpoint in access.endpoints() {
         match Client::connect(access, endpoint).await {
@@ -411,184 +414,10 @@ async fn connect(access: &EtcdAccess) -> Result<Client, Trouble> {
     Err(Trouble::Not(Error::Away(words.join("; "))))
 }
 
-/// Everything that a new cluster begins with but the keys that make it one.
-fn initial_writes(
-    state: &State,
-    stored: &Stored,
-    served: &ClusterCertificate,
-    member: &Member,
-) -> Result<(Writes, Writes), Error> {
-    let Membership { cluster, seal, .. } = &stored.membership;
-    let no_random = |error: seal::NoRandom| Error::Refused(error.to_string());
-    let shared = state.config.values().iter().filter(|(key, _)| !is_member_key(key));
-    let shared = shared.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let mut first: Writes = Vec::new();
-    for (fingerprint, entry) in &state.certificates {
-        first.push((format!("certificates/{fingerprint}"), Some(codec::write_certificate(entry))));
-    }
-    for (name, project) in &state.projects {
-        first.push((format!("projects/{name}"), Some(codec::write_project(project))));
-    }
-    for (id, token) in &state.join_tokens {
-        first.push((
-            format!("tokens/{id}"),
-            Some(codec::write_token(token, seal, cluster).map_err(no_random)?),
-        ));
-    }
-    let doc = ClusterDoc { format: FORMAT, id: cluster.clone(), created_at: now() };
-    let last: Writes = vec![
-        ("config".to_owned(), Some(codec::write_config(&shared))),
-        ("certificate".to_owned(), Some(codec::write_served(served, seal, cluster).map_err(no_random)?)),
-        (format!("members/{}", member.name), Some(codec::write_member(member))),
-        ("revision".to_owned(), Some(b"1".to_vec())),
-        ("cluster".to_owned(), Some(codec::write_cluster(&doc))),
-    ];
-    Ok((first, last))
-}
-
-/// Makes the cluster in etcd. Nobody else makes one there meanwhile, and none is there before its last transaction.
-async fn make(stored: &Stored, (first, last): &(Writes, Writes)) -> Result<Listing, Trouble> {
-    let prefix = &stored.access.prefix;
-    let key = |name: &str| format!("{prefix}{name}");
-    let (claim, cluster, id) = (key("claim"), key("cluster"), stored.membership.member_id.as_str());
-    let client = connect(&stored.access).await?;
-    let lease = client.grant(CLAIM_SECONDS).await?;
-    let compare = vec![created_at(&claim, 0), created_at(&cluster, 0)];
-    let looked_at = [cluster.clone()];
-    if let Outcome::Differs(found) =
-        client.transact(compare, vec![put(&claim, id, lease)], &looked_at).await?
-    {
-        let words = if found.iter().any(Option::is_some) {
-            format!(
-                "etcd holds a cluster under {prefix} already: join it with a token of a member's, or name another prefix"
-            )
-        } else {
-            "another server is making this cluster right now".to_owned()
-        };
-        return Err(Trouble::Not(Error::Refused(words)));
-    }
-    let mine = || vec![holds(&claim, id), created_at(&cluster, 0)];
-    let taken =
-        || Trouble::Not(Error::Refused("another server made this cluster at the same moment".to_owned()));
-    // What an attempt that was cut short has left.
-    let leftovers =
-        ["certificates/", "tokens/", "projects/", "members/", "invitations/", "alive/", UNWATCHED];
-    let clear = leftovers.iter().map(|name| delete_all(&key(name))).collect();
-    if client.transact(mine(), clear, &[]).await? == Outcome::Differs(Vec::new()) {
-        return Err(taken());
-    }
-    let write =
-        |(name, value): &(String, Option<Vec<u8>>)| put(&key(name), value.clone().unwrap_or_default(), 0);
-    for batch in first.chunks(BATCH) {
-        if client.transact(mine(), batch.iter().map(write).collect(), &[]).await?
-            == Outcome::Differs(Vec::new())
-        {
-            return Err(taken());
-        }
-    }
-    let mut decisive: Vec<_> = last.iter().map(write).collect();
-    decisive.push(delete(&claim));
-    match client.transact(mine(), decisive, &[]).await {
-        Ok(Outcome::Done(_)) => {}
-        Ok(Outcome::Differs(_)) => return Err(taken()),
-        Err(failure) => return Err(maybe(failure)),
-    }
-    client.list(prefix).await.map_err(maybe)
-}
-
 /// The decisive transaction may have been made.
-fn maybe(failure: Failure) -> Trouble {
+pub(crate) fn maybe(failure: Failure) -> Trouble {
     match failure {
         Failure::Unexpected(_) | Failure::Denied(_) => failure.into(),
         Failure::Away(_) | Failure::TooLong => Trouble::Maybe(Error::Uncertain(failure.to_string())),
     }
-}
-
-/// The token as etcd knows it, and the cluster's key from it.
-async fn invited(client: &Client, stored: &Stored, invitation: &Invitation) -> Result<SealKey, Trouble> {
-    let (_, doc) = known(client, stored, invitation).await?;
-    let place = codec::invitation_context(&invitation.cluster, &invitation.member);
-    let key = stored.membership.seal.open(&place, &doc.seal).ok().and_then(|key| SealKey::restore(&key));
-    key.ok_or_else(|| {
-        refused("the join token does not fit what the cluster knows of it: it is forged or damaged")
-    })
-}
-
-fn refused(words: &str) -> Trouble {
-    Trouble::Not(Error::Refused(words.to_owned()))
-}
-
-/// The token's key as it is now.
-async fn known(
-    client: &Client,
-    stored: &Stored,
-    invitation: &Invitation,
-) -> Result<(i64, InvitationDoc), Trouble> {
-    let prefix = &stored.access.prefix;
-    let name = &invitation.member;
-    let keys = [
-        format!("{prefix}cluster"),
-        format!("{prefix}invitations/{name}"),
-        format!("{prefix}members/{name}"),
-    ];
-    let (found, _) = client.get_all(&keys).await?;
-    let [cluster, invited, member] = found.as_slice() else {
-        return Err(refused("etcd gave an answer that is none"));
-    };
-    let Some(cluster) = cluster else {
-        return Err(Trouble::Not(Error::Refused(format!("etcd holds no cluster under {prefix}"))));
-    };
-    let cluster = codec::read_cluster(&cluster.value)
-        .map_err(|reason| refused(&format!("{prefix}cluster: {reason}")))?;
-    if cluster.id != invitation.cluster {
-        return Err(refused("the join token is of another cluster than the one that etcd holds"));
-    }
-    if member.is_some() {
-        return Err(Trouble::Not(Error::Refused(format!(
-            "the cluster has a member {name} already: the join token was used, or the member has to be removed first"
-        ))));
-    }
-    let Some(invited) = invited else {
-        return Err(refused("the join token was used, has expired or was taken back; have a new one made"));
-    };
-    let doc = codec::read_invitation(&invited.value)
-        .map_err(|reason| refused(&format!("the join token: {reason}")))?;
-    let hash = SecretHash::of(invitation.secret.reveal());
-    if !SecretHash::from_hex(&doc.secret).is_some_and(|known| known.matches(&hash)) {
-        return Err(refused(
-            "the join token is not the one that was made last for this member, or it is forged",
-        ));
-    }
-    if doc.expires_at <= now() {
-        return Err(refused("the join token has expired; have a new one made"));
-    }
-    Ok((invited.mod_revision, doc))
-}
-
-/// Uses the token up and puts the member in its place, in one transaction.
-async fn redeem(stored: &Stored, invitation: &Invitation, member: &Member) -> Result<Listing, Trouble> {
-    let prefix = &stored.access.prefix;
-    let key = |name: &str| format!("{prefix}{name}");
-    let client = connect(&stored.access).await?;
-    let (token, own) =
-        (key(&format!("invitations/{}", member.name)), key(&format!("members/{}", member.name)));
-    for _ in 0..ROUNDS {
-        let (made, _) = known(&client, stored, invitation).await?;
-        let (revision, _) = client.get(&key("revision")).await?;
-        let (base, number) = revision.map_or((0, 0), |kv| (kv.mod_revision, codec::read_revision(&kv.value)));
-        let compare =
-            vec![modified_at(&token, made), created_at(&own, 0), modified_at(&key("revision"), base)];
-        let writes = vec![
-            delete(&token),
-            put(&own, codec::write_member(member), 0),
-            put(&key("revision"), (number + 1).to_string(), 0),
-        ];
-        match client.transact(compare, writes, &[]).await {
-            Ok(Outcome::Done(_)) => return client.list(prefix).await.map_err(maybe),
-            // Another change came first; if it was the token's use, the next look finds out.
-            Ok(Outcome::Differs(_)) => {}
-            Err(failure) => return Err(maybe(failure)),
-        }
-    }
-    Err(Trouble::Not(Error::Away("other changes kept coming first; try again".to_owned())))
 }

@@ -71,6 +71,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, stored: &Stored, mut wires: Wires)
         let mut client = None;
         wires.link.send_modify(|link| {
             client = link.client.take();
+            link.number += 1;
             link.failed += 1;
         });
         // What the connection brought last.
@@ -155,10 +156,13 @@ async fn session(
         shared.in_step(read_at);
     }
     tracing::info!(endpoint, revision, "connected to the cluster's store");
-    wires.link.send_replace(Link { client: Some(client.clone()), failed: 0 });
+    wires.link.send_modify(|link| {
+        *link = Link { client: Some(client.clone()), number: link.number + 1, failed: 0 };
+    });
     wires.broken.mark_unchanged();
     let (prefix, mut report, mut broken) =
         (stored.access.prefix.clone(), wires.report.clone(), wires.broken.clone());
+    let link = &wires.link;
     tokio::select! {
         ended = watching(shared, &prefix, watch) => ended,
         ended = tending(shared, PresenceKeys::new(stored, lease), &client, &mut report) => ended,
@@ -169,7 +173,11 @@ async fn session(
                 if broken.changed().await.is_err() {
                     return Ok(End::Stopped);
                 }
-                client.get(&format!("{prefix}revision")).await?;
+                let first = format!("{prefix}revision");
+                let looking = timeout(LOOK_LIMIT, client.get(&first)).await;
+                looking.unwrap_or_else(|_| Err(Failure::Away("no answer any more".to_owned())))?;
+                // It was etcd's majority that was missing; who waits for another connection may go on with this one.
+                link.send_modify(|link| link.number += 1);
             }
         } => ended,
     }
