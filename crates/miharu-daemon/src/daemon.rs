@@ -105,7 +105,9 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
 
     tracing::info!("stopping");
     notify(NotifyState::Stopping);
-    let stopped = async { tokio::join!(unix.stop(), listeners.stop(), app.events.close()) };
+    let of_goodbye = Arc::clone(&app);
+    let goodbye = tokio::task::spawn_blocking(move || of_goodbye.store.cluster_goodbye());
+    let stopped = async { tokio::join!(unix.stop(), listeners.stop(), app.events.close(), goodbye) };
     tokio::select! {
         ended = tokio::time::timeout(STOP_LIMIT, stopped) => {
             if ended.is_err() {

@@ -111,6 +111,12 @@ fn print(reply: &Reply, args: &QueryArgs, out: &mut dyn Write) -> Result<(), Fai
         }
         return reply.check();
     }
+    // What Prometheus is told comes without an envelope.
+    if reply.status.is_success()
+        && let Ok(list @ Value::Array(_)) = serde_json::from_slice(&reply.body)
+    {
+        return write_pretty(out, &list);
+    }
     match reply.envelope()?.metadata {
         None | Some(Value::Null) => Ok(()),
         Some(metadata) => write_pretty(out, &metadata),
@@ -131,6 +137,14 @@ mod tests {
 
     use super::*;
     use crate::testing::{Canned, Fake};
+
+    #[test]
+    fn a_list_without_an_envelope_is_printed_as_it_is() {
+        let fake = Fake::start(vec![Canned::json(200, r#"[{"targets":["a:1"]}]"#)]);
+        let (result, out) = fake.miharu(&["query", "/1.0/discovery/prometheus"]);
+        result.unwrap();
+        assert!(out.contains("\"a:1\""), "{out}");
+    }
 
     #[test]
     fn project_goes_into_the_query() {

@@ -10,7 +10,7 @@ use axum::extract::State;
 use http::{Method, StatusCode, Uri};
 use miharu_api::{ClusterInvitation, ClusterMember, ClusterMembersPost, Operation};
 use miharu_store::cluster::{MemberPresence, MemberStatus};
-use miharu_store::{Change, Cluster, Expiry, Member};
+use miharu_store::{Change, Cluster, Expiry, Member, Presence};
 use serde_json::json;
 
 use crate::app::App;
@@ -64,7 +64,7 @@ pub(super) async fn members(State(app): State<Arc<App>>, _: FullAccess, paramete
     if parameters.recursion() == 0 {
         return ok(cluster.members.keys().map(|name| path("cluster/members", name)).collect::<Vec<_>>());
     }
-    let presence = app.store.presence();
+    let presence = presence(&app).await?;
     let shown = |member: &Arc<Member>| shown(&app, &cluster, member, presence.members.get(&member.name));
     ok(cluster.members.values().map(shown).collect::<Vec<_>>())
 }
@@ -73,9 +73,14 @@ pub(super) async fn members(State(app): State<Arc<App>>, _: FullAccess, paramete
 pub(super) async fn member(State(app): State<Arc<App>>, _: FullAccess, Name(name): Name) -> Answer {
     let cluster = clustered(&app)?;
     let member = cluster.members.get(&name).ok_or_else(no_such_member)?;
-    let shown = shown(&app, &cluster, member, app.store.presence().members.get(&name));
+    let shown = shown(&app, &cluster, member, presence(&app).await?.members.get(&name));
     let tag = tag(&shown.config)?;
     ok_tagged(shown, &tag)
+}
+
+/// Who is there, with what they said last, which etcd is asked for.
+async fn presence(app: &Arc<App>) -> Result<Presence, ApiError> {
+    Ok(app.blocking(|app| Ok(app.store.cluster_presence())).await?)
 }
 
 fn no_such_member() -> ApiError {
