@@ -290,8 +290,10 @@ impl Store {
             let mut held = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *held, engine.map(Arc::new))
         };
-        // Its thread is waited for outside of the lock.
-        drop(before);
+        // Its end is waited for outside of the lock.
+        if let Some(before) = before {
+            before.stop();
+        }
     }
 }
 

@@ -165,15 +165,20 @@ fn members_know_of_each_other_who_is_there_and_what_runs_there() -> Result<()> {
         address: Some("b.example:8443".to_owned()),
         metrics_address: Some("b.example:9100".to_owned()),
     };
-    b.store.cluster_report(report);
+    b.store.cluster_report(report.clone());
     let of_b = || a.store.cluster_presence().members.get("b").cloned().unwrap_or_default();
     eventually("b's report", PATIENCE, || of_b().instances == Some(7))?;
     assert_eq!((of_b().status, of_b().version.as_deref()), (MemberStatus::Online, Some("0.1.0")));
-    eventually("b's address", SOON, || {
-        a.cluster().is_ok_and(|cluster| {
-            cluster.members.get("b").is_some_and(|b| b.address.as_deref() == Some("b.example:8443"))
+    let address_of_b = |address: &str| {
+        eventually("b's address", SOON, || {
+            a.cluster().is_ok_and(|cluster| {
+                cluster.members.get("b").is_some_and(|b| b.address.as_deref() == Some(address))
+            })
         })
-    })?;
+    };
+    address_of_b("b.example:8443")?;
+    b.store.cluster_report(Report { address: Some("b.example:8444".to_owned()), ..report });
+    address_of_b("b.example:8444")?;
     drop(b);
     eventually("b's goodbye", SOON, || of_b().status == MemberStatus::Offline)?;
     assert!(of_b().last_seen.is_some() && of_b().instances == Some(7));

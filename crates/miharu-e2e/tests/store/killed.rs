@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use miharu_e2e::{etcd, need};
-use miharu_store::Change;
 use miharu_store::cluster::{Invitation, Join};
+use miharu_store::{Change, EtcdAccess};
 
 use super::{HOUR, Member, PATIENCE, certificate, cluster, common, config, entry, eventually};
 
@@ -38,6 +38,11 @@ fn victim() -> Result<()> {
         let certificate = certificate().der().to_vec();
         member.store.cluster_join(Join { invitation, access, certificate })?;
         writeln!(out, "joined")?;
+        return Ok(());
+    }
+    if what == "enable" {
+        super::enable(&member, "a", EtcdAccess::parse(words.next().unwrap_or_default())?)?;
+        writeln!(out, "enabled")?;
         return Ok(());
     }
     loop {
@@ -143,5 +148,42 @@ fn who_is_killed_while_joining_is_a_member_or_is_none() -> Result<()> {
         }
     }
     println!("killed while joining: {joined} were members, {alone} were not");
+    Ok(())
+}
+
+#[test]
+fn who_is_killed_while_making_a_cluster_is_its_member_or_is_alone() -> Result<()> {
+    need!(Etcd);
+    let etcd = etcd::plan().start()?;
+    let (mut made, mut alone) = (0, 0);
+    for round in 0..30_u64 {
+        let server = Member::alone("s")?;
+        let (own, fingerprint) = entry("own");
+        server.commit(&Change::AddCertificate(own))?;
+        let path = server.path.clone();
+        drop(server);
+        let mut child = start(&format!("enable|{}|{}/p{round}", path.display(), etcd.url()))?;
+        let mut lines = BufReader::new(child.stdout.take().context("its output")?).lines();
+        while lines.next().transpose()?.is_some_and(|line| line != "ready") {}
+        std::thread::sleep(Duration::from_millis(round * 2));
+        child.kill()?;
+        child.wait()?;
+
+        let again = Member::again(&path)?;
+        let is_made = !etcd.keys(&format!("/p{round}/cluster"))?.is_empty();
+        eventually("it to know", PATIENCE, || again.state().cluster.is_some() == is_made)?;
+        eventually("it to be able to change something", PATIENCE, || {
+            again.commit(&config(&again.state(), "user.a", &round.to_string())).is_ok()
+        })?;
+        assert!(again.trusts(&fingerprint), "it loses nothing either way");
+        if is_made {
+            made += 1;
+            again.in_step()?;
+        } else {
+            alone += 1;
+            super::enable(&again, "a", EtcdAccess::parse(&format!("{}/again{round}", etcd.url()))?)?;
+        }
+    }
+    println!("killed while making a cluster: {made} made it, {alone} did not");
     Ok(())
 }

@@ -41,6 +41,10 @@ pub(crate) struct Engine {
     endpoints: usize,
     report: watch::Sender<Report>,
     stop: watch::Sender<bool>,
+    /// Whether nothing is kept in step any more; the runtime lives on for those who still use it.
+    ended: watch::Receiver<bool>,
+    /// That nobody uses the runtime any more.
+    unused: watch::Sender<bool>,
     /// Told by who found that the connection leads nowhere.
     broken: watch::Sender<u64>,
     thread: Option<JoinHandle<()>>,
@@ -62,6 +66,8 @@ impl Engine {
         let (link_in, link) = watch::channel(Link::default());
         let (report, report_out) = watch::channel(Report::default());
         let (stop, stop_out) = watch::channel(false);
+        let (ended_in, ended) = watch::channel(false);
+        let (unused, mut unused_out) = watch::channel(false);
         let (broken, broken_out) = watch::channel(0);
         let wires = Wires { link: link_in, report: report_out, stop: stop_out, broken: broken_out };
         let endpoints = stored.access.endpoints().len();
@@ -69,11 +75,28 @@ impl Engine {
         let thread = std::thread::Builder::new()
             .name("cluster".to_owned())
             .spawn(move || {
-                runtime.block_on(run(&shared, &stored, wires));
+                runtime.block_on(async {
+                    run(&shared, &stored, wires).await;
+                    ended_in.send_replace(true);
+                    // Its sender is gone only with the last who could use the runtime.
+                    let _ = unused_out.wait_for(|unused| *unused).await;
+                });
                 runtime.shutdown_background();
             })
             .map_err(|source| Error::Io { path: "the cluster's thread".to_owned(), source })?;
-        Ok(Self { handle, link, endpoints, report, stop, broken, thread: Some(thread) })
+        Ok(Self { handle, link, endpoints, report, stop, ended, unused, broken, thread: Some(thread) })
+    }
+
+    /// Keeps nothing in step any more, and waits for the end of what is being done.
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+        let mut ended = self.ended.clone();
+        self.block_on(async {
+            let ending = tokio::time::timeout(STOP_LIMIT, ended.wait_for(|ended| *ended)).await;
+            if ending.is_err() {
+                tracing::warn!("the cluster's thread takes long to end");
+            }
+        });
     }
 
     /// Does something on the thread's runtime, and waits for it. Only for threads that may block.
@@ -121,6 +144,7 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+        self.unused.send_replace(true);
         let Some(thread) = self.thread.take() else { return };
         let begin = std::time::Instant::now();
         while !thread.is_finished() && begin.elapsed() < STOP_LIMIT {

@@ -11,7 +11,7 @@ use super::{ClusterCertificate, Member, is_member_key, seal};
 use crate::{Error, State};
 
 /// How long the making of a cluster may take, all its transactions together, in seconds.
-const CLAIM_SECONDS: i64 = 60;
+const CLAIM_SECONDS: i64 = 30;
 /// How many keys go into one transaction; etcd takes 128.
 const BATCH: usize = 100;
 /// What there can be of a cluster, beside single keys.
@@ -71,7 +71,9 @@ pub(crate) async fn make(stored: &Stored, (first, last): &(Writes, Writes)) -> R
                 "etcd holds a cluster under {prefix} already: join it with a token of a member's, or name another prefix"
             )
         } else {
-            "another server is making this cluster right now".to_owned()
+            format!(
+                "another server is making this cluster right now; if it was cut short, try again in {CLAIM_SECONDS} s"
+            )
         };
         return Err(Trouble::Not(Error::Refused(words)));
     }

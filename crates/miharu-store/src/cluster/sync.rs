@@ -26,9 +26,13 @@ const LOOK_LIMIT: Duration = Duration::from_secs(2);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// A connection that held for so long is no reason for a longer pause.
 const GOOD_WHILE: Duration = Duration::from_secs(30);
-/// How often a member says that it is there, when it has nothing else to say; and how often at most.
+/// How often the log is told that etcd is away.
+const WARN_INTERVAL: Duration = Duration::from_secs(600);
+/// How often a member says that it is there, when it has nothing else to say; and how often at most how many instances it has.
 const STATUS_INTERVAL: Duration = Duration::from_secs(60);
 const STATUS_PAUSE: Duration = Duration::from_secs(10);
+/// How long it is waited for the daemon's first report.
+const REPORT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a server that stops may take to end its lease.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -59,7 +63,7 @@ pub(crate) async fn run(shared: &Arc<Shared>, stored: &Stored, mut wires: Wires)
     let start = seal::random::<8>().map_or(0, usize::from_le_bytes);
     let mut turn = start % endpoints.len().max(1);
     let mut pause = PAUSES.0;
-    let mut lease = None;
+    let (mut lease, mut warned) = (None, None);
     loop {
         let Some(endpoint) = endpoints.get(turn % endpoints.len().max(1)) else { return };
         let begin = Instant::now();
@@ -103,12 +107,19 @@ pub(crate) async fn run(shared: &Arc<Shared>, stored: &Stored, mut wires: Wires)
                     shared.read_anew();
                 }
                 let words = format!("{endpoint}: {failure}");
-                tracing::warn!("the cluster's store cannot be reached: {words}");
+                // An outage of hours is not to fill the log.
+                if warned.is_none_or(|warned: Instant| warned.elapsed() >= WARN_INTERVAL) {
+                    warned = Some(Instant::now());
+                    tracing::warn!("the cluster's store cannot be reached: {words}");
+                } else {
+                    tracing::debug!("the cluster's store cannot be reached: {words}");
+                }
                 shared.trouble(&words);
             }
         }
         if begin.elapsed() >= GOOD_WHILE {
             pause = PAUSES.0;
+            warned = None;
         }
         // Members that lost the same etcd do not come back all at once.
         let part = seal::random::<1>().map_or(128, |[byte]| u32::from(byte));
@@ -261,7 +272,7 @@ async fn tending(
 ) -> Result<End, Failure> {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = None::<Instant>;
+    let (mut told, begin) = (None::<Instant>, Instant::now());
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -272,10 +283,11 @@ async fn tending(
             _ = report.changed() => {}
         }
         let due = told.is_none_or(|told: Instant| told.elapsed() >= STATUS_INTERVAL);
-        let may = told.is_none_or(|told: Instant| told.elapsed() >= STATUS_PAUSE);
-        let news = presence.said.as_ref() != Some(&*report.borrow());
-        if presence.lease.is_some() && (due || (news && may)) {
-            let now = report.borrow_and_update().clone();
+        let now = report.borrow_and_update().clone();
+        // The daemon says what this member is soon after the store was opened; there is nothing to tell before.
+        let is_known = now != Report::default() || begin.elapsed() >= REPORT_PATIENCE;
+        let worth = presence.worth(&now, told);
+        if presence.lease.is_some() && is_known && (due || worth) {
             presence.tell(shared, client, now).await?;
             told = Some(Instant::now());
             if due {
@@ -367,6 +379,14 @@ impl<'a> PresenceKeys<'a> {
             *self.lease = Some(lease);
         }
         Ok(())
+    }
+
+    /// Whether this is worth telling before its time: where the member is and what it runs at once, how many instances after a
+    /// pause.
+    fn worth(&self, now: &Report, told: Option<Instant>) -> bool {
+        let Some(said) = &self.said else { return true };
+        let elsewhere = Report { instances: now.instances, ..said.clone() } != *now;
+        elsewhere || (said != now && told.is_none_or(|told| told.elapsed() >= STATUS_PAUSE))
     }
 
     /// Tells the others what is to be told.
