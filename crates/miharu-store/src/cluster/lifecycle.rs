@@ -85,6 +85,7 @@ impl Store {
         let _writer = self.writer();
         self.alone()?;
         check_name(&enable.member)?;
+        enable.access.check().map_err(|error| Error::Refused(error.to_string()))?;
         let certificate = own_certificate(&enable.certificate)?;
         let membership = Membership {
             cluster: new_id()?,
@@ -112,6 +113,7 @@ impl Store {
         self.alone()?;
         let invitation = &join.invitation;
         check_name(&invitation.member)?;
+        join.access.check().map_err(|error| Error::Refused(error.to_string()))?;
         if invitation.expires_at <= now() {
             return Err(Error::Refused(
                 "the join token has expired by this server's clock; have a new one made".to_owned(),

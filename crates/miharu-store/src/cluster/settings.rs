@@ -95,6 +95,18 @@ impl EtcdAccess {
         self.endpoints.iter().any(|endpoint| endpoint.starts_with("https://"))
     }
 
+    /// Whether what was given for TLS and whether TLS is spoken agree.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
+        let wrong = |reason: &str| Err(SettingsError { text: self.url(), reason: reason.to_owned() });
+        if self.is_tls() && self.ca_pem.is_none() {
+            return wrong("TLS needs the certificate of the authority that signed etcd's certificates");
+        }
+        if !self.is_tls() && (self.ca_pem.is_some() || self.client_pem.is_some()) {
+            return wrong("certificates for etcd were given, but etcd:// speaks no TLS; write etcds://");
+        }
+        Ok(())
+    }
+
     /// Where etcd is.
     #[must_use]
     pub fn endpoints(&self) -> &[String] {
@@ -188,7 +200,10 @@ mod tests {
     #[test]
     fn an_authority_makes_it_tls() {
         let access = EtcdAccess::parse("etcd://a,b/x").unwrap().with_tls("ca".to_owned());
-        assert!(access.is_tls());
+        assert!(access.is_tls() && access.check().is_ok());
+        assert!(EtcdAccess::parse("etcds://a").unwrap().check().is_err());
+        let plain = EtcdAccess { ca_pem: Some("ca".to_owned()), ..EtcdAccess::parse("etcd://a").unwrap() };
+        assert!(plain.check().is_err(), "nobody is to take this for TLS");
         assert_eq!(access.url(), "etcds://a:2379,b:2379/x");
     }
 
