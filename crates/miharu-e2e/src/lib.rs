@@ -7,10 +7,13 @@
 
 pub mod cgroup;
 pub mod clients;
+pub mod containerd;
+pub mod docker;
 pub mod exposition;
 pub mod fleet;
 pub mod guest;
 pub mod initramfs;
+pub mod inside;
 pub mod interrupt;
 pub mod keepalive;
 pub mod libvirt;
@@ -22,6 +25,8 @@ pub mod miharud;
 pub mod need;
 pub mod netns;
 pub mod nspawn;
+pub mod oci;
+pub mod podman;
 pub mod prometheus;
 pub mod recorder;
 pub mod rootfs;
@@ -32,8 +37,11 @@ pub mod vm;
 pub mod vsock;
 
 pub use clients::Client;
+pub use containerd::Containerd;
+pub use docker::Docker;
 pub use exposition::Exposition;
 pub use lxc::Lxc;
 pub use miharud::Miharud;
 pub use need::Need;
+pub use podman::Podman;
 pub use vm::Vm;

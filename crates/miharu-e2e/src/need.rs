@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{guest, lxd, shell, vm, vsock};
+use crate::{guest, lxd, podman, shell, vm, vsock};
 
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,12 @@ pub enum Need {
     Lxc,
     /// `systemd-nspawn`.
     Nspawn,
+    /// podman with its monitor and a low-level runtime.
+    Podman,
+    /// Docker's daemon and client, and its containerd.
+    Docker,
+    /// containerd and its client.
+    Containerd,
     /// LXD and its client.
     Lxd,
     /// Incus and its client, unpacked.
@@ -49,6 +55,17 @@ impl Need {
             Self::Containers => containers().clone(),
             Self::Lxc => program("lxc-start").or_else(|| program("busybox")).or_else(|| containers().clone()),
             Self::Nspawn => program("systemd-nspawn").or_else(|| containers().clone()),
+            Self::Podman => ["podman", "conmon", podman::runtime()]
+                .into_iter()
+                .find_map(program)
+                .or_else(|| containers().clone()),
+            Self::Docker => ["dockerd", "docker", "containerd", "runc"]
+                .into_iter()
+                .find_map(program)
+                .or_else(|| containers().clone()),
+            Self::Containerd => {
+                ["containerd", "ctr", "runc"].into_iter().find_map(program).or_else(|| containers().clone())
+            }
             Self::Lxd => program("lxd").or_else(|| program("lxc")).or_else(|| containers().clone()),
             Self::Incus if !lxd::has_incus() => Some("no Incus in target/e2e-cache".to_owned()),
             Self::Incus => containers().clone(),
