@@ -238,6 +238,8 @@ mod tests {
             incarnation: Incarnation { cgroup_inode: 0, init_pid: 77, init_start: 99 },
             vm: None,
             directory: "c1".into(),
+            image: None,
+            is_sandbox: false,
         };
         let options = Options { wanted, ..Options::default() };
         let last = LastHostMounts::default();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use miharu_collect::{Collector, Options, Roots};
-use miharu_instances::{Discovery, Instance, Kind, drivers};
+use miharu_instances::{Discovery, DriverOptions, Instance, Kind, drivers};
 use miharu_metrics::server::Process;
 use miharu_metrics::{InstanceType, ServerFigures, Snapshot};
 use miharu_store::Store;
@@ -81,7 +81,7 @@ impl Search {
 }
 
 fn new_discovery(roots: &Roots) -> Arc<StdMutex<Discovery>> {
-    Arc::new(StdMutex::new(Discovery::new(roots.clone(), drivers())))
+    Arc::new(StdMutex::new(Discovery::new(roots.clone(), drivers(&DriverOptions::default()))))
 }
 
 fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
@@ -194,6 +194,7 @@ fn found(instance: &Instance) -> Found {
         },
         runtime: instance.runtime.to_owned(),
         id: instance.id.clone(),
+        image: instance.image.clone(),
         pid: Some(instance.incarnation.init_pid),
     }
 }

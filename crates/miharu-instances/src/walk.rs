@@ -342,7 +342,7 @@ mod tests {
     use miharu_linux::Roots;
 
     use super::*;
-    use crate::drivers;
+    use crate::{DriverOptions, drivers};
 
     /// A v2 host with these cgroups.
     fn host(cgroups: &[&str]) -> (tempfile::TempDir, Hierarchies) {
@@ -365,7 +365,7 @@ mod tests {
     fn what_comes_and_goes_is_seen_and_nothing_else_is_listed() {
         let (base, hierarchies) = host(&["a/b", "lxc.payload.c1/lxc.payload.inner", "z"]);
         let top = Roots::at(base.path()).cgroup;
-        let (mut walk, drivers) = (Walk::default(), drivers());
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
         let look = |walk: &mut Walk| walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert_eq!(look(&mut walk), News::Some);
         assert_eq!(claims(&walk), ["lxc.payload.c1"], "nothing below a claimed one");
@@ -388,7 +388,7 @@ mod tests {
     fn a_cgroup_that_is_made_anew_under_its_name_is_another() {
         let (base, hierarchies) = host(&["s/lxc.payload.c1"]);
         let place = Roots::at(base.path()).cgroup.join("s");
-        let (mut walk, drivers) = (Walk::default(), drivers());
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         let inode = |walk: &Walk| walk.claims().values().next().unwrap().0.inode;
         let before = inode(&walk);
@@ -407,7 +407,7 @@ mod tests {
     fn a_directory_that_cannot_be_listed_keeps_what_is_known_of_it() {
         let (base, hierarchies) = host(&["lxc.payload.c1"]);
         let (top, away) = (Roots::at(base.path()).cgroup, base.path().join("away"));
-        let (mut walk, drivers) = (Walk::default(), drivers());
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         // A file in its place is an error that is not that it is gone.
         fs::rename(&top, &away).unwrap();
@@ -431,7 +431,7 @@ mod tests {
     fn where_there_are_too_many_what_is_known_still_comes_and_goes() {
         let (base, hierarchies) = host(&["lxc.payload.c1", "user"]);
         let top = Roots::at(base.path()).cgroup;
-        let (mut walk, drivers) = (Walk::default(), drivers());
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert_eq!(walk.claimed, 1);
         for number in 0..MAX_CLAIMS {
@@ -454,7 +454,7 @@ mod tests {
     fn without_watches_everything_is_looked_at_each_time() {
         let (base, hierarchies) = host(&["a/b"]);
         let mut walk = Walk { changes: Changes::none(), ..Walk::default() };
-        let drivers = drivers();
+        let drivers = drivers(&DriverOptions::default());
         walk.roots = hierarchies.walk_roots().into_iter().map(Path::to_owned).collect();
         walk.listed = Some(Instant::now());
         walk.list((0, PathBuf::new()), &drivers, &mut BTreeSet::new());

@@ -93,6 +93,7 @@ mod tests {
             instance_type: InstanceType::Container,
             runtime: "lxc".to_owned(),
             id: name.to_owned(),
+            image: None,
             pid: Some(pid),
         }
     }

@@ -36,6 +36,7 @@ fn instances() -> Vec<Found> {
             instance_type: InstanceType::Container,
             runtime: "lxc".to_owned(),
             id: name.to_owned(),
+            image: None,
             pid: Some(1),
         })
         .to_vec()

@@ -13,6 +13,7 @@ pub(crate) enum Kind {
     StuckFilesystem,
     InstancesCollide,
     InstanceLeftOut,
+    NameUnknown,
     TooManyCgroups,
     Denied,
     OutOfTime,
@@ -26,7 +27,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// All of them, in the order of docs/warnings.md.
     #[cfg(test)]
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Listener,
         Self::OutOfTime,
         Self::Descriptors,
@@ -37,6 +38,7 @@ impl Kind {
         Self::StuckFilesystem,
         Self::InstancesCollide,
         Self::InstanceLeftOut,
+        Self::NameUnknown,
         Self::Denied,
         Self::TooManyCgroups,
         Self::Incomplete,
@@ -50,6 +52,7 @@ impl Kind {
             Self::StuckFilesystem => "File system does not answer",
             Self::InstancesCollide => "Two instances have one name",
             Self::InstanceLeftOut => "Instance is not served",
+            Self::NameUnknown => "Name cannot be learned",
             Self::TooManyCgroups => "Too many cgroups",
             Self::Denied => "Not allowed to read",
             Self::OutOfTime => "Not enough time to collect",
@@ -73,6 +76,7 @@ impl Kind {
             | Self::StuckFilesystem
             | Self::InstancesCollide
             | Self::InstanceLeftOut
+            | Self::NameUnknown
             | Self::TooManyCgroups
             | Self::Denied
             | Self::CertificateExpires => "moderate",
@@ -148,6 +152,10 @@ impl From<&ScanWarning> for Problem {
             ScanWarning::Unreadable { what, .. } => Self::of_server(Kind::InstanceLeftOut, what, message),
             ScanWarning::Unlisted { directory, .. } => {
                 Self::of_server(Kind::InstanceLeftOut, &directory.display().to_string(), message)
+            }
+            ScanWarning::Unnamed { project, name, .. } => {
+                let instance = InstanceName { project: project.clone(), name: name.clone() };
+                Self::of_instance(Kind::NameUnknown, &instance, "", message)
             }
             ScanWarning::TooManyCgroups => Self::of_server(Kind::TooManyCgroups, "", message),
         }

@@ -32,6 +32,10 @@ pub(crate) struct Nspawn {
 }
 
 impl Driver for Nspawn {
+    fn name(&self) -> &'static str {
+        "nspawn"
+    }
+
     fn claims(&self, name: &OsStr, _parent: &OsStr) -> bool {
         machine::of_unit(name).is_some()
     }
@@ -142,6 +146,8 @@ fn instance(machine: Machine, init: Top, cgroup: CgroupPaths, cgroup_inode: u64)
         cgroup,
         incarnation,
         directory: machine.directory,
+        image: None,
+        is_sandbox: false,
         vm: None,
     }
 }

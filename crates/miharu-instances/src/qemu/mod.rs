@@ -10,7 +10,6 @@ mod managed;
 mod options;
 mod sections;
 mod taps;
-mod users;
 mod vsock;
 mod watch;
 mod xml;
@@ -30,7 +29,7 @@ use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
 use crate::patience::Patience;
 use crate::vm::{Owner, Vm, Vsock};
-use crate::{Incarnation, Instance, Kind, tree};
+use crate::{Incarnation, Instance, Kind, tree, users};
 
 use libvirt::{Domain, Domains};
 use options::Options;
@@ -79,6 +78,10 @@ struct Known {
 }
 
 impl Driver for Qemu {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
     fn claims(&self, _name: &OsStr, _parent: &OsStr) -> bool {
         false
     }
@@ -369,6 +372,8 @@ fn instance(identity: Identity, init: Arc<ProcDir>, start: u64, cgroup: CgroupPa
         cgroup,
         incarnation,
         directory,
+        image: None,
+        is_sandbox: false,
         vm: None,
     }
 }

@@ -157,6 +157,7 @@ mod tests {
             instance_type: InstanceType::Container,
             runtime: "lxc".to_owned(),
             id: "u1".to_owned(),
+            image: None,
             pid: Some(42),
         };
         let cpu = CpuTimes::new(0)
@@ -194,6 +195,7 @@ mod tests {
             instance_type: InstanceType::VirtualMachine,
             runtime: "qemu".to_owned(),
             id: "vm".to_owned(),
+            image: None,
             pid: Some(42),
         };
         let told = |interface: &str, addresses: &[&str]| Addresses {

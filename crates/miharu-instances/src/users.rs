@@ -6,7 +6,7 @@ use miharu_linux::Roots;
 use miharu_linux::read::{Buffer, lines, number};
 
 /// The name of a user in the host's own file; users of a directory service have none there.
-pub(super) fn name(roots: &Roots, uid: u32) -> Option<String> {
+pub(crate) fn name(roots: &Roots, uid: u32) -> Option<String> {
     let mut buffer = Buffer::new();
     let text = buffer.read(&roots.host_path(Path::new("/etc/passwd"))?).ok()?;
     let found = lines(text).find_map(|line| {

@@ -1,0 +1,192 @@
+//! Runtimes' API sockets, asked within a deadline; one that does not answer is left alone for a growing while.
+
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+use crate::driver::is_trusted;
+
+/// How long one request may take, with everything.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a socket is left alone that did not answer, doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The longest such pause.
+const LAST_PAUSE: Duration = Duration::from_secs(300);
+
+/// The longest answer that is taken, bytes: one about a container with thousands of mounts and labels is far shorter.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// Why a socket gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// There is none, or nobody listens on it.
+    #[error("{} has no listener", .0.display())]
+    Absent(PathBuf),
+    /// It is not root's, so it is never asked.
+    #[error("{} is not root's socket", .0.display())]
+    Untrusted(PathBuf),
+    /// It did not answer in time or not in a way that can be understood, now or a while ago.
+    #[error("{} does not answer: {problem}", path.display())]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It answered, but not with what was asked for: with this status (of HTTP, or of gRPC) or message.
+    #[error("{} answers {answer}", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// What it says.
+        answer: String,
+    },
+}
+
+/// What went wrong in a request.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nobody there that speaks this protocol: the socket is left alone for a while.
+    Broken(String),
+    /// An answer that says no, such as that there is no such container.
+    Refused(String),
+}
+
+/// The sockets that the thread of names asks.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets {
+    /// Made with the first request.
+    runtime: Option<Runtime>,
+    resting: HashMap<PathBuf, Rest>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    until: Instant,
+    pause: Duration,
+    problem: String,
+}
+
+impl Sockets {
+    /// Asks root's socket at `path` (as this process sees it), on a connection of its own. `request` speaks on it, in a
+    /// tokio runtime of this one thread; it is given up once it takes longer than a second.
+    ///
+    /// # Errors
+    /// [`Unanswered`]. After [`Unanswered::Silent`] no connection is made for a while.
+    pub(crate) fn ask<T, F>(
+        &mut self,
+        path: &Path,
+        request: impl FnOnce(UnixStream) -> F,
+    ) -> Result<T, Unanswered>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let absent = || Unanswered::Absent(path.to_owned());
+        let metadata = std::fs::symlink_metadata(path).map_err(|_| absent())?;
+        if !metadata.file_type().is_socket() || !is_trusted(metadata.uid()) {
+            return Err(Unanswered::Untrusted(path.to_owned()));
+        }
+        if let Some(rest) = self.resting.get(path).filter(|rest| Instant::now() < rest.until) {
+            return Err(Unanswered::Silent { path: path.to_owned(), problem: rest.problem.clone() });
+        }
+        let runtime = match &mut self.runtime {
+            Some(runtime) => runtime,
+            none => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                none.insert(runtime.map_err(|_| absent())?)
+            }
+        };
+        let asked = runtime.block_on(async {
+            let work = async {
+                let stream = UnixStream::connect(path).await.map_err(Asked::Connect)?;
+                request(stream).await.map_err(Asked::Failed)
+            };
+            tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(Asked::Late))
+        });
+        let problem = match asked {
+            Ok(answer) => {
+                self.resting.remove(path);
+                return Ok(answer);
+            }
+            // Nobody listens: that costs nothing to find out each time.
+            Err(Asked::Connect(error))
+                if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) =>
+            {
+                return Err(absent());
+            }
+            Err(Asked::Failed(Failure::Refused(answer))) => {
+                self.resting.remove(path);
+                return Err(Unanswered::Refused { path: path.to_owned(), answer });
+            }
+            Err(Asked::Connect(error)) => error.to_string(),
+            Err(Asked::Failed(Failure::Broken(problem))) => problem,
+            Err(Asked::Late) => format!("nothing within {} s", DEADLINE.as_secs()),
+        };
+        self.rest(path, problem.clone());
+        Err(Unanswered::Silent { path: path.to_owned(), problem })
+    }
+
+    /// Gets a JSON document of a runtime's HTTP API: `target` is the path with its query.
+    ///
+    /// # Errors
+    /// As [`Sockets::ask`]; [`Unanswered::Refused`] for any status but 200.
+    pub(crate) fn get<T: DeserializeOwned>(&mut self, path: &Path, target: &str) -> Result<T, Unanswered> {
+        self.ask(path, async |stream| {
+            let bytes = get(stream, target.to_owned()).await?;
+            let unexpected = |error| Failure::Broken(format!("that is not the JSON expected: {error}"));
+            serde_json::from_slice(&bytes).map_err(unexpected)
+        })
+    }
+
+    fn rest(&mut self, path: &Path, problem: String) {
+        let pause = self.resting.get(path).map_or(FIRST_PAUSE, |rest| (rest.pause * 2).min(LAST_PAUSE));
+        self.resting.insert(path.to_owned(), Rest { until: Instant::now() + pause, pause, problem });
+    }
+}
+
+enum Asked {
+    Connect(std::io::Error),
+    Failed(Failure),
+    Late,
+}
+
+async fn get(stream: UnixStream, target: String) -> Result<Bytes, Failure> {
+    let broken = |error: &dyn std::fmt::Display| Failure::Broken(error.to_string());
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+    let request = hyper::Request::get(target)
+        .header(hyper::header::HOST, "localhost")
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| broken(&e))?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        let body = body.await.map_err(|e| broken(&e))?.to_bytes();
+        match status {
+            StatusCode::OK => Ok(body),
+            status => Err(Failure::Refused(status.to_string())),
+        }
+    };
+    // The connection moves only while somebody polls it.
+    tokio::pin!(exchange);
+    tokio::select! {
+        answer = &mut exchange => answer,
+        ended = connection => match ended {
+            Ok(()) => exchange.await,
+            Err(error) => Err(broken(&error)),
+        },
+    }
+}
