@@ -43,6 +43,8 @@ pub enum Need {
     Vsock,
     /// libvirt's daemon and client, and no libvirtd that runs already.
     Libvirt,
+    /// The same with its LXC driver.
+    LibvirtLxc,
     /// openssl and curl.
     Tls,
 }
@@ -92,6 +94,7 @@ impl Need {
                 .or_else(|| program("virsh"))
                 .or_else(|| containers().clone())
                 .or_else(crate::libvirt::Libvirt::lacking),
+            Self::LibvirtLxc => Self::Libvirt.lacking().or_else(crate::libvirt::Libvirt::lacking_lxc),
             Self::Tls => program("openssl").or_else(|| program("curl")),
         }
     }

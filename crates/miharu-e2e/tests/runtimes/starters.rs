@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
+use miharu_e2e::libvirt::Libvirt;
 use miharu_e2e::oci::{self, Container};
-use miharu_e2e::{Containerd, Docker, Podman, cgroup, need, shell};
+use miharu_e2e::{Containerd, Docker, Podman, cgroup, inside, need, scratch, shell};
 
 /// Asserts that a container runs as it should, and gives its cgroups' folders.
 fn runs(container: &Container) -> Result<Vec<std::path::PathBuf>> {
@@ -36,7 +38,7 @@ fn podman_leaves_nothing() -> Result<()> {
     need!(Podman);
     let podman = Podman::start()?;
     let mut dirs = runs(&podman.any(&[])?)?;
-    let pod = podman.pod(&miharu_e2e::scratch::unique("pod"))?;
+    let pod = podman.pod(&scratch::unique("pod"))?;
     let member = podman.any(&["--pod", &pod])?;
     dirs.extend(runs(&member)?);
     dirs.extend(cgroup::hierarchies().iter().map(|dir| dir.join("libpod_parent").join(&pod)));
@@ -68,4 +70,24 @@ fn containerd_leaves_nothing_even_when_it_is_stopped() -> Result<()> {
     let home = containerd.home.clone();
     drop(containerd);
     is_gone(&home, &dirs)
+}
+
+#[test]
+fn a_container_of_libvirt_leaves_nothing() -> Result<()> {
+    need!(LibvirtLxc);
+    let _alone = scratch::alone()?;
+    let mut libvirt = Libvirt::start()?;
+    let pid = libvirt.lxc("mhlxc")?;
+    let said = inside::run(pid, "cat /proc/self/cgroup; ls /sbin/init")?;
+    assert!(said.ends_with("/sbin/init\n"), "{said}");
+    let dirs = cgroup::Cgroups::of(pid)?.dirs();
+    drop(libvirt);
+    // It is a child of process 1 by then, which reaps it when it comes to it.
+    shell::wait_for("the init's end", Duration::from_secs(5), || {
+        (!Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    })?;
+    for dir in dirs.iter().filter(|dir| dir.to_string_lossy().contains("mhlxc")) {
+        assert!(!dir.exists(), "{} is left", dir.display());
+    }
+    Ok(())
 }
