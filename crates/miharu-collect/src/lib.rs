@@ -14,6 +14,7 @@ mod jobs;
 mod kept;
 mod own_process;
 mod round;
+mod runtimes;
 mod vm;
 mod warning;
 
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use miharu_instances::{Incarnation, Instance};
-use miharu_metrics::server::Process;
+use miharu_metrics::server::{Process, Runtime};
 use miharu_metrics::{InstanceFigures, Wanted};
 
 pub use devices::Excluded;
@@ -50,6 +51,7 @@ use kept::{Instances, LastHostMounts};
 use miharu_linux::kept::Budget;
 use miharu_linux::networks::Networks;
 use miharu_linux::statfs::Pool;
+use runtimes::Runtimes;
 use vm::Guests;
 
 /// Threads that ask for the sizes of file systems.
@@ -126,6 +128,8 @@ pub struct Collection {
     pub instances: Vec<InstanceFigures>,
     /// What guests told of themselves that is no figure.
     pub guests: Vec<Guest>,
+    /// What the daemons of Incus and LXD told.
+    pub runtimes: Vec<Runtime>,
     /// What went wrong, sorted, nothing twice.
     pub warnings: Vec<Warning>,
     /// When it began.
@@ -158,6 +162,7 @@ pub struct Collector {
     statfs: Pool,
     hung: Hung<Incarnation>,
     guests: Guests,
+    runtimes: Runtimes,
     cpu_sums: CpuSums,
     budget: Budget,
     kept: Instances,
@@ -178,6 +183,7 @@ impl Collector {
     pub fn with_clock(roots: Roots, clock: fn() -> SystemTime) -> Self {
         let statfs = Pool::new(roots.clone(), STATFS_THREADS);
         let guests = Guests::new(roots.clone());
+        let runtimes = Runtimes::new(roots.clone());
         let budget = Budget::default();
         let networks = Arc::new(Networks::new(roots.clone(), budget.clone()));
         Self {
@@ -186,6 +192,7 @@ impl Collector {
             statfs,
             hung: Hung::default(),
             guests,
+            runtimes,
             cpu_sums: CpuSums::default(),
             kept: Instances::new(budget.clone()),
             budget,

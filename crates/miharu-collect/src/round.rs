@@ -67,11 +67,13 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
         sum_cpus(collector, &mut rows);
     }
     let instances = rows.into_iter().map(|(instance, raw)| to_metrics(&instance, raw, source, now)).collect();
+    let (runtimes, of_runtimes) = collector.runtimes.figures(options.wanted);
     let mut warnings = round.warnings;
+    warnings.extend(of_runtimes);
     warnings.sort();
     warnings.dedup();
     let process = own_process(&collector.roots, &host.facts);
-    Collection { instances, guests, warnings, started, duration: start.elapsed(), process }
+    Collection { instances, guests, runtimes, warnings, started, duration: start.elapsed(), process }
 }
 
 /// A collection under way.

@@ -26,7 +26,7 @@ impl Plan {
     fn new(state: Arc<State>) -> Self {
         let settings = state.config.settings();
         let families = FamilySet::all().without(|name| settings.excluded_families.matches(name));
-        let whole = options(&settings);
+        let whole = Options { wanted: Wanted::all_but_unserved(families), ..options(&settings) };
         let scrape = Options { wanted: Wanted::by(families), ..whole.clone() };
         let prefix = if settings.prefix_lxd { Prefix::Lxd } else { Prefix::Incus };
         Self { state, settings, prefix, families, scrape: Arc::new(scrape), whole: Arc::new(whole) }

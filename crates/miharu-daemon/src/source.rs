@@ -120,6 +120,7 @@ impl Source for Host {
             collect_duration: Some(begun.elapsed()),
             collect_timestamp_seconds: epoch_seconds(collection.started),
             process: collection.process,
+            runtimes: collection.runtimes,
         };
         let found = scan.instances.iter().map(|instance| found(instance)).collect();
         let snapshot = Snapshot::new(collection.instances, server);

@@ -29,6 +29,7 @@ pub mod socket;
 pub mod statfs;
 mod sys;
 pub mod text;
+pub mod unix_sockets;
 pub mod vsock;
 
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@
 
 mod container;
 mod host;
+mod runtimes;
 
 use crate::Snapshot;
 use crate::encode::{Prefix, Samples};
@@ -93,7 +94,7 @@ impl Family {
             MetricType::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
             MetricType::Gauge => self.name,
         };
-        ["seconds", "bytes", "cores"]
+        ["seconds", "bytes", "cores", "ratio"]
             .into_iter()
             .find(|unit| name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_')))
     }
@@ -395,6 +396,14 @@ pub const FAMILIES: &[Family] = &[
         },
     ),
     gauge(
+        "gpu_utilization_ratio",
+        "The part of the time for which the GPU computed for the instance, 0 to 1.",
+        |i, out| container::gpus(i, out, |gpu| gpu.utilization),
+    ),
+    gauge("gpu_memory_used_bytes", "Memory of the GPU that the instance holds.", |i, out| {
+        container::gpus(i, out, |gpu| gpu.memory_used_bytes);
+    }),
+    gauge(
         "instance_info",
         "What runs the instance and where its figures come from, always 1.",
         container::info,
@@ -474,6 +483,39 @@ pub const FAMILIES: &[Family] = &[
     process("process_virtual_memory_bytes", MetricType::Gauge, "Virtual memory size in bytes.", |s, out| {
         out.plain(s.server.process.virtual_memory_bytes);
     }),
+    server(
+        "project_resources_total",
+        MetricType::Gauge,
+        "What a project of Incus or LXD has, by kind.",
+        runtimes::resources,
+    ),
+    server(
+        "project_limit",
+        MetricType::Gauge,
+        "How much a project of Incus or LXD may take, -1 without a limit.",
+        runtimes::limits,
+    ),
+    server("project_usage", MetricType::Gauge, "How much a project of Incus or LXD takes.", runtimes::usage),
+    server(
+        "storage_pool_size_bytes",
+        MetricType::Gauge,
+        "Size of a storage pool of Incus or LXD.",
+        |s, out| {
+            runtimes::pools(s, out, |pool| pool.size_bytes);
+        },
+    ),
+    server(
+        "storage_pool_used_bytes",
+        MetricType::Gauge,
+        "Bytes used of a storage pool of Incus or LXD.",
+        |s, out| runtimes::pools(s, out, |pool| pool.used_bytes),
+    ),
+    server(
+        "runtime_age_seconds",
+        MetricType::Gauge,
+        "How long ago the daemon of Incus or LXD told the figures of its projects and storage pools.",
+        runtimes::age,
+    ),
 ];
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ fn names(family: &Family) -> [String; 3] {
     [family.bare_name().to_owned(), incus, lxd]
 }
 
-/// Figures of an instance that come from files of their own. What is in no part costs nothing to know.
+/// Figures that come from files, or questions, of their own. What is in no part costs nothing to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// CPU time used.
@@ -78,7 +78,16 @@ pub enum Part {
     PressureIo,
     /// Memory of the virtual machine monitor.
     Hypervisor,
+    /// Graphics processors.
+    Gpus,
+    /// Projects of Incus and LXD.
+    Projects,
+    /// Storage pools of Incus and LXD.
+    StoragePools,
 }
+
+/// The parts that only an exposition shows, and nothing else of the API.
+const OF_EXPOSITIONS: [Part; 3] = [Part::Gpus, Part::Projects, Part::StoragePools];
 
 /// What the names of a part's families begin with; the first that fits counts.
 const PARTS: &[(&str, Part)] = &[
@@ -100,9 +109,12 @@ const PARTS: &[(&str, Part)] = &[
     ("pressure_memory_", Part::PressureMemory),
     ("pressure_io_", Part::PressureIo),
     ("hypervisor_", Part::Hypervisor),
+    ("gpu_", Part::Gpus),
+    ("project_", Part::Projects),
+    ("storage_pool_", Part::StoragePools),
 ];
 
-/// The parts of an instance's figures that somebody wants: the others need not be read.
+/// The parts of the figures that somebody wants: the others need not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted(u32);
 
@@ -123,6 +135,14 @@ impl Wanted {
     #[must_use]
     pub fn by(families: FamilySet) -> Self {
         Self(families.iter().filter_map(part).fold(0, |set, part| set | bit(part)))
+    }
+
+    /// Every part, less those that only an exposition shows and that these families need not.
+    #[must_use]
+    pub fn all_but_unserved(families: FamilySet) -> Self {
+        let served = Self::by(families);
+        let unserved = OF_EXPOSITIONS.iter().filter(|part| !served.has(**part));
+        Self(unserved.fold(Self::all().0, |set, part| set & !bit(*part)))
     }
 
     /// Whether the part is wanted.
@@ -185,6 +205,17 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_asked_for_what_nothing_shows() {
+        let families =
+            FamilySet::all().without(|name| name.starts_with("project_") || name.starts_with("disk_"));
+        let wanted = Wanted::all_but_unserved(families);
+        assert!(!wanted.has(Part::Projects) && wanted.has(Part::StoragePools));
+        assert!(wanted.has(Part::Disks), "the rest of the API shows them");
+        assert!(wanted.covers(Wanted::by(families)));
+        assert_eq!(Wanted::all_but_unserved(FamilySet::all()), Wanted::all());
+    }
+
+    #[test]
     fn every_part_has_a_family_and_every_figure_of_an_instance_a_part_or_no_file() {
         for (begin, expected) in PARTS {
             let family = FAMILIES.iter().find(|family| family.bare_name().starts_with(begin)).unwrap();
@@ -196,7 +227,8 @@ mod tests {
             assert!(of_no_file.iter().any(|begin| name.starts_with(begin)), "{name} is in no part");
         }
         for family in FAMILIES.iter().filter(|family| !family.is_of_instances()) {
-            assert_eq!(part(family), None, "{}", family.bare_name());
+            let is_asked = matches!(part(family), Some(Part::Projects | Part::StoragePools));
+            assert!(is_asked || part(family).is_none(), "{}", family.bare_name());
         }
     }
 }

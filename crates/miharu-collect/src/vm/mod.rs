@@ -4,7 +4,7 @@
 //! costs a timer and no thread. The codecs ([`qmp`], [`qga`], [`report`], [`xdr`]) read bytes and know no socket.
 
 mod agent;
-mod backoff;
+pub(crate) mod backoff;
 mod bounds;
 mod disks;
 mod guard;

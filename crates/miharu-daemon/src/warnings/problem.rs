@@ -11,6 +11,7 @@ pub(crate) enum Kind {
     Listener,
     InstanceUnresponsive,
     StuckFilesystem,
+    SourceSilent,
     InstancesCollide,
     InstanceLeftOut,
     NameUnknown,
@@ -27,7 +28,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// All of them, in the order of docs/warnings.md.
     #[cfg(test)]
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Listener,
         Self::OutOfTime,
         Self::Descriptors,
@@ -36,6 +37,7 @@ impl Kind {
         Self::CertificateExpires,
         Self::InstanceUnresponsive,
         Self::StuckFilesystem,
+        Self::SourceSilent,
         Self::InstancesCollide,
         Self::InstanceLeftOut,
         Self::NameUnknown,
@@ -50,6 +52,7 @@ impl Kind {
             Self::Listener => "Listener cannot be opened",
             Self::InstanceUnresponsive => "Instance does not answer",
             Self::StuckFilesystem => "File system does not answer",
+            Self::SourceSilent => "Source of figures does not answer",
             Self::InstancesCollide => "Two instances have one name",
             Self::InstanceLeftOut => "Instance is not served",
             Self::NameUnknown => "Name cannot be learned",
@@ -74,6 +77,7 @@ impl Kind {
             | Self::Authority => "high",
             Self::InstanceUnresponsive
             | Self::StuckFilesystem
+            | Self::SourceSilent
             | Self::InstancesCollide
             | Self::InstanceLeftOut
             | Self::NameUnknown
@@ -122,6 +126,7 @@ impl From<&miharu_collect::Warning> for Problem {
         let kind = match warning.kind {
             WarningKind::Unresponsive => Kind::InstanceUnresponsive,
             WarningKind::StuckFilesystem => Kind::StuckFilesystem,
+            WarningKind::SourceSilent => Kind::SourceSilent,
             WarningKind::Denied => Kind::Denied,
             WarningKind::OutOfTime => Kind::OutOfTime,
             WarningKind::Incomplete => Kind::Incomplete,
