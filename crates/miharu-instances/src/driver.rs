@@ -12,7 +12,7 @@ use miharu_linux::cgroup::Hierarchies;
 use miharu_linux::read::Buffer;
 
 use crate::discovery::Warning;
-use crate::{Identity, Incarnation, Instance, lxc, nspawn, podman, qemu};
+use crate::{Identity, Incarnation, Instance, libvirt_lxc, lxc, nspawn, podman, qemu};
 
 /// The words in [`DriverOptions::enabled`], one for each driver.
 pub const NAMES: &[&str] =
@@ -33,6 +33,7 @@ pub fn drivers(options: &DriverOptions) -> Vec<Box<dyn Driver>> {
     let mut all: Vec<Box<dyn Driver>> = vec![
         Box::new(lxc::Lxc::default()),
         Box::new(nspawn::Nspawn::default()),
+        Box::new(libvirt_lxc::LibvirtLxc::default()),
         Box::new(qemu::Qemu::default()),
         Box::new(podman::Podman::new(&options.rootless)),
     ];

@@ -9,18 +9,21 @@
 mod discovery;
 mod driver;
 mod failures;
+mod libvirt_lxc;
 mod lxc;
 mod nspawn;
 mod oci;
 mod patience;
 mod podman;
 mod qemu;
+mod supervisor;
 #[cfg(test)]
 mod testing;
 mod tree;
 mod users;
 pub mod vm;
 mod walk;
+mod xml;
 
 use std::ffi::OsString;
 use std::sync::Arc;

@@ -12,7 +12,6 @@ mod sections;
 mod taps;
 mod vsock;
 mod watch;
-mod xml;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
