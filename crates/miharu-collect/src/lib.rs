@@ -21,7 +21,7 @@ mod warning;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use miharu_instances::{Incarnation, Instance};
+use miharu_instances::{Chosen, Incarnation, Instance};
 use miharu_metrics::server::{Process, Runtime};
 use miharu_metrics::{InstanceFigures, Wanted};
 
@@ -60,6 +60,8 @@ const STATFS_THREADS: usize = 2;
 /// What the server keys say about a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// The instances that are served.
+    pub chosen: Arc<Chosen>,
     /// The parts of the figures that somebody wants.
     pub wanted: Wanted,
     /// Devices that are left out.
@@ -87,6 +89,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            chosen: Arc::default(),
             wanted: Wanted::default(),
             excluded: Excluded::default(),
             cpus: Cpus::default(),

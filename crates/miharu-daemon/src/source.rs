@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use miharu_collect::{Collector, Options, Roots};
-use miharu_instances::{Discovery, DriverOptions, Instance, Kind, drivers};
+use miharu_instances::{Chosen, Discovery, DriverOptions, Instance, Kind, drivers};
 use miharu_metrics::server::Process;
 use miharu_metrics::{InstanceType, ServerFigures, Snapshot};
 use miharu_store::Store;
@@ -41,19 +41,40 @@ impl Own {
 #[derive(Debug, Clone)]
 pub(crate) struct Search {
     roots: Roots,
-    /// The inner lock is held for a scan, the outer one for a look.
-    discovery: Arc<StdMutex<Arc<StdMutex<Discovery>>>>,
+    /// Nothing before the first scan. The inner lock is held for a scan, the outer one for a look.
+    current: Arc<StdMutex<Option<Current>>>,
+}
+
+/// A discovery, and the drivers that it has.
+#[derive(Debug, Clone)]
+struct Current {
+    drivers: DriverOptions,
+    discovery: Arc<StdMutex<Discovery>>,
+}
+
+impl Current {
+    fn new(roots: &Roots, options: &DriverOptions) -> Self {
+        let discovery = Discovery::new(roots.clone(), drivers(options));
+        Self { drivers: options.clone(), discovery: Arc::new(StdMutex::new(discovery)) }
+    }
 }
 
 impl Search {
     pub(crate) fn of(roots: &Roots) -> Self {
-        let discovery = Arc::new(StdMutex::new(new_discovery(roots)));
-        Self { roots: roots.clone(), discovery }
+        Self { roots: roots.clone(), current: Arc::default() }
     }
 
-    /// Searches, for `patience` at most where another scan goes on.
-    fn scan(&self, patience: Duration) -> Result<miharu_instances::Scan, String> {
-        let discovery = Arc::clone(&lock(&self.discovery));
+    /// The discovery with the drivers asked for. One with others is left to a scan that may still use it.
+    fn with(&self, options: &DriverOptions) -> Arc<StdMutex<Discovery>> {
+        let mut current = lock(&self.current);
+        let known = current.take().filter(|current| current.drivers == *options);
+        let known = known.unwrap_or_else(|| Current::new(&self.roots, options));
+        Arc::clone(&current.insert(known).discovery)
+    }
+
+    /// Searches for the instances that are served, for `patience` at most where another scan goes on.
+    fn scan(&self, chosen: &Chosen, patience: Duration) -> Result<miharu_instances::Scan, String> {
+        let discovery = self.with(&chosen.drivers);
         let end = Instant::now() + patience;
         loop {
             let scan = match discovery.try_lock() {
@@ -67,21 +88,19 @@ impl Search {
                     return Err("the search for instances did not end in time".to_owned());
                 }
             };
-            return scan.map_err(|error| format!("instances cannot be found: {error}"));
+            let mut scan = scan.map_err(|error| format!("instances cannot be found: {error}"))?;
+            chosen.choose(&mut scan);
+            return Ok(scan);
         }
     }
 
     /// Begins anew where a scan hangs; that one is left to itself.
     fn renew_if_stuck(&self) {
-        let mut current = lock(&self.discovery);
-        if current.try_lock().is_err() {
-            *current = new_discovery(&self.roots);
+        let mut current = lock(&self.current);
+        if let Some(stuck) = current.take_if(|current| current.discovery.try_lock().is_err()) {
+            *current = Some(Current::new(&self.roots, &stuck.drivers));
         }
     }
-}
-
-fn new_discovery(roots: &Roots) -> Arc<StdMutex<Discovery>> {
-    Arc::new(StdMutex::new(Discovery::new(roots.clone(), drivers(&DriverOptions::default()))))
 }
 
 fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
@@ -106,7 +125,7 @@ impl Host {
 impl Source for Host {
     fn collect(&mut self, options: &Options) -> Result<Gathered, String> {
         let begun = Instant::now();
-        let scan = self.search.scan(options.collect_timeout)?;
+        let scan = self.search.scan(&options.chosen, options.collect_timeout)?;
         let collection = self.collector.collect(&scan.instances, options);
         let mut problems: Vec<Problem> = scan.warnings.iter().map(Problem::from).collect();
         problems.extend(collection.warnings.iter().map(Problem::from));
@@ -141,12 +160,12 @@ fn descriptors(process: &Process) -> Option<Problem> {
 
 /// Who runs now, told by a thread that may block.
 pub(crate) trait Scan: Send {
-    fn scan(&mut self) -> Result<Vec<Found>, String>;
+    fn scan(&mut self, chosen: &Chosen) -> Result<Vec<Found>, String>;
 }
 
 impl Scan for Search {
-    fn scan(&mut self) -> Result<Vec<Found>, String> {
-        let scan = Self::scan(self, SCAN_LIMIT)?;
+    fn scan(&mut self, chosen: &Chosen) -> Result<Vec<Found>, String> {
+        let scan = Self::scan(self, chosen, SCAN_LIMIT)?;
         Ok(scan.instances.iter().map(|instance| found(instance)).collect())
     }
 }
@@ -169,15 +188,15 @@ impl Finder {
         Self { scanner: Arc::new(Mutex::new(scanner)) }
     }
 
-    /// The instances that run now.
+    /// The instances that run now and are served.
     ///
     /// # Errors
     /// Why they cannot be told, for people.
-    pub(crate) async fn find(&self) -> Result<Vec<Found>, String> {
+    pub(crate) async fn find(&self, chosen: Arc<Chosen>) -> Result<Vec<Found>, String> {
         let scanner = Arc::clone(&self.scanner);
         let work = async {
             let mut scanner = scanner.lock_owned().await;
-            let scan = tokio::task::spawn_blocking(move || scanner.scan());
+            let scan = tokio::task::spawn_blocking(move || scanner.scan(&chosen));
             scan.await.map_err(|error| error.to_string())?
         };
         let late = |_| Err("the search for instances did not end in time".to_owned());

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chosen;
 mod discovery;
 mod driver;
 mod failures;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use miharu_linux::cgroup::CgroupPaths;
 use miharu_linux::process::ProcDir;
 
+pub use chosen::{Chosen, Patterns};
 pub use discovery::{Discovery, Scan, Warning};
 pub use driver::{Claim, Driver, DriverOptions, Host, NAMES, Renamed, Unidentified, drivers};
 pub use oci::names::Identity;

@@ -10,6 +10,7 @@ use axum::body::Body;
 use http::StatusCode;
 use http::header::{ETAG, IF_MATCH};
 use miharu_collect::{Options, Roots};
+use miharu_instances::Chosen;
 use miharu_metrics::{Figures, InstanceFigures, InstanceType, ServerFigures, Snapshot};
 use miharu_store::{Certificate, CertificateType, Change, ParsedCertificate, Store};
 use rustls::pki_types::CertificateDer;
@@ -57,7 +58,7 @@ impl Source for FakeHost {
 }
 
 impl Scan for FakeHost {
-    fn scan(&mut self) -> Result<Vec<Found>, String> {
+    fn scan(&mut self, _: &Chosen) -> Result<Vec<Found>, String> {
         Ok(instances())
     }
 }
