@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -20,11 +20,19 @@ const MAX_FILE: u64 = 16 << 20;
 /// # Errors
 /// Where it cannot be read, is no regular file, another user's, or too long.
 pub(crate) fn read_systems(path: &Path) -> io::Result<Vec<u8>> {
+    read(open_systems(path)?)
+}
+
+/// Opens a file of the system's.
+///
+/// # Errors
+/// As [`read_systems`], of any length.
+pub(crate) fn open_systems(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&file)?;
     check(&stat, is_trusted(stat.st_uid))?;
-    read(file)
+    Ok(file.into())
 }
 
 /// A directory that root made for a user, such as the user's home.
@@ -40,11 +48,24 @@ impl UsersPlace {
         Self { path, uid }
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Reads a file below it.
     ///
     /// # Errors
     /// As [`read_systems`], and where a link is on the way.
     pub(crate) fn read(&self, relative: &Path) -> io::Result<Vec<u8>> {
+        read(self.open(relative)?)
+    }
+
+    /// Opens a file below it.
+    ///
+    /// # Errors
+    /// As [`UsersPlace::read`], of any length.
+    pub(crate) fn open(&self, relative: &Path) -> io::Result<File> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let place = rustix::fs::open(&self.path, flags, Mode::empty())?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
@@ -54,9 +75,9 @@ impl UsersPlace {
         let file = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC)?;
         let opened = rustix::fs::fstat(&file)?;
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino) {
-            return Err(ErrorKind::Interrupted.into());
+            return Err(io::Error::other("it was replaced"));
         }
-        read(file)
+        Ok(file.into())
     }
 }
 
@@ -67,15 +88,11 @@ fn check(stat: &Stat, is_owned: bool) -> io::Result<()> {
     if !is_owned {
         return Err(io::Error::new(ErrorKind::PermissionDenied, "it belongs to another user"));
     }
-    if u64::try_from(stat.st_size).is_ok_and(|size| size > MAX_FILE) {
-        return Err(ErrorKind::FileTooLarge.into());
-    }
     Ok(())
 }
 
-/// One that grows meanwhile is cut off.
-fn read(file: OwnedFd) -> io::Result<Vec<u8>> {
+fn read(file: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::from(file).take(MAX_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }

@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "the drivers that use it come one after another")]
 
+pub(crate) mod conmon;
 pub(crate) mod files;
 pub(crate) mod names;
 pub(crate) mod sockets;
@@ -31,6 +32,12 @@ const ID: usize = 64;
 /// Digits of it that people use.
 const SHORT_ID: usize = 12;
 
+/// The longest name that is taken, bytes.
+const MAX_NAME: usize = 255;
+
+/// The longest name of an image that is taken, bytes.
+const MAX_IMAGE: usize = 512;
+
 /// Whether this is the id of a container: 64 digits, as podman, Docker and Kubernetes' runtimes give out.
 pub(crate) fn is_id(text: &[u8]) -> bool {
     text.len() == ID && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -41,6 +48,18 @@ pub(crate) fn id_of(name: &OsStr, prefix: &str) -> Option<String> {
     let rest = name.as_bytes().strip_prefix(prefix.as_bytes())?.strip_prefix(b"-")?;
     let id = rest.strip_suffix(b".scope").unwrap_or(rest);
     is_id(id).then(|| String::from_utf8_lossy(id).into_owned())
+}
+
+/// Whether this may be the name of a container, pod or Compose project: what podman, Docker and Compose allow in theirs.
+/// State files, labels and command lines could hold anything.
+pub(crate) fn is_name(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(is_allowed)
+}
+
+/// Whether this may be what an image is called.
+pub(crate) fn is_image(text: &str) -> bool {
+    !text.is_empty() && text.len() <= MAX_IMAGE && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The first digits of an id, which name a container whose name cannot be learned.
