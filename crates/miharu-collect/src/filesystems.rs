@@ -56,6 +56,19 @@ impl Found {
     }
 }
 
+impl Found {
+    /// The ZFS datasets that are the instance's own, its root's first; none where its root is not on one.
+    pub(crate) fn datasets(&self) -> Vec<String> {
+        let own = |one: &Chosen| {
+            let (mount, sharing) = (one.file_system.mounts.first()?, one.sharing.first()?);
+            (mount.fstype == "zfs" && *sharing == Sharing::Own).then(|| mount.source.clone())
+        };
+        let mut chosen = self.chosen.iter();
+        let Some(root) = chosen.next().and_then(own) else { return Vec::new() };
+        std::iter::once(root).chain(chosen.filter_map(own)).collect()
+    }
+}
+
 impl Chosen {
     fn new(whose: Whose, file_system: FileSystem, sharing: Vec<Sharing>) -> Self {
         let request = Request::new(whose, &file_system);

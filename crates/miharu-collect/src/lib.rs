@@ -7,6 +7,7 @@
 mod cgroups;
 mod container;
 mod cpu_sums;
+mod datasets;
 mod devices;
 mod filesystems;
 mod hung;
@@ -18,7 +19,7 @@ mod runtimes;
 mod vm;
 mod warning;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use miharu_instances::{Chosen, Incarnation, Instance};
@@ -31,7 +32,7 @@ pub use miharu_linux::Roots;
 pub use miharu_linux::block::Layers;
 pub use miharu_linux::mounts::RemoteFilesystems;
 pub use own_process::own_process;
-pub use vm::Addresses;
+pub use vm::{Addresses, Origin};
 pub use warning::{InstanceName, Warning, WarningKind};
 
 /// What the daemon asks of its host outside of a collection.
@@ -51,6 +52,7 @@ use kept::{Instances, LastHostMounts};
 use miharu_linux::kept::Budget;
 use miharu_linux::networks::Networks;
 use miharu_linux::statfs::Pool;
+use miharu_linux::zfs::Datasets;
 use runtimes::Runtimes;
 use vm::Guests;
 
@@ -129,7 +131,7 @@ pub enum Cpus {
 pub struct Collection {
     /// The instances with their figures, in no particular order.
     pub instances: Vec<InstanceFigures>,
-    /// What guests told of themselves that is no figure.
+    /// What guests told of themselves that is no figure, for each virtual machine.
     pub guests: Vec<Guest>,
     /// What the daemons of Incus and LXD told.
     pub runtimes: Vec<Runtime>,
@@ -143,8 +145,8 @@ pub struct Collection {
     pub process: Process,
 }
 
-/// What a guest told of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the guest of a virtual machine told of itself, and who told the machine's figures.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Guest {
     /// The project of its instance.
     pub project: String,
@@ -154,6 +156,8 @@ pub struct Guest {
     pub addresses: Vec<Addresses>,
     /// What it calls itself.
     pub hostname: Option<String>,
+    /// Who told its figures.
+    pub origin: Origin,
 }
 
 /// Reads the figures of instances. It keeps what lasts from one collection to the next: the threads that may hang, and
@@ -166,6 +170,8 @@ pub struct Collector {
     hung: Hung<Incarnation>,
     guests: Guests,
     runtimes: Runtimes,
+    /// Locked for the one part of a collection that reads them.
+    datasets: Mutex<Datasets>,
     cpu_sums: CpuSums,
     budget: Budget,
     kept: Instances,
@@ -187,6 +193,7 @@ impl Collector {
         let statfs = Pool::new(roots.clone(), STATFS_THREADS);
         let guests = Guests::new(roots.clone());
         let runtimes = Runtimes::new(roots.clone());
+        let datasets = Mutex::new(Datasets::new(&roots));
         let budget = Budget::default();
         let networks = Arc::new(Networks::new(roots.clone(), budget.clone()));
         Self {
@@ -196,6 +203,7 @@ impl Collector {
             hung: Hung::default(),
             guests,
             runtimes,
+            datasets,
             cpu_sums: CpuSums::default(),
             kept: Instances::new(budget.clone()),
             budget,

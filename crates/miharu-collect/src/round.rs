@@ -20,7 +20,7 @@ use crate::kept::Kept;
 use crate::own_process::start_time;
 use crate::vm::{self, Age};
 use crate::warning::{InstanceName, Warning, WarningKind};
-use crate::{Collection, Collector, Cpus, Guest, Options, filesystems, own_process};
+use crate::{Collection, Collector, Cpus, Guest, Options, datasets, filesystems, own_process};
 
 /// An instance and what was read of it.
 type Row = (Arc<Instance>, Raw);
@@ -45,6 +45,7 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
     });
     rows.append(&mut round.read_machines(asking, &host));
     report_each_network_once(&mut rows);
+    datasets::add(&mut rows, &collector.datasets);
     for (_, raw) in &mut rows {
         options.excluded.leave_out(&mut raw.figures, &mut raw.found);
     }
@@ -381,15 +382,15 @@ fn load(kept: &Mutex<Kept>) -> usize {
     if kept.try_lock().is_ok_and(|kept| kept.is_known) { 1 } else { FIRST }
 }
 
-/// What a guest told, where it did.
+/// What a guest told, and who told the machine's figures.
 fn guest(instance: &Instance, raw: &Raw) -> Option<Guest> {
-    let vm::Facts { addresses, hostname } = &raw.facts;
-    let has_told = !addresses.is_empty() || hostname.is_some();
-    has_told.then(|| Guest {
+    let vm::Facts { addresses, hostname, origin } = &raw.facts;
+    instance.vm.is_some().then(|| Guest {
         project: instance.project.clone(),
         name: instance.name.clone(),
         addresses: addresses.clone(),
         hostname: hostname.clone(),
+        origin: *origin,
     })
 }
 

@@ -31,6 +31,7 @@ mod sys;
 pub mod text;
 pub mod unix_sockets;
 pub mod vsock;
+pub mod zfs;
 
 pub use error::{Error, Result};
 pub use roots::Roots;

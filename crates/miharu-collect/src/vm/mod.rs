@@ -13,6 +13,7 @@ pub(crate) mod host;
 mod incus;
 mod libvirt_source;
 mod monitor;
+pub(crate) mod origin;
 mod qga;
 mod qmp;
 mod report;
@@ -35,6 +36,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::Options;
 
+pub use origin::Origin;
 pub use report::Addresses;
 pub(crate) use served::{Facts, Served, serve};
 pub(crate) use session::{Age, Told};
