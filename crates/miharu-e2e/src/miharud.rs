@@ -77,7 +77,15 @@ impl Miharud {
     /// # Errors
     /// When it does not get ready; the error carries its log.
     pub fn start() -> Result<Self> {
-        let daemon = Self::with(&[])?;
+        Self::fresh(&[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    /// As [`Miharud::start`].
+    pub fn fresh(args: &[&str]) -> Result<Self> {
+        let daemon = Self::with(args)?;
         daemon.miharu(&["config", "set", "metrics.cache_seconds", "0"])?;
         // It collects once at its start. A scrape that shares that one would not show what the test starts meanwhile.
         daemon.get("/1.0/metrics")?;

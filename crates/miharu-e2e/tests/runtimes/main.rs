@@ -13,4 +13,11 @@
     reason = "a failure here is a failed test"
 )]
 
+mod absent;
+mod churn;
+mod common;
+mod names;
+mod network;
+mod side_by_side;
+mod sockets;
 mod starters;
