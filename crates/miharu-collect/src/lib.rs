@@ -10,6 +10,7 @@ mod cpu_sums;
 mod datasets;
 mod devices;
 mod filesystems;
+mod gpus;
 mod hung;
 mod jobs;
 mod kept;
@@ -46,6 +47,7 @@ pub mod host {
 }
 
 use cpu_sums::CpuSums;
+use gpus::Gpus;
 use hung::Hung;
 use jobs::Runner;
 use kept::{Instances, LastHostMounts};
@@ -170,6 +172,7 @@ pub struct Collector {
     hung: Hung<Incarnation>,
     guests: Guests,
     runtimes: Runtimes,
+    gpus: Gpus,
     /// Locked for the one part of a collection that reads them.
     datasets: Mutex<Datasets>,
     cpu_sums: CpuSums,
@@ -193,6 +196,7 @@ impl Collector {
         let statfs = Pool::new(roots.clone(), STATFS_THREADS);
         let guests = Guests::new(roots.clone());
         let runtimes = Runtimes::new(roots.clone());
+        let gpus = Gpus::new(&roots);
         let datasets = Mutex::new(Datasets::new(&roots));
         let budget = Budget::default();
         let networks = Arc::new(Networks::new(roots.clone(), budget.clone()));
@@ -203,6 +207,7 @@ impl Collector {
             hung: Hung::default(),
             guests,
             runtimes,
+            gpus,
             datasets,
             cpu_sums: CpuSums::default(),
             kept: Instances::new(budget.clone()),

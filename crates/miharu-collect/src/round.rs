@@ -31,6 +31,7 @@ type Job = (Arc<Instance>, Arc<Mutex<Kept>>, Reading<Incarnation>);
 pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], options: &Options) -> Collection {
     let (started, start) = ((collector.clock)(), Instant::now());
     let mut round = Round { collector, options, start, warnings: Vec::new() };
+    collector.gpus.ask(options.wanted);
     let host = Arc::new(round.read_host());
     let (machines, containers): (Vec<_>, Vec<_>) =
         instances.iter().cloned().partition(|instance| instance.vm.is_some());
@@ -46,6 +47,7 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
     rows.append(&mut round.read_machines(asking, &host));
     report_each_network_once(&mut rows);
     datasets::add(&mut rows, &collector.datasets);
+    round.warnings.extend(collector.gpus.add(&mut rows, options.wanted));
     for (_, raw) in &mut rows {
         options.excluded.leave_out(&mut raw.figures, &mut raw.found);
     }
