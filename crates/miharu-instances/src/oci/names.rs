@@ -120,6 +120,8 @@ struct State {
     /// What is served under its short id, and why.
     unlearned: BTreeMap<Incarnation, Warning>,
     used: Option<Instant>,
+    /// When the names were looked after last.
+    looked: Option<Instant>,
     is_over: bool,
 }
 
@@ -310,7 +312,6 @@ impl State {
 fn answer(shared: &Shared) {
     let mut sockets = Sockets::default();
     let mut buffer = Buffer::new();
-    let mut looked = Instant::now();
     let mut state = shared.lock();
     while !state.is_over {
         if let Some(incarnation) = state.queue.pop_front() {
@@ -340,13 +341,13 @@ fn answer(shared: &Shared) {
             continue;
         }
         let is_used = state.used.is_some_and(|used| used.elapsed() < USED) && !state.entries.is_empty();
-        if is_used && looked.elapsed() >= LOOK {
-            looked = Instant::now();
+        let left = state.looked.map_or(Duration::ZERO, |looked| LOOK.saturating_sub(looked.elapsed()));
+        if is_used && left.is_zero() {
             state = look_after(shared, state, &mut buffer);
+            state.looked = Some(Instant::now());
             continue;
         }
         let waiting = if is_used {
-            let left = LOOK.saturating_sub(looked.elapsed());
             shared.work.wait_timeout(state, left).map(|(state, _)| state).map_err(|e| e.into_inner().0)
         } else {
             shared.work.wait(state).map_err(PoisonError::into_inner)
@@ -423,3 +424,6 @@ impl std::fmt::Debug for Entry {
         f.debug_struct("Entry").field("id", &self.id).field("served", &self.served).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

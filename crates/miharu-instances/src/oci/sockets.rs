@@ -190,3 +190,168 @@ async fn get(stream: UnixStream, target: String) -> Result<Bytes, Failure> {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::{UnixListener, UnixStream as Stream};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A socket, and how many have connected to it.
+    struct Server {
+        base: tempfile::TempDir,
+        connections: Arc<AtomicUsize>,
+    }
+
+    impl Server {
+        /// Answers each connection once in a thread of its own.
+        fn new(answer: impl Fn(Stream) + Send + Sync + 'static) -> Self {
+            let base = tempfile::tempdir().unwrap();
+            let listener = UnixListener::bind(base.path().join("s")).unwrap();
+            let connections = Arc::new(AtomicUsize::new(0));
+            let (count, answer) = (Arc::clone(&connections), Arc::new(answer));
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let answer = Arc::clone(&answer);
+                    std::thread::spawn(move || answer(stream.unwrap()));
+                }
+            });
+            Self { base, connections }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.base.path().join("s")
+        }
+
+        fn connections(&self) -> usize {
+            self.connections.load(Ordering::SeqCst)
+        }
+    }
+
+    fn reply(text: &'static str) -> impl Fn(Stream) + Send + Sync {
+        move |mut stream| {
+            stream.read(&mut [0; 1024]).unwrap();
+            stream.write_all(text.as_bytes()).unwrap();
+        }
+    }
+
+    const FINE: &str = "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n{\"a\":1}";
+
+    fn get(sockets: &mut Sockets, server: &Server) -> Result<serde_json::Value, Unanswered> {
+        sockets.get(&server.path(), "/x")
+    }
+
+    #[test]
+    fn an_answer() {
+        let (mut sockets, server) = (Sockets::default(), Server::new(reply(FINE)));
+        for _ in 0..2 {
+            assert_eq!(get(&mut sockets, &server).unwrap()["a"], 1);
+        }
+        assert!(sockets.resting.is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_ends_with_the_connection() {
+        let server = Server::new(reply("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"a\":2}"));
+        assert_eq!(get(&mut Sockets::default(), &server).unwrap()["a"], 2);
+    }
+
+    #[test]
+    fn no_is_an_answer() {
+        let server = Server::new(reply("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}"));
+        let mut sockets = Sockets::default();
+        for _ in 0..2 {
+            let error = get(&mut sockets, &server).unwrap_err();
+            assert!(
+                matches!(&error, Unanswered::Refused { answer, .. } if answer == "404 Not Found"),
+                "{error}"
+            );
+        }
+        assert_eq!(server.connections(), 2);
+    }
+
+    /// It is given up in time, and then left alone.
+    fn is_given_up(server: &Server) {
+        let mut sockets = Sockets::default();
+        let begun = Instant::now();
+        let error = get(&mut sockets, server).unwrap_err();
+        assert!(matches!(error, Unanswered::Silent { .. }), "{error}");
+        assert!(begun.elapsed() < DEADLINE * 3, "{:?}", begun.elapsed());
+        let begun = Instant::now();
+        for _ in 0..100 {
+            assert!(matches!(get(&mut sockets, server), Err(Unanswered::Silent { .. })));
+        }
+        assert!(begun.elapsed() < DEADLINE / 2, "{:?}", begun.elapsed());
+        assert_eq!(server.connections(), 1, "it is left alone");
+        // The pause grows, and ends with an answer.
+        let rest = sockets.resting.get_mut(&server.path()).unwrap();
+        assert_eq!(rest.pause, FIRST_PAUSE);
+        rest.until = Instant::now();
+        assert!(get(&mut sockets, server).is_err());
+        assert_eq!(sockets.resting[&server.path()].pause, FIRST_PAUSE * 2);
+        assert_eq!(server.connections(), 2);
+    }
+
+    #[test]
+    fn one_that_never_answers() {
+        is_given_up(&Server::new(|mut stream| {
+            let mut all = Vec::new();
+            let _ = stream.read_to_end(&mut all);
+        }));
+    }
+
+    #[test]
+    fn one_that_stalls_byte_by_byte() {
+        is_given_up(&Server::new(|mut stream| {
+            for byte in FINE.bytes() {
+                if stream.write_all(&[byte]).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }));
+    }
+
+    #[test]
+    fn one_that_talks_rubbish() {
+        is_given_up(&Server::new(reply("\0\u{1}rubbish\r\n\r\n")));
+        is_given_up(&Server::new(reply("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n<a/>")));
+        is_given_up(&Server::new(drop));
+    }
+
+    #[test]
+    fn one_that_never_ends() {
+        is_given_up(&Server::new(|mut stream| {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+            while stream.write_all(&[b' '; 65536]).is_ok() {}
+        }));
+    }
+
+    #[test]
+    fn what_is_no_socket_of_roots_is_not_asked() {
+        let base = tempfile::tempdir().unwrap();
+        let (file, link) = (base.path().join("file"), base.path().join("link"));
+        std::fs::write(&file, "").unwrap();
+        let server = Server::new(reply(FINE));
+        std::os::unix::fs::symlink(server.path(), &link).unwrap();
+        let mut sockets = Sockets::default();
+        for path in [file, link] {
+            let error = sockets.get::<serde_json::Value>(&path, "/").unwrap_err();
+            assert!(matches!(error, Unanswered::Untrusted(_)), "{error}");
+        }
+        assert!(matches!(
+            sockets.get::<serde_json::Value>(&base.path().join("none"), "/"),
+            Err(Unanswered::Absent(_))
+        ));
+        // A daemon that was killed leaves its socket behind.
+        let dead = base.path().join("dead");
+        drop(UnixListener::bind(&dead).unwrap());
+        assert!(matches!(sockets.get::<serde_json::Value>(&dead, "/"), Err(Unanswered::Absent(_))));
+        assert!(sockets.resting.is_empty());
+        assert_eq!(server.connections(), 0);
+    }
+}

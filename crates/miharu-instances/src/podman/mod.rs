@@ -109,7 +109,16 @@ impl Driver for Podman {
                 Some(Conmon { name, bundle, .. }) => (name, bundle.as_deref().and_then(containers)),
                 None => (None, Some(PathBuf::from("/var/lib/containers/storage/overlay-containers"))),
             };
-            Box::new(Podmans { id: id.clone(), project, started_as, containers, whose, socket, known: None })
+            Box::new(Podmans {
+                id: id.clone(),
+                project,
+                started_as,
+                containers,
+                whose,
+                socket,
+                known: None,
+                watched: None,
+            })
         })?;
         Ok(found.instance(claim, "podman", id, identity))
     }

@@ -28,11 +28,16 @@ pub(super) struct Podmans {
     pub(super) socket: Option<PathBuf>,
     /// What was answered last.
     pub(super) known: Option<Identity>,
+    /// The file that changes when it is renamed, as this process sees it.
+    pub(super) watched: Option<PathBuf>,
 }
 
 impl Question for Podmans {
     fn ask(&mut self, sockets: &mut Sockets) -> Result<Identity, Unlearned> {
-        let listed = self.listed();
+        let listed = self.listed().map(|(name, list)| {
+            self.watched = self.whose.place(&list);
+            name
+        });
         // The list changes with every container that comes and goes, and a name in it seldom.
         if let (Some(known), Some(listed)) = (&self.known, &listed)
             && known.name == *listed
@@ -51,12 +56,19 @@ impl Question for Podmans {
         }
         if let (None, Some(root)) = (&found, self.containers.as_deref().and_then(Path::parent)) {
             match state::look_up(&self.whose, root, &self.id) {
-                Ok(answer) => found = Some(answer),
+                Ok((answer, database)) => {
+                    // One whose root file system is no image's is in no list.
+                    if listed.is_none() {
+                        self.watched = self.whose.place(&database);
+                    }
+                    found = Some(answer);
+                }
                 Err(problem) => problems.push(problem),
             }
         }
         let (record, pod) = match found {
-            Some(found) => found,
+            // podman writes a new name into one after the other, and it is the list that is watched.
+            Some((record, pod)) => (Record { name: listed.unwrap_or(record.name), ..record }, pod),
             // A name without a pod is better than none.
             None => {
                 let name = listed.or_else(|| self.started_as.clone());
@@ -74,16 +86,18 @@ impl Question for Podmans {
     }
 
     fn renames(&self) -> Renames {
-        let list = self.containers.as_ref().map(|containers| containers.join(LISTS[0]));
-        list.and_then(|list| self.whose.place(&list)).map_or(Renames::Never, Renames::Change)
+        self.watched.clone().map_or(Renames::Never, Renames::Change)
     }
 }
 
 impl Podmans {
-    /// The name in the storage's lists.
-    fn listed(&self) -> Option<String> {
+    /// The name in the storage's lists, and the list.
+    fn listed(&self) -> Option<(String, PathBuf)> {
         let containers = self.containers.as_ref()?;
-        LISTS.iter().find_map(|list| state::names(&self.whose, &containers.join(list)).ok()?.remove(&self.id))
+        LISTS.iter().find_map(|list| {
+            let list = containers.join(list);
+            Some((state::names(&self.whose, &list).ok()?.remove(&self.id)?, list))
+        })
     }
 
     fn identity(&self, record: Record, pod: Option<String>) -> Result<Identity, Unlearned> {

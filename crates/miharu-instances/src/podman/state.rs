@@ -69,11 +69,14 @@ impl Whose {
     }
 }
 
-/// What the database below the storage directory `root` tells of a container, with the name of its pod.
+/// What is known of a container, and the name of its pod.
+pub(super) type Known = (Record, Option<String>);
+
+/// What the database below the storage directory `root` tells of a container, and which file that is.
 ///
 /// # Errors
 /// Why it tells nothing, for people.
-pub(super) fn look_up(whose: &Whose, root: &Path, id: &str) -> Result<(Record, Option<String>), String> {
+pub(super) fn look_up(whose: &Whose, root: &Path, id: &str) -> Result<(Known, PathBuf), String> {
     let mut problem = format!("there is no database of podman's in {}", root.display());
     for (name, kind) in
         [("db.sql", Kind::Sqlite), ("libpod/db.sql", Kind::Sqlite), ("libpod/bolt_state.db", Kind::Bolt)]
@@ -88,7 +91,7 @@ pub(super) fn look_up(whose: &Whose, root: &Path, id: &str) -> Result<(Record, O
             }
         };
         match database.container(id) {
-            Ok(Some(found)) => return Ok(found),
+            Ok(Some(found)) => return Ok((found, path)),
             // After an upgrade the other kind may still lie there.
             Ok(None) => problem = format!("{} does not know it", path.display()),
             Err(why) => problem = format!("{}: {why}", path.display()),
@@ -136,7 +139,7 @@ impl Database {
     }
 
     /// A container, and the name of its pod.
-    fn container(&self, id: &str) -> Result<Option<(Record, Option<String>)>, String> {
+    fn container(&self, id: &str) -> Result<Option<Known>, String> {
         let text = match self {
             Self::Sqlite(connection) => {
                 row(connection, "SELECT JSON FROM ContainerConfig WHERE ID = ?1", id)?
