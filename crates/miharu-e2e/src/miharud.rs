@@ -105,8 +105,24 @@ impl Miharud {
     /// # Errors
     /// As [`Miharud::start`].
     pub fn in_dir(dir: &Path, args: &[&str]) -> Result<Self> {
+        Self::spawn(dir, args, &[])
+    }
+
+    /// As [`Miharud::start`], with these variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Miharud::start`].
+    pub fn with_environment(environment: &[(&str, &Path)]) -> Result<Self> {
+        let daemon = Self::spawn(&scratch::dir("miharu")?, &[], environment)?;
+        daemon.miharu(&["config", "set", "metrics.cache_seconds", "0"])?;
+        daemon.get("/1.0/metrics")?;
+        Ok(daemon)
+    }
+
+    fn spawn(dir: &Path, args: &[&str], environment: &[(&str, &Path)]) -> Result<Self> {
         let log = fs::File::options().create(true).append(true).open(dir.join("log"))?;
         let mut command = Command::new(program("miharud")?);
+        command.envs(environment.iter().copied());
         command.arg("--dir").arg(dir).args(args).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // A group of its own, so that Ctrl-C at a terminal reaches only the demo, which then stops it in good order.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -47,6 +47,8 @@ pub enum Need {
     LibvirtLxc,
     /// openssl and curl.
     Tls,
+    /// A C compiler.
+    Compiler,
 }
 
 impl Need {
@@ -96,6 +98,7 @@ impl Need {
                 .or_else(crate::libvirt::Libvirt::lacking),
             Self::LibvirtLxc => Self::Libvirt.lacking().or_else(crate::libvirt::Libvirt::lacking_lxc),
             Self::Tls => program("openssl").or_else(|| program("curl")),
+            Self::Compiler => program("cc"),
         }
     }
 }

@@ -74,12 +74,19 @@ fn note(directory: &Path, server: &mut Server, result: io::Result<Told>) {
     match result {
         Ok(told) => {
             server.backoff.answered();
+            server.failures = 0;
             server.pools = told.pools;
             server.problems = told.problems.iter().map(|problem| format!("{whose}: {problem}")).collect();
             server.answer = Some((told.answer, told.asked.into_std()));
         }
         Err(error) => {
             server.backoff.failed(std::time::Instant::now(), LONGEST_PAUSE);
+            server.failures = server.failures.saturating_add(1);
+            // One that is just starting refuses for a moment; one that hangs does so in silence.
+            let is_wrong = error.kind() == io::ErrorKind::TimedOut || server.failures > 1;
+            if !is_wrong {
+                return;
+            }
             server.problems = vec![format!(
                 "{whose} does not answer ({error}); what it told of its projects and storage pools is served until it is too old"
             )];

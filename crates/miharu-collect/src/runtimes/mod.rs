@@ -77,6 +77,8 @@ struct Server {
     /// When it was last seen to listen.
     seen: Instant,
     backoff: Backoff,
+    /// Rounds in a row in which it did not answer.
+    failures: u32,
     /// Pools that did not tell their size.
     pools: BTreeMap<String, Backoff>,
     /// What is wrong.
@@ -171,6 +173,7 @@ impl Server {
             answer: None,
             seen: now,
             backoff: Backoff::default(),
+            failures: 0,
             pools: BTreeMap::new(),
             problems: Vec::new(),
         }

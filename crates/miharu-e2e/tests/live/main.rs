@@ -16,7 +16,9 @@
 mod cardinality;
 mod cgroup2_guest;
 mod concurrency;
+mod daemons;
 mod filesystems;
+mod gpus;
 mod harness;
 mod hostile;
 mod kept;
