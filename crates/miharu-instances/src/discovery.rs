@@ -143,6 +143,11 @@ impl Discovery {
     pub fn scan(&mut self) -> Result<Scan> {
         let hierarchies = Hierarchies::find(&self.roots)?;
         let mut warnings = Vec::new();
+        for (place, driver) in self.drivers.iter_mut().enumerate() {
+            if let Some(places) = driver.places(&self.roots, &mut self.buffer) {
+                self.walk.place(place, &places);
+            }
+        }
         let news = self.walk.look(&hierarchies, &self.drivers, &mut warnings);
         self.drop_ended(news);
         let mut host = Host {

@@ -12,7 +12,9 @@ use miharu_linux::cgroup::Hierarchies;
 use miharu_linux::read::Buffer;
 
 use crate::discovery::Warning;
-use crate::{Identity, Incarnation, Instance, libvirt_lxc, lxc, nspawn, podman, qemu};
+use crate::{
+    Identity, Incarnation, Instance, containerd, docker, kubernetes, libvirt_lxc, lxc, nspawn, podman, qemu,
+};
 
 /// The words in [`DriverOptions::enabled`], one for each driver.
 pub const NAMES: &[&str] =
@@ -36,6 +38,9 @@ pub fn drivers(options: &DriverOptions) -> Vec<Box<dyn Driver>> {
         Box::new(libvirt_lxc::LibvirtLxc::default()),
         Box::new(qemu::Qemu::default()),
         Box::new(podman::Podman::new(&options.rootless)),
+        Box::new(docker::Docker::default()),
+        Box::new(containerd::Containerd::default()),
+        Box::new(kubernetes::Kubernetes::default()),
     ];
     all.retain(|driver| options.enabled.as_ref().is_none_or(|enabled| enabled.contains(driver.name())));
     all
@@ -49,6 +54,12 @@ pub trait Driver: Send {
     /// Whether a cgroup called `name` in one called `parent` may be an instance's. Such a cgroup is not looked into for
     /// others, so an instance that runs inside another is never taken for the host's.
     fn claims(&self, name: &OsStr, parent: &OsStr) -> bool;
+
+    /// The cgroups that are its instances' whatever they are called, as paths from the root of a hierarchy; they are claimed,
+    /// too. `None` where they are those of the last time. Asked before each scan.
+    fn places(&mut self, _roots: &Roots, _buffer: &mut Buffer) -> Option<BTreeSet<PathBuf>> {
+        None
+    }
 
     /// Who the instance of a claimed cgroup is. Asked again only once its first process has ended.
     ///

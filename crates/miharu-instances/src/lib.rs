@@ -7,9 +7,13 @@
 #![forbid(unsafe_code)]
 
 mod chosen;
+mod containerd;
 mod discovery;
+mod docker;
 mod driver;
 mod failures;
+mod grpc;
+mod kubernetes;
 mod libvirt_lxc;
 mod lxc;
 mod nspawn;
@@ -17,6 +21,7 @@ mod oci;
 mod patience;
 mod podman;
 mod qemu;
+mod shim;
 mod supervisor;
 #[cfg(test)]
 mod testing;

@@ -45,6 +45,10 @@ pub(crate) struct Walk {
     unwatched: BTreeSet<Key>,
     /// When everything was listed; nothing where that is to be done.
     listed: Option<Instant>,
+    /// Cgroups that drivers claim whatever they are called, and which drivers.
+    placed: Placed,
+    /// The directories in which that has changed since the last look.
+    replaced: BTreeSet<PathBuf>,
     /// How many entries are claimed, in all hierarchies.
     claimed: usize,
     is_cut_short: bool,
@@ -52,6 +56,9 @@ pub(crate) struct Walk {
     unlisted: Option<(PathBuf, io::Error)>,
     claims: BTreeMap<PathBuf, Claimed>,
 }
+
+/// Cgroups by their paths, and the drivers (by their place in the list) that claim them.
+type Placed = BTreeMap<PathBuf, BTreeSet<usize>>;
 
 /// What is in a directory.
 #[derive(Debug, Default)]
@@ -79,6 +86,22 @@ impl Walk {
     /// All claimed cgroups as of the last look, by their path.
     pub(crate) fn claims(&self) -> &BTreeMap<PathBuf, Claimed> {
         &self.claims
+    }
+
+    /// Lets a driver claim these cgroups, and no others that are not called like its own, from the next look on.
+    pub(crate) fn place(&mut self, driver: usize, places: &BTreeSet<PathBuf>) {
+        let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+        for (path, drivers) in &mut self.placed {
+            if !places.contains(path) && drivers.remove(&driver) {
+                self.replaced.insert(parent(path));
+            }
+        }
+        self.placed.retain(|_, drivers| !drivers.is_empty());
+        for path in places {
+            if self.placed.entry(path.clone()).or_default().insert(driver) {
+                self.replaced.insert(parent(path));
+            }
+        }
     }
 
     /// Brings [`Walk::claims`] up to date.
@@ -128,6 +151,10 @@ impl Walk {
             Change::Everything => everything = true,
         });
         changed.extend(self.unwatched.iter().cloned());
+        let replaced = std::mem::take(&mut self.replaced).into_iter();
+        let replaced = replaced.flat_map(|path| (0..roots.len()).map(move |root| (root, path.clone())));
+        // One that is not known is new, or nobody's business.
+        changed.extend(replaced.filter(|key| self.listings.contains_key(key)));
         (!everything).then_some(changed)
     }
 
@@ -136,6 +163,7 @@ impl Walk {
         let mut anew = Self {
             roots: roots.iter().map(|root| (*root).to_owned()).collect(),
             listed: Some(Instant::now()),
+            placed: self.placed.clone(),
             ..Self::default()
         };
         anew.visit((0..roots.len()).map(|root| (root, PathBuf::new())).collect(), drivers);
@@ -184,7 +212,7 @@ impl Walk {
         // A directory with two links has no other in it.
         let listed = match std::fs::symlink_metadata(&directory) {
             Ok(metadata) if metadata.nlink() == 2 => Ok(Default::default()),
-            Ok(_) => entries(&directory, path, drivers),
+            Ok(_) => entries(&directory, path, drivers, &self.placed),
             Err(error) if is_nothing(&error) => return self.forget(&key),
             Err(error) => Err(error),
         };
@@ -296,6 +324,7 @@ fn entries(
     directory: &Path,
     path: &Path,
     drivers: &[Box<dyn Driver>],
+    placed: &Placed,
 ) -> io::Result<(Vec<Entry>, BTreeSet<PathBuf>)> {
     let (mut claimed, mut below) = (Vec::new(), BTreeSet::new());
     let entries = match std::fs::read_dir(directory) {
@@ -314,8 +343,8 @@ fn entries(
             continue;
         }
         let name = entry.file_name();
-        let claimants = claimants(drivers, &name, parent);
-        let path = path.join(name);
+        let path = path.join(&name);
+        let claimants = claimants(drivers, &name, parent, placed.get(&path));
         if claimants.is_empty() {
             below.insert(path);
         } else {
@@ -326,11 +355,17 @@ fn entries(
     Ok((claimed, below))
 }
 
-fn claimants(drivers: &[Box<dyn Driver>], name: &OsStr, parent: &OsStr) -> Vec<usize> {
+fn claimants(
+    drivers: &[Box<dyn Driver>],
+    name: &OsStr,
+    parent: &OsStr,
+    placed: Option<&BTreeSet<usize>>,
+) -> Vec<usize> {
+    let is_placed = |place: &usize| placed.is_some_and(|placed| placed.contains(place));
     drivers
         .iter()
         .enumerate()
-        .filter(|(_, driver)| driver.claims(name, parent))
+        .filter(|(place, driver)| driver.claims(name, parent) || is_placed(place))
         .map(|(place, _)| place)
         .collect()
 }
@@ -401,6 +436,36 @@ mod tests {
         fs::create_dir_all(place.join("lxc.payload.c9")).unwrap();
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert_eq!(claims(&walk), ["s/lxc.payload.c9"]);
+    }
+
+    #[test]
+    fn a_driver_claims_what_it_knows_by_its_place() {
+        let (base, hierarchies) = host(&["a/b/docker", "z"]);
+        let top = Roots::at(base.path()).cgroup;
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
+        let look = |walk: &mut Walk| walk.look(&hierarchies, &drivers, &mut Vec::new());
+        let places = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+        look(&mut walk);
+        assert_eq!(claims(&walk).len(), 0);
+        walk.place(1, &places(&["a/b", "z", "new/x"]));
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["a/b", "z"]);
+        assert_eq!(walk.claims()[Path::new("a/b")].1, [1]);
+        fs::create_dir_all(top.join("new/x/lxc.payload.inner")).unwrap();
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["a/b", "new/x", "z"], "and nothing below");
+        walk.place(2, &places(&["z"]));
+        walk.place(1, &places(&["new/x"]));
+        walk.listed = None;
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["new/x", "z"]);
+        assert_eq!(walk.claims()[Path::new("z")].1, [2]);
+        walk.place(1, &places(&[]));
+        look(&mut walk);
+        assert_eq!(claims(&walk), ["new/x/lxc.payload.inner", "z"]);
+        assert_eq!(walk.listings.len(), walk.watched.len());
+        walk.place(2, &places(&["z"]));
+        assert_eq!(look(&mut walk), News::None, "nothing has changed");
     }
 
     #[test]
