@@ -1,5 +1,7 @@
 //! One collection: the host once, each instance by itself, then what needs them all.
 
+mod shared;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -45,7 +47,7 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
         container::read(instance, &of_containers, &networks, kept, reader)
     });
     rows.append(&mut round.read_machines(asking, &host));
-    report_each_network_once(&mut rows);
+    shared::report_each_network_once(&mut rows);
     datasets::add(&mut rows, &collector.datasets);
     round.warnings.extend(collector.gpus.add(&mut rows, options.wanted));
     for (_, raw) in &mut rows {
@@ -394,24 +396,6 @@ fn guest(instance: &Instance, raw: &Raw) -> Option<Guest> {
         hostname: hostname.clone(),
         origin: *origin,
     })
-}
-
-/// A network namespace that several instances share is reported on the oldest of them.
-fn report_each_network_once(rows: &mut [Row]) {
-    let mut owners: HashMap<u64, (u64, u32)> = HashMap::new();
-    let age = |instance: &Instance| (instance.incarnation.init_start, instance.init.pid());
-    for (instance, raw) in rows.iter() {
-        if let Some(network) = raw.network {
-            let owner = owners.entry(network).or_insert_with(|| age(instance));
-            *owner = (*owner).min(age(instance));
-        }
-    }
-    for (instance, raw) in rows.iter_mut() {
-        let owner = raw.network.and_then(|network| owners.get(&network));
-        if owner.is_some_and(|owner| *owner != age(instance)) {
-            raw.figures.interfaces.clear();
-        }
-    }
 }
 
 /// A container's kernel tells every CPU for as long as it runs, a guest those that are online.
