@@ -145,7 +145,9 @@ mod tests {
         let base = base.path();
         let host = "27 1 254:0 / / rw - ext4 /dev/vda rw\n\
             30 27 0:50 / /pool/containers/c1 rw - zfs tank/containers/c1 rw\n\
-            31 27 0:51 / /srv rw - zfs tank/srv rw\n";
+            31 27 0:51 / /srv rw - zfs tank/srv rw\n\
+            32 27 0:54 / /docker/zfs/graph/abc rw - zfs tank/docker/layer rw\n\
+            33 27 0:55 / / rw - zfs tank rw\n";
         write(&base.join("proc/1/mountinfo"), host);
         write(&base.join("proc/1/net/dev"), "");
         for (file, dataset, reads) in [
@@ -156,6 +158,7 @@ mod tests {
             ("objset-0x83", "tank/containers/c1/nested", 5),
             ("objset-0x84", "tank/volume", 6),
             ("objset-0x85", "tank/containers/c10", 7),
+            ("objset-0x86", "tank/docker/layer", 8),
         ] {
             count(base, file, dataset, reads);
         }
@@ -173,6 +176,10 @@ mod tests {
             // A directory on the host's own file system.
             container(base, 79, "c3", "1 0 0:51 /c3 / rw - zfs tank/srv rw\n"),
             container(base, 80, "c4", "1 0 254:0 /c4 / rw - ext4 /dev/vda rw\n"),
+            // A whole dataset that the host has mounted under a name of no instance.
+            container(base, 81, "c5", "1 0 0:54 / / rw - zfs tank/docker/layer rw\n"),
+            // The host's own root.
+            container(base, 82, "c6", "1 0 0:55 / / rw - zfs tank rw\n"),
         ];
         let collector = Collector::new(Roots::at(base));
         let expected = [
@@ -180,6 +187,8 @@ mod tests {
             ("c2", vec!["tank/containers/c1/nested 5"]),
             ("c3", Vec::new()),
             ("c4", Vec::new()),
+            ("c5", vec!["tank/docker/layer 8"]),
+            ("c6", Vec::new()),
         ]
         .map(|(name, rows)| (name.to_owned(), rows.into_iter().map(str::to_owned).collect::<Vec<_>>()));
         assert_eq!(disks(&collector, &instances, Wanted::all()), expected);
