@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::cgroup::Cgroups;
 use crate::lxc::block_device;
 use crate::netns::Netns;
-use crate::{cgroup, shell};
+use crate::{cgroup, guest, shell};
 
 /// A command that runs a shell line in the namespaces, under the root and in the cgroups of a process.
 ///
@@ -21,7 +21,9 @@ pub fn command(pid: u32, line: &str) -> Result<Command> {
         join += &format!("echo $$ >'{}/cgroup.procs' && ", dir.display());
     }
     let mut command = Command::new("/bin/sh");
-    command.args(["-c", &format!("{join}exec \"$@\""), "sh", "nsenter", "-t", &pid.to_string()]);
+    // By its path: a busybox shell, as in the guests, would take its own one, which knows less.
+    let nsenter = guest::find("nsenter").context("nsenter is not installed")?;
+    command.args(["-c", &format!("{join}exec \"$@\""), "sh"]).arg(nsenter).args(["-t", &pid.to_string()]);
     if is_in_other_user_namespace(pid)? {
         command.arg("-U");
     }

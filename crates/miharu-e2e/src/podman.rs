@@ -57,11 +57,14 @@ impl Podman {
             _monitors: Entry::Monitors(home).note()?,
             _shared: shared,
         };
-        // More than a machine may allow is asked for by default.
+        // Locks in shared memory would be one set for all podmans of the machine. By default it asks for more files and
+        // processes than a machine may allow.
         let settings = format!(
-            "[containers]\ndefault_ulimits = [\"nofile=20000:20000\",\"nproc=4096:4096\"]\nlog_driver = \"k8s-file\"\n\
-             [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"{}\"\n\
-             [network]\nnetwork_config_dir = \"{}\"\n",
+            "[containers]\ndefault_ulimits = [\"nofile={0}:{0}\",\"nproc={1}:{1}\"]\nlog_driver = \"k8s-file\"\n\
+             [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nlock_type = \"file\"\nruntime = \"{2}\"\n\
+             [network]\nnetwork_config_dir = \"{3}\"\n",
+            hard_limit("Max open files")?,
+            hard_limit("Max processes")?,
             runtime(),
             home.join("networks").display(),
         );
@@ -109,14 +112,19 @@ impl Podman {
         self.run(&unique("pm"), args)
     }
 
-    /// Makes a pod without network, with an infra container, and gives the pod's id. Containers join by `--pod NAME`.
+    /// Starts a pod without network, with an infra container, and gives the pod's id. Containers join by `--pod NAME`.
     ///
     /// # Errors
     /// When podman cannot.
     pub fn pod(&self, name: &str) -> Result<String> {
-        let command = ["--infra-image", IMAGE, "--infra-command", "/sbin/init"];
-        let made =
-            self.podman(&[&["pod", "create", "--name", name, "--network", "none"], &command[..]].concat())?;
+        let mut line = vec!["pod", "create", "--name", name, "--network", "none"];
+        line.extend(["--infra-image", IMAGE, "--infra-command", "/sbin/init"]);
+        if cgroup::is_v2() {
+            // Without systemd this podman allows no device in a pod's own cgroup, so that crun cannot make /dev/null.
+            line.push("--share-parent=false");
+        }
+        let made = self.podman(&line)?;
+        self.podman(&["pod", "start", name])?;
         let id = last_line(&made)?;
         // Not in every hierarchy does podman remove it.
         let note = Entry::Leaf(&format!("/libpod_parent/{id}")).note()?;
@@ -192,6 +200,14 @@ impl Podman {
     fn notes(&self) -> std::sync::MutexGuard<'_, Vec<Note>> {
         lock(&self.cgroups)
     }
+}
+
+/// A hard limit of this process, and no more than containers of tests need.
+fn hard_limit(name: &str) -> Result<u64> {
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let line = limits.lines().find_map(|line| line.strip_prefix(name)).context(limits.clone())?;
+    let hard = line.split_whitespace().nth(1).context(limits.clone())?;
+    Ok(hard.parse().unwrap_or(u64::MAX).min(4096))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

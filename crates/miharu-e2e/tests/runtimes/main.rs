@@ -14,10 +14,13 @@
 )]
 
 mod absent;
+mod cgroup2_guest;
 mod churn;
 mod common;
 mod names;
 mod network;
+mod podman;
+mod rootless;
 mod side_by_side;
 mod sockets;
 mod starters;
