@@ -39,6 +39,12 @@ impl Subject {
         Self { id, ..Self::new(runtime, project, &container.name, container.pid) }
     }
 
+    /// A container of containerd, whose ids repeat from namespace to namespace.
+    pub(crate) fn in_namespace(namespace: &str, container: &Container) -> Self {
+        let id = Some(format!("{namespace}/{}", container.id));
+        Self { id, ..Self::of("containerd", &format!("containerd/{namespace}"), container) }
+    }
+
     pub(crate) fn labels(&self) -> [(&str, &str); 2] {
         [("name", &self.name), ("project", &self.project)]
     }

@@ -29,7 +29,7 @@ fn one_name_in_four_runtimes_is_four_instances_and_none_changes_when_another_goe
     let lxc = Lxc::with(&lxc::Config { name: name.clone(), ..lxc::Config::default() })?;
     subjects.push(Subject::of("docker", "docker", &docker.run(&name, &[])?));
     let of_containerd = containerd.run(&namespace, &name, &[])?;
-    subjects.push(Subject::of("containerd", &format!("containerd/{namespace}"), &of_containerd));
+    subjects.push(Subject::in_namespace(&namespace, &of_containerd));
     subjects.push(Subject::new("lxc", &format!("lxc:{}", lxc.path.display()), &name, lxc.pid));
     // Reading an exposition fails where a series is in it twice.
     let scrape = daemon.scrape()?;
@@ -166,11 +166,7 @@ fn a_paused_container_is_served_and_its_counters_stand_still() -> Result<()> {
     let subjects = [
         Subject::of("podman", "podman", &podman.any(&[])?),
         Subject::of("docker", "docker", &docker.any(&[])?),
-        Subject::of(
-            "containerd",
-            &format!("containerd/{namespace}"),
-            &containerd.run(&namespace, "mhp", &[])?,
-        ),
+        Subject::in_namespace(&namespace, &containerd.run(&namespace, "mhp", &[])?),
     ];
     for subject in &subjects {
         // Something that would go on counting.

@@ -55,11 +55,7 @@ fn all_runtimes_are_in_one_scrape_with_their_names_and_figures() -> Result<()> {
         Subject::of("podman", "podman", &podman.any(&[])?),
         Subject::of("docker", "docker", &docker.any(&[])?),
         Subject::of("docker", &format!("docker/{shop}"), &docker.any(&["--label", &label])?),
-        Subject::of(
-            "containerd",
-            &format!("containerd/{namespace}"),
-            &containerd.run(&namespace, "mhk1", &[])?,
-        ),
+        Subject::in_namespace(&namespace, &containerd.run(&namespace, "mhk1", &[])?),
         Subject::new("lxc", &format!("lxc:{}", lxc.path.display()), &lxc.name, lxc.pid),
         Subject::new("nspawn", "nspawn", &nspawn.name, nspawn.pid),
         Subject::new("lxd", "default", "mhlxd", of_lxd),
