@@ -234,7 +234,7 @@ mod tests {
 
     fn reply(text: &'static str) -> impl Fn(Stream) + Send + Sync {
         move |mut stream| {
-            stream.read(&mut [0; 1024]).unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
             stream.write_all(text.as_bytes()).unwrap();
         }
     }

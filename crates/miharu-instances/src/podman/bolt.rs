@@ -227,3 +227,145 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(part(bytes, at, 8)?.try_into().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE: usize = 1024;
+
+    /// A page with these elements, or the inside of a bucket that is kept in its value.
+    fn leaf_page(id: u64, entries: &[(u32, &[u8], Vec<u8>)]) -> Vec<u8> {
+        let mut page = header(id, LEAF, entries.len());
+        let mut data: Vec<u8> = Vec::new();
+        for (index, (flags, key, value)) in entries.iter().enumerate() {
+            let place = (entries.len() - index) * ELEMENT + data.len();
+            let numbers = [*flags, place as u32, key.len() as u32, value.len() as u32];
+            page.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
+            data.extend(key.iter().chain(value));
+        }
+        page.extend(data);
+        page
+    }
+
+    fn branch_page(id: u64, children: &[(&[u8], u64)]) -> Vec<u8> {
+        let mut page = header(id, BRANCH, children.len());
+        let mut keys: Vec<u8> = Vec::new();
+        for (index, (key, child)) in children.iter().enumerate() {
+            let place = (children.len() - index) * ELEMENT + keys.len();
+            page.extend([place as u32, key.len() as u32].iter().flat_map(|number| number.to_ne_bytes()));
+            page.extend(child.to_ne_bytes());
+            keys.extend(*key);
+        }
+        page.extend(keys);
+        page
+    }
+
+    fn header(id: u64, flags: u16, count: usize) -> Vec<u8> {
+        let mut page = id.to_ne_bytes().to_vec();
+        page.extend(flags.to_ne_bytes());
+        page.extend((count as u16).to_ne_bytes());
+        page.extend(0_u32.to_ne_bytes());
+        page
+    }
+
+    fn meta_page(id: u64, root: u64, transaction: u64) -> Vec<u8> {
+        let mut meta = Vec::new();
+        meta.extend([MAGIC, VERSION, PAGE as u32, 0].iter().flat_map(|number| number.to_ne_bytes()));
+        meta.extend([root, 0, 9, 99, transaction].iter().flat_map(|number| number.to_ne_bytes()));
+        meta.extend(fnv(&meta).to_ne_bytes());
+        let mut page = header(id, 4, 0);
+        page.extend(meta);
+        page
+    }
+
+    /// The value of a bucket: its page, or 0 and what is in it.
+    fn bucket(page: u64, inside: &[u8]) -> Vec<u8> {
+        [&page.to_ne_bytes()[..], &[0; 8], inside].concat()
+    }
+
+    /// `ctr` is a tree of two leaves, in which each container is a bucket in its value; `pod` is on a page of its own.
+    fn database() -> Vec<u8> {
+        let config =
+            |text: &str| bucket(0, &leaf_page(0, &[(0, b"config", text.into()), (0, b"state", vec![7; 9])]));
+        let pages = [
+            meta_page(0, 2, 6),
+            meta_page(1, 3, 5),
+            leaf_page(
+                2,
+                &[(1, b"ctr", bucket(4, &[])), (0, b"empty", Vec::new()), (1, b"pod", bucket(7, &[]))],
+            ),
+            leaf_page(3, &[]),
+            branch_page(4, &[(b"a", 5), (b"c", 6)]),
+            leaf_page(5, &[(1, b"a", config("A")), (1, b"b", config("B"))]),
+            leaf_page(6, &[(1, b"c", config("C"))]),
+            leaf_page(7, &[(1, b"p", config("P"))]),
+        ];
+        pages
+            .into_iter()
+            .flat_map(|mut page| {
+                page.resize(PAGE, 0);
+                page
+            })
+            .collect()
+    }
+
+    fn look(bytes: &[u8], keys: &[&str]) -> io::Result<Option<Vec<u8>>> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        get(&file, &keys)
+    }
+
+    #[test]
+    fn values_in_buckets() {
+        let database = database();
+        for (keys, value) in [
+            (["ctr", "a", "config"], Some("A")),
+            (["ctr", "b", "config"], Some("B")),
+            (["ctr", "c", "config"], Some("C")),
+            (["pod", "p", "config"], Some("P")),
+            (["ctr", "d", "config"], None),
+            (["ctr", "0", "config"], None),
+            (["ctr", "a", "none"], None),
+            (["pod", "a", "config"], None),
+            (["empty", "a", "config"], None),
+            (["ctr", "a", "config2"], None),
+        ] {
+            let found = look(&database, &keys).unwrap();
+            assert_eq!(found.as_deref(), value.map(str::as_bytes), "{keys:?}");
+        }
+        assert_eq!(look(&database, &["ctr", "a"]).unwrap(), None, "a bucket is no value");
+    }
+
+    #[test]
+    fn the_newest_meta_page_that_is_whole_holds() {
+        let mut newer = database();
+        newer.splice(PAGE..PAGE + meta_page(1, 3, 7).len(), meta_page(1, 3, 7)).count();
+        assert_eq!(look(&newer, &["ctr", "a", "config"]).unwrap(), None, "an empty root");
+        newer[PAGE + 40] ^= 1;
+        assert!(look(&newer, &["ctr", "a", "config"]).unwrap().is_some(), "the second is half written");
+        newer[40] ^= 1;
+        assert!(look(&newer, &["ctr", "a", "config"]).is_err());
+        assert!(look(b"", &["ctr"]).is_err());
+        assert!(look(&[0; 9999], &["ctr"]).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn nothing_panics(changes in proptest::collection::vec((2 * PAGE..8 * PAGE, any::<u8>()), 1..20)) {
+            let mut database = database();
+            for (place, byte) in changes {
+                database[place] = byte;
+            }
+            for keys in [["ctr", "a", "config"], ["ctr", "c", "state"], ["pod", "p", "config"]] {
+                let _ = look(&database, &keys);
+            }
+        }
+    }
+}

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use miharu_linux::Roots;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde::Deserialize;
 
@@ -16,6 +17,12 @@ use crate::oci::files::{self, UsersPlace};
 
 /// The longest database of a user's that is read, bytes; root's is not read whole.
 const MAX_DATABASE: u64 = 64 << 20;
+
+/// How long a question to it may take.
+const QUERY: Duration = Duration::from_millis(500);
+
+/// After so many steps of SQLite's machine the time is looked at.
+const STEPS: i32 = 1000;
 
 /// How long a writer is waited for.
 const BUSY: Duration = Duration::from_millis(200);
@@ -179,6 +186,11 @@ fn of_memory(mut file: File) -> Result<Connection, Box<dyn std::error::Error>> {
     connection.deserialize_read_exact("main", bytes, usize::try_from(length)?, true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false)?;
+    // A table that was made for it can take for ever to look through.
+    let begun = Instant::now();
+    connection.progress_handler(STEPS, Some(move || begun.elapsed() >= QUERY))?;
     Ok(connection)
 }
 
@@ -216,4 +228,64 @@ fn parse_names(text: &[u8]) -> io::Result<HashMap<String, String>> {
     let stored: Vec<Stored> = serde_json::from_slice(text)?;
     let name = |entry: Stored| Some((entry.id, entry.names?.into_iter().next()?));
     Ok(stored.into_iter().filter_map(name).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_storages_list() {
+        let text = br#"[{"id":"a","names":["one","x"],"metadata":"{}"},{"id":"b","names":null},{"id":"c"}]"#;
+        assert_eq!(parse_names(text).unwrap(), HashMap::from([("a".to_owned(), "one".to_owned())]));
+        assert!(parse_names(b"{}").is_err() && parse_names(b"").is_err());
+    }
+
+    #[test]
+    fn a_users_database_is_read_from_memory() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("db.sql");
+        let connection = Connection::open(&path).unwrap();
+        connection.execute_batch("CREATE TABLE ContainerConfig(ID TEXT, JSON TEXT); INSERT INTO ContainerConfig \
+            VALUES('a', '{\"name\":\"web\",\"pod\":\"p\"}'), ('b', x'00'), ('c', 'x'), ('d', '{\"name\":\"db\"}')").unwrap();
+        drop(connection);
+        let own = rustix::process::geteuid().as_raw();
+        let whose = Whose::User("/home/ann".into(), UsersPlace::new(base.path().to_owned(), own));
+        let look = |id: &str| look_up(&whose, Path::new("/home/ann"), id);
+        assert_eq!(look("d").unwrap().0.0.name, "db");
+        assert_eq!(look("d").unwrap().1, Path::new("/home/ann/db.sql"));
+        assert!(look("a").unwrap_err().contains("PodConfig"), "it has no such table");
+        for (id, problem) in
+            [("b", "Invalid column type"), ("c", "expected value"), ("z", "does not know it")]
+        {
+            assert!(look(id).unwrap_err().contains(problem), "{:?}", look(id));
+        }
+        assert!(look_up(&whose, Path::new("/var/lib"), "d").unwrap_err().contains("believed"));
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .execute_batch(
+                "DROP TABLE ContainerConfig; CREATE VIEW ContainerConfig AS WITH RECURSIVE n(ID) AS \
+            (SELECT 0 UNION ALL SELECT ID + 1 FROM n) SELECT ID, 'x' AS JSON FROM n",
+            )
+            .unwrap();
+        drop(connection);
+        let begun = Instant::now();
+        assert!(look("d").is_err(), "a view could count for ever");
+        assert!(begun.elapsed() < QUERY * 4);
+        for text in [&b""[..], b"rubbish", &[b'x'; 5000]] {
+            std::fs::write(&path, text).unwrap();
+            assert!(look("d").is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in proptest::collection::vec(any::<u8>(), 0..200), json in "[\\[{\"a-z:,}\\]]{0,60}") {
+            let _ = parse_names(&text);
+            let _ = parse_names(json.as_bytes());
+            let _ = serde_json::from_str::<Record>(&json);
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use miharu_linux::Roots;
 
 use super::*;
+use crate::testing::{Process, Tree};
 
 type Answer = Result<Identity, Unlearned>;
 
@@ -214,10 +215,18 @@ fn one_that_hangs_holds_up_no_scan_and_is_served_under_its_id_at_last() {
 #[test]
 fn what_is_gone_is_forgotten_and_not_asked_for() {
     let mut names = Names::default();
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let open = || ProcDir::open(&Roots::default(), child.id()).unwrap();
+    let tree = Tree::v2();
+    tree.process(&Process {
+        pid: 77,
+        ppid: 1,
+        comm: "sh",
+        command_line: "sh",
+        uid: 0,
+        depth: 2,
+        cgroup: "x",
+    });
     let mut found = own();
-    found.init = Arc::new(open());
+    found.init = Arc::new(ProcDir::open(&Roots::at(&tree.path("")), 77).unwrap());
     let (mut first, mut second) = (Container::new(1, Renames::Never), Container::new(2, Renames::Never));
     first.answer.send(called("a")).unwrap();
     for container in [&mut first, &mut second] {
@@ -229,8 +238,7 @@ fn what_is_gone_is_forgotten_and_not_asked_for() {
     let third = Container::new(3, Renames::Never);
     let question = third.question.unwrap();
     assert!(is_asked(names.learn(&found, &claim(3), "podman", &third.id, || question)));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    tree.end(77);
     second.answer.send(called("b")).unwrap();
     until(|| names.shared.lock().entries.contains_key(&incarnation(&found, 3)), |is_there| !is_there);
     assert_eq!(third.times.load(Ordering::SeqCst), 0);
