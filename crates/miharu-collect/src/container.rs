@@ -23,7 +23,7 @@ use crate::warning::WarningKind;
 use crate::{Options, vm};
 
 /// The process whose mounts and network namespace are the host's.
-const HOST_INIT: u32 = 1;
+pub(crate) const HOST_INIT: u32 = 1;
 
 /// What every instance's figures need of the host, read once a collection.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ mod kept;
 mod own_process;
 mod round;
 mod runtimes;
+mod sources;
 mod vm;
 mod warning;
 
@@ -33,6 +34,7 @@ pub use miharu_linux::Roots;
 pub use miharu_linux::block::Layers;
 pub use miharu_linux::mounts::RemoteFilesystems;
 pub use own_process::own_process;
+pub use sources::{CgroupPlace, Group, Question, Sources, sources};
 pub use vm::{Addresses, Origin};
 pub use warning::{InstanceName, Warning, WarningKind};
 

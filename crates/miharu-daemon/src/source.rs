@@ -161,12 +161,18 @@ fn descriptors(process: &Process) -> Option<Problem> {
 /// Who runs now, told by a thread that may block.
 pub(crate) trait Scan: Send {
     fn scan(&mut self, chosen: &Chosen) -> Result<Vec<Found>, String>;
+
+    /// The same as who finds them knows them.
+    fn instances(&mut self, chosen: &Chosen) -> Result<Vec<Arc<Instance>>, String>;
 }
 
 impl Scan for Search {
     fn scan(&mut self, chosen: &Chosen) -> Result<Vec<Found>, String> {
-        let scan = Self::scan(self, chosen, SCAN_LIMIT)?;
-        Ok(scan.instances.iter().map(|instance| found(instance)).collect())
+        Ok(self.instances(chosen)?.iter().map(|instance| found(instance)).collect())
+    }
+
+    fn instances(&mut self, chosen: &Chosen) -> Result<Vec<Arc<Instance>>, String> {
+        Ok(Self::scan(self, chosen, SCAN_LIMIT)?.instances)
     }
 }
 
@@ -193,10 +199,25 @@ impl Finder {
     /// # Errors
     /// Why they cannot be told, for people.
     pub(crate) async fn find(&self, chosen: Arc<Chosen>) -> Result<Vec<Found>, String> {
+        self.look(move |scanner| scanner.scan(&chosen)).await
+    }
+
+    /// As [`Finder::find`], for who reads them.
+    ///
+    /// # Errors
+    /// As [`Finder::find`].
+    pub(crate) async fn instances(&self, chosen: Arc<Chosen>) -> Result<Vec<Arc<Instance>>, String> {
+        self.look(move |scanner| scanner.instances(&chosen)).await
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut dyn Scan) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
         let scanner = Arc::clone(&self.scanner);
         let work = async {
             let mut scanner = scanner.lock_owned().await;
-            let scan = tokio::task::spawn_blocking(move || scanner.scan(&chosen));
+            let scan = tokio::task::spawn_blocking(move || look(&mut **scanner));
             scan.await.map_err(|error| error.to_string())?
         };
         let late = |_| Err("the search for instances did not end in time".to_owned());
@@ -204,14 +225,24 @@ impl Finder {
     }
 }
 
+fn instance_type(instance: &Instance) -> InstanceType {
+    match instance.kind {
+        Kind::Container => InstanceType::Container,
+        Kind::VirtualMachine => InstanceType::VirtualMachine,
+    }
+}
+
+/// Whether it is this one.
+pub(crate) fn is_found(instance: &Instance, found: &Found) -> bool {
+    (&instance.project, &instance.name, instance_type(instance))
+        == (&found.project, &found.name, found.instance_type)
+}
+
 fn found(instance: &Instance) -> Found {
     Found {
         project: instance.project.clone(),
         name: instance.name.clone(),
-        instance_type: match instance.kind {
-            Kind::Container => InstanceType::Container,
-            Kind::VirtualMachine => InstanceType::VirtualMachine,
-        },
+        instance_type: instance_type(instance),
         runtime: instance.runtime.to_owned(),
         id: instance.id.clone(),
         image: instance.image.clone(),

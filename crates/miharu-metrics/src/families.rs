@@ -7,7 +7,7 @@ mod host;
 mod runtimes;
 
 use crate::Snapshot;
-use crate::encode::{Prefix, Samples};
+use crate::encode::{Format, Prefix, Samples};
 use crate::figures::InstanceFigures;
 
 /// What kind of figure a family holds.
@@ -61,7 +61,8 @@ impl Family {
     }
 
     /// The name without the server's prefix.
-    pub(crate) fn bare_name(&self) -> &'static str {
+    #[must_use]
+    pub fn bare_name(&self) -> &'static str {
         self.name
     }
 
@@ -97,6 +98,16 @@ impl Family {
         ["seconds", "bytes", "cores", "ratio"]
             .into_iter()
             .find(|unit| name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_')))
+    }
+
+    /// Whether there are samples of it for this instance. It encodes them, so it is nothing for a scrape.
+    #[must_use]
+    pub fn has_samples(&self, instance: &InstanceFigures) -> bool {
+        let mut out = Vec::new();
+        if let Producer::Instance(produce) = self.producer {
+            produce(instance, &mut Samples::new(&mut out, self, Format::Text, Prefix::default()));
+        }
+        !out.is_empty()
     }
 
     /// Whether it speaks of instances, and so is seen by those who may see only some of them.

@@ -26,6 +26,12 @@ impl FamilySet {
         Self(gone.fold(self.0, |set, (place, _)| set & !(1 << place)))
     }
 
+    /// Whether the family is in it.
+    #[must_use]
+    pub fn has(self, family: &Family) -> bool {
+        self.iter().any(|one| one.bare_name() == family.bare_name())
+    }
+
     /// The families in it, in the order of the exposition.
     pub fn iter(self) -> impl Iterator<Item = &'static Family> {
         FAMILIES
@@ -86,6 +92,13 @@ pub enum Part {
     StoragePools,
 }
 
+impl Part {
+    /// The families whose figures it holds, in the order of the exposition.
+    pub fn families(self) -> impl Iterator<Item = &'static Family> {
+        FAMILIES.iter().filter(move |family| part(family) == Some(self))
+    }
+}
+
 /// The parts that only an exposition shows, and nothing else of the API.
 const OF_EXPOSITIONS: [Part; 3] = [Part::Gpus, Part::Projects, Part::StoragePools];
 
@@ -129,6 +142,12 @@ impl Wanted {
     #[must_use]
     pub fn all() -> Self {
         Self(PARTS.iter().fold(0, |set, (_, part)| set | bit(*part)))
+    }
+
+    /// One part alone.
+    #[must_use]
+    pub fn only(part: Part) -> Self {
+        Self(bit(part))
     }
 
     /// What has to be read for these families.
@@ -189,6 +208,19 @@ mod tests {
         );
         assert!(left("incus_process_").contains(&"process_open_fds"));
         assert_eq!(FamilySet::all().iter().count(), FAMILIES.len());
+    }
+
+    #[test]
+    fn a_part_has_its_families() {
+        let names = |part: Part| part.families().map(Family::bare_name).collect::<Vec<_>>();
+        assert_eq!(names(Part::Cpu), ["cpu_seconds_total"]);
+        assert!(
+            names(Part::Memory).contains(&"memory_RSS_bytes")
+                && !names(Part::Memory).contains(&"memory_Swap_bytes")
+        );
+        let all = FamilySet::all();
+        assert!(Part::Network.families().all(|family| all.has(family)));
+        assert!(!all.without(|name| name == "cpu_seconds_total").has(Part::Cpu.families().next().unwrap()));
     }
 
     #[test]

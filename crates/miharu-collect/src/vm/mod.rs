@@ -15,7 +15,7 @@ mod libvirt_source;
 mod monitor;
 pub(crate) mod origin;
 mod qga;
-mod qmp;
+pub(crate) mod qmp;
 mod report;
 mod served;
 mod session;

@@ -4,9 +4,9 @@
 use miharu_instances::{Owner, Vm, Vsock};
 use miharu_metrics::figures::Figures;
 
+use super::qga;
 use super::qmp::{self, GuestMemory};
 use super::session::{GUEST_AGENT_PORT, Teller};
-use super::{qga, session};
 
 /// Who told the figures of a machine, and which of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -189,7 +189,9 @@ impl Origin {
 
     pub(crate) fn memory(&self, vm: &Vm) -> Option<String> {
         match self.sides.memory {
-            Side::Balloon => Some(self.monitor?.describe(vm, "qom-get guest-stats of the balloon", "balloon.*")),
+            Side::Balloon => {
+                Some(self.monitor?.describe(vm, "qom-get guest-stats of the balloon", "balloon.*"))
+            }
             side => self.told(side, vm, ""),
         }
     }
@@ -203,7 +205,7 @@ impl Origin {
 
 /// What keeps a guest from being asked, where nothing answers.
 pub(crate) fn why_no_guest(vm: &Vm) -> String {
-    let ports = [miharu_api::report::PORT, session::GUEST_AGENT_PORT];
+    let ports = [miharu_api::report::PORT, GUEST_AGENT_PORT];
     let has_port = vm.channels.iter().any(|channel| ports.contains(&channel.port.as_str()));
     match has_port || vm.vsock.is_some() {
         true => "no agent answers in the guest".to_owned(),

@@ -1,6 +1,7 @@
 //! `/1.0/instances`: who runs here, and how it does.
 
 mod filter;
+pub(super) mod sources;
 mod state;
 
 use std::collections::BTreeMap;

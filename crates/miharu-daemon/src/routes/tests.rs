@@ -10,7 +10,7 @@ use axum::body::Body;
 use http::StatusCode;
 use http::header::{ETAG, IF_MATCH};
 use miharu_collect::{Options, Roots};
-use miharu_instances::Chosen;
+use miharu_instances::{Chosen, Instance};
 use miharu_metrics::{Figures, InstanceFigures, InstanceType, ServerFigures, Snapshot};
 use miharu_store::{Certificate, CertificateType, Change, ParsedCertificate, Store};
 use rustls::pki_types::CertificateDer;
@@ -58,6 +58,10 @@ impl Source for FakeHost {
 }
 
 impl Scan for FakeHost {
+    fn instances(&mut self, _: &Chosen) -> Result<Vec<Arc<Instance>>, String> {
+        Ok(Vec::new())
+    }
+
     fn scan(&mut self, _: &Chosen) -> Result<Vec<Found>, String> {
         Ok(instances())
     }

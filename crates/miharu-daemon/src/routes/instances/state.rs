@@ -210,6 +210,7 @@ mod tests {
                 told("eth0", &["192.0.2.7/24", "fe80::1%eth0", "nonsense"]),
             ],
             hostname: Some("inner".to_owned()),
+            ..Guest::default()
         };
         let eth0 = Interface { device: "eth0".to_owned(), ..Interface::default() };
         let figures = Figures {
