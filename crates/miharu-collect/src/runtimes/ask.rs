@@ -12,13 +12,13 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connection::Connection;
+use super::connection::{Connection, no_answer};
 use super::wire::{self, Envelope, Listed, ListedPool, PoolResources, ProjectState};
 use super::{Answer, Server, find};
 use crate::vm::backoff::{Backoff, LONGEST_PAUSE};
 
-/// How long one daemon may take for everything.
-const DEADLINE: Duration = Duration::from_secs(10);
+/// How long one daemon may take for everything. One that hangs is noticed by its first answer.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long it may take to tell the size of one pool. Some drivers ask another machine for it.
 const POOL_DEADLINE: Duration = Duration::from_secs(5);
@@ -112,10 +112,6 @@ async fn one(place: PathBuf, pools: Pools, wanted: Wanted) -> io::Result<Told> {
         Ok(result) => result.map(|()| told),
         Err(_) => Err(no_answer(DEADLINE)),
     }
-}
-
-fn no_answer(limit: Duration) -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", limit.as_secs()))
 }
 
 fn parsed<'a, T: Deserialize<'a>>(body: &'a Bytes) -> io::Result<T> {

@@ -27,8 +27,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// How often they are asked at least, however long that takes them: more seldom and the figures would be too old.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(240);
 
-/// Between two rounds lies so many times the time that a round took, so that a daemon with very many projects spends a
-/// small part of its time on this.
+/// Between two rounds lies so many times the time that a round took, so that a daemon with very many instances spends a
+/// small part of its time on this. LXD 5.0 and Incus 6.0 with 60 projects and 60 instances need 0.2 s of CPU for a round.
 const REST: u32 = 50;
 
 /// Figures that are older are not served.
