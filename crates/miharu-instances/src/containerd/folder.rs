@@ -24,13 +24,15 @@ impl Folder {
     /// seen.
     pub(super) fn look(&mut self, path: &Path) -> Option<Vec<(OsString, u64)>> {
         let before = self.stamp.take();
-        let stamp = std::fs::metadata(path).and_then(|found| Ok((found.ino(), found.modified()?))).ok();
-        if stamp.is_some() && stamp == before {
-            self.stamp = stamp;
+        let Ok(stamp) = std::fs::metadata(path).and_then(|found| Ok((found.ino(), found.modified()?))) else {
+            return Some(Vec::new());
+        };
+        if Some(stamp) == before {
+            self.stamp = before;
             return None;
         }
         let is_settled = |(_, changed): &(u64, SystemTime)| changed.elapsed().is_ok_and(|age| age >= TICK);
-        self.stamp = stamp.filter(is_settled);
+        self.stamp = Some(stamp).filter(is_settled);
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten().take(MAX_NAMES);
         Some(entries.map(|entry| (entry.file_name(), entry.ino())).collect())
     }
