@@ -15,6 +15,9 @@ use super::is_trusted;
 /// `unix.socket` may be systemd's: asking there would start a daemon that does not run.
 const OF_GUESTS: [(&str, &str); 2] = [("guestapi/sock", "incus"), ("devlxd/sock", "lxd")];
 
+/// Where daemons keep their run state, and the state directory that belongs to it. Their guests' sockets may be there, too.
+const RUN_STATE: [(&str, &str); 2] = [("/run/incus", "/var/lib/incus"), ("/run/lxd", "/var/lib/lxd")];
+
 /// The daemon's own socket, in its state directory.
 pub(super) const SOCKET: &str = "unix.socket";
 
@@ -45,8 +48,9 @@ pub(super) fn running(
 fn daemon(path: &[u8]) -> Option<(&Path, &'static str)> {
     let path = Path::new(OsStr::from_bytes(path));
     OF_GUESTS.iter().find_map(|(socket, runtime)| {
-        // The name has to be told before the parents: `ends_with` looks at whole components.
-        path.ends_with(socket).then(|| path.parent()?.parent().map(|directory| (directory, *runtime)))?
+        let directory = path.ends_with(socket).then(|| path.parent()?.parent())??;
+        let state = RUN_STATE.iter().find(|(run, _)| directory == Path::new(run));
+        Some((state.map_or(directory, |(_, state)| Path::new(state)), *runtime))
     })
 }
 
@@ -71,7 +75,7 @@ mod tests {
         let roots = Roots::at(base.path());
         let line = |path: &str| format!("0: 00000002 00000000 00010000 0001 01 1 {path}\n");
         let table: String = [
-            "/var/lib/incus/guestapi/sock",
+            "/run/incus/guestapi/sock",
             "/srv/lxd/devlxd/sock",
             "/var/lib/asleep/unix.socket",
             "/nowhere/guestapi/sock",
