@@ -94,8 +94,10 @@ impl Sockets {
         F: Future<Output = Result<T, Failure>>,
     {
         let absent = || Unanswered::Absent(path.to_owned());
-        let metadata = std::fs::symlink_metadata(path).map_err(|_| absent())?;
-        if !metadata.file_type().is_socket() || !is_trusted(metadata.uid()) {
+        // It may be a link of root's, as podman-docker puts one in the place of Docker's.
+        let link = std::fs::symlink_metadata(path).map_err(|_| absent())?;
+        let metadata = std::fs::metadata(path).map_err(|_| absent())?;
+        if !metadata.file_type().is_socket() || !is_trusted(metadata.uid()) || !is_trusted(link.uid()) {
             return Err(Unanswered::Untrusted(path.to_owned()));
         }
         if let Some(rest) = self.resting.get(path).filter(|rest| Instant::now() < rest.until) {
@@ -339,19 +341,23 @@ mod tests {
         let server = Server::new(reply(FINE));
         std::os::unix::fs::symlink(server.path(), &link).unwrap();
         let mut sockets = Sockets::default();
-        for path in [file, link] {
-            let error = sockets.get::<serde_json::Value>(&path, "/").unwrap_err();
-            assert!(matches!(error, Unanswered::Untrusted(_)), "{error}");
+        let mut get = |path: &Path| sockets.get::<serde_json::Value>(path, "/");
+        assert!(matches!(get(&file), Err(Unanswered::Untrusted(_))));
+        assert_eq!(get(&link).unwrap()["a"], 1, "root's own link leads to root's socket");
+        // Only root can give a file away.
+        let (other, is_roots) = (Some(4242), rustix::process::geteuid().is_root());
+        if is_roots {
+            std::os::unix::fs::lchown(&link, other, None).unwrap();
+            assert!(matches!(get(&link), Err(Unanswered::Untrusted(_))), "the link is a user's");
+            std::os::unix::fs::chown(server.path(), other, None).unwrap();
+            assert!(matches!(get(&server.path()), Err(Unanswered::Untrusted(_))), "the socket is a user's");
         }
-        assert!(matches!(
-            sockets.get::<serde_json::Value>(&base.path().join("none"), "/"),
-            Err(Unanswered::Absent(_))
-        ));
+        assert!(matches!(get(&base.path().join("none")), Err(Unanswered::Absent(_))));
         // A daemon that was killed leaves its socket behind.
         let dead = base.path().join("dead");
         drop(UnixListener::bind(&dead).unwrap());
-        assert!(matches!(sockets.get::<serde_json::Value>(&dead, "/"), Err(Unanswered::Absent(_))));
+        assert!(matches!(get(&dead), Err(Unanswered::Absent(_))));
         assert!(sockets.resting.is_empty());
-        assert_eq!(server.connections(), 0);
+        assert_eq!(server.connections(), 1);
     }
 }

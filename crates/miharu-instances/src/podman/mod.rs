@@ -117,6 +117,7 @@ impl Driver for Podman {
                 whose,
                 socket,
                 known: None,
+                is_partial: false,
                 watched: None,
             })
         })?;

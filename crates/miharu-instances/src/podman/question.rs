@@ -28,6 +28,8 @@ pub(super) struct Podmans {
     pub(super) socket: Option<PathBuf>,
     /// What was answered last.
     pub(super) known: Option<Identity>,
+    /// Whether that is a name without what only the service and the database tell.
+    pub(super) is_partial: bool,
     /// The file that changes when it is renamed, as this process sees it.
     pub(super) watched: Option<PathBuf>,
 }
@@ -41,6 +43,7 @@ impl Question for Podmans {
         // The list changes with every container that comes and goes, and a name in it seldom.
         if let (Some(known), Some(listed)) = (&self.known, &listed)
             && known.name == *listed
+            && !self.is_partial
         {
             return Ok(known.clone());
         }
@@ -66,6 +69,7 @@ impl Question for Podmans {
                 Err(problem) => problems.push(problem),
             }
         }
+        self.is_partial = found.is_none();
         let (record, pod) = match found {
             // podman writes a new name into one after the other, and it is the list that is watched.
             Some((record, pod)) => (Record { name: listed.unwrap_or(record.name), ..record }, pod),
@@ -86,6 +90,9 @@ impl Question for Podmans {
     }
 
     fn renames(&self) -> Renames {
+        if self.is_partial {
+            return Renames::Anybody;
+        }
         self.watched.clone().map_or(Renames::Never, Renames::Change)
     }
 }
