@@ -1,6 +1,7 @@
 //! A scan of the host: cgroup names, drivers, and what was known before.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -158,6 +159,7 @@ impl Discovery {
         };
         self.number += 1;
         let end = Instant::now() + SECOND_LOOKS;
+        let mut above = Vec::new();
         let mut looks = self.failed.in_order(self.walk.claims(), &self.known);
         for wait in [true, false] {
             let mut asked = Vec::new();
@@ -176,6 +178,9 @@ impl Discovery {
                     }
                     Identified::Asked => asked.push((path, claimed)),
                     Identified::Nobody => {
+                        if is_above_others(&self.drivers, claimed, host.buffer) {
+                            above.push(path.clone());
+                        }
                         let warnings = host.warnings.split_off(warned);
                         self.failed.note(path.clone(), claimed.0.inode, self.number, warnings);
                     }
@@ -188,6 +193,7 @@ impl Discovery {
             self.drivers.iter_mut().for_each(|driver| driver.wait_for_names(end));
             looks = asked;
         }
+        above.into_iter().for_each(|path| self.walk.open(path));
         host.warnings.extend(self.failed.warnings());
         for driver in &mut self.drivers {
             let renamed = driver.renamed(host.warnings);
@@ -230,6 +236,19 @@ fn call_otherwise(known: &mut BTreeMap<PathBuf, Known>, renamed: Vec<Renamed>) {
         let before = Instance::clone(&known.instance);
         known.instance = Arc::new(Instance { project, name, image, is_sandbox, ..before });
     }
+}
+
+/// Whether a claimed cgroup without a process of its own has others in it that another driver claims by their names: podman
+/// calls a pod's cgroup as Docker calls a container's.
+fn is_above_others(drivers: &[Box<dyn Driver>], claimed: &Claimed, buffer: &mut Buffer) -> bool {
+    let (claim, claimants) = claimed;
+    let Some(directory) = claim.directories.first() else { return false };
+    let others = || drivers.iter().enumerate().filter(|(place, _)| !claimants.contains(place));
+    let name = claim.path.file_name().unwrap_or_default();
+    let is_others = |child: &OsStr| others().any(|(_, driver)| driver.claims(child, name));
+    let children = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut children = children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    children.any(|entry| is_others(&entry.file_name())) && tree::pids_in(directory, buffer).is_empty()
 }
 
 /// What became of a look at a claimed cgroup.

@@ -47,6 +47,8 @@ pub(crate) struct Walk {
     listed: Option<Instant>,
     /// Cgroups that drivers claim whatever they are called, and which drivers.
     placed: Placed,
+    /// Cgroups that are looked into, whatever claims them.
+    opened: BTreeSet<PathBuf>,
     /// The directories in which that has changed since the last look.
     replaced: BTreeSet<PathBuf>,
     /// How many entries are claimed, in all hierarchies.
@@ -102,6 +104,12 @@ impl Walk {
                 self.replaced.insert(parent(path));
             }
         }
+    }
+
+    /// Looks into a claimed cgroup, which turned out to be nobody's and to hold others' instances, from the next look on.
+    pub(crate) fn open(&mut self, path: PathBuf) {
+        self.replaced.insert(path.parent().unwrap_or(Path::new("")).to_owned());
+        self.opened.insert(path);
     }
 
     /// Brings [`Walk::claims`] up to date.
@@ -164,6 +172,7 @@ impl Walk {
             roots: roots.iter().map(|root| (*root).to_owned()).collect(),
             listed: Some(Instant::now()),
             placed: self.placed.clone(),
+            opened: self.opened.iter().filter(|path| self.is_listed(path)).cloned().collect(),
             ..Self::default()
         };
         anew.visit((0..roots.len()).map(|root| (root, PathBuf::new())).collect(), drivers);
@@ -174,6 +183,10 @@ impl Walk {
         } else {
             *self = anew;
         }
+    }
+
+    fn is_listed(&self, path: &Path) -> bool {
+        (0..self.roots.len()).any(|root| self.listings.contains_key(&(root, path.to_owned())))
     }
 
     /// Lists these directories and what turns out to be new below them. Whether there are other claims than before.
@@ -212,7 +225,7 @@ impl Walk {
         // A directory with two links has no other in it.
         let listed = match std::fs::symlink_metadata(&directory) {
             Ok(metadata) if metadata.nlink() == 2 => Ok(Default::default()),
-            Ok(_) => entries(&directory, path, drivers, &self.placed),
+            Ok(_) => entries(&directory, path, drivers, &self.placed, &self.opened),
             Err(error) if is_nothing(&error) => return self.forget(&key),
             Err(error) => Err(error),
         };
@@ -325,6 +338,7 @@ fn entries(
     path: &Path,
     drivers: &[Box<dyn Driver>],
     placed: &Placed,
+    opened: &BTreeSet<PathBuf>,
 ) -> io::Result<(Vec<Entry>, BTreeSet<PathBuf>)> {
     let (mut claimed, mut below) = (Vec::new(), BTreeSet::new());
     let entries = match std::fs::read_dir(directory) {
@@ -345,7 +359,7 @@ fn entries(
         let name = entry.file_name();
         let path = path.join(&name);
         let claimants = claimants(drivers, &name, parent, placed.get(&path));
-        if claimants.is_empty() {
+        if claimants.is_empty() || opened.contains(&path) {
             below.insert(path);
         } else {
             claimed.push(Entry { path, inode: entry.ino(), claimants });

@@ -159,6 +159,22 @@ fn containers_of_every_layout() {
 }
 
 #[test]
+fn containers_of_a_pod_whose_cgroup_is_called_as_a_container_of_dockers() {
+    let tree = Tree::v2();
+    let pod = format!("my/own/{}", id_of('d'));
+    Container { above: &pod, ..Container::default() }.start(&tree);
+    // Somebody's container, which makes cgroups in its own.
+    let other = format!("my/own/{}", id_of('e'));
+    let process =
+        Process { pid: 50, ppid: 1, comm: "sh", command_line: "sh", uid: 0, depth: 2, cgroup: &other };
+    tree.process(&process);
+    Container { digit: 'b', pid: 200, above: &other, ..Container::default() }.start(&tree);
+    let mut discovery = discovery(&tree, &[]);
+    assert_eq!(names(&mut discovery, 1), ["podman podman web 101"]);
+    assert_eq!(listed(&discovery.scan().unwrap()), ["podman podman web 101"]);
+}
+
+#[test]
 fn pods_and_compose_projects_of_the_database() {
     let tree = Tree::v2();
     let pod = id_of('f');
