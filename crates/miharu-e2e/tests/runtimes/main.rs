@@ -15,6 +15,7 @@
 
 mod absent;
 mod cgroup2_guest;
+mod chosen;
 mod churn;
 mod common;
 mod names;

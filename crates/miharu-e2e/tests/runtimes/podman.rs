@@ -5,7 +5,7 @@ use miharu_e2e::netns::Netns;
 use miharu_e2e::scratch::unique;
 use miharu_e2e::{Miharud, Podman, cgroup, need, podman};
 
-use crate::common::Subject;
+use crate::common::{Subject, served};
 
 #[test]
 fn figures_of_a_container_and_of_a_member_of_a_pod_are_what_they_did() -> Result<()> {
@@ -43,5 +43,23 @@ fn figures_of_a_container_and_of_a_member_of_a_pod_are_what_they_did() -> Result
     // The limit is on the container's cgroup as a whole, wherever the low-level runtime puts its processes.
     let total = after.value("incus_memory_MemTotal_bytes", &subjects[0].labels())?;
     assert_eq!(total, f64::from(256 << 20), "with {}", podman::runtime());
+    Ok(())
+}
+
+#[test]
+fn containers_that_keep_to_other_cgroups_are_served_where_they_have_one_of_their_own() -> Result<()> {
+    if !cgroup::is_v2() {
+        // runc, which podman uses on version 1, knows no such container.
+        return Ok(());
+    }
+    need!(Podman);
+    let (daemon, podman) = (Miharud::start()?, Podman::start()?);
+    let usual = Subject::of("podman", "podman", &podman.any(&["--cgroups", "no-conmon"])?);
+    let without = podman.any(&["--cgroups", "disabled"])?;
+    let scrape = daemon.scrape()?;
+    usual.assert_served(&scrape);
+    // It shares its cgroup with this test: nothing could be told of it that is not somebody else's, too.
+    assert_eq!(without.cgroups()?.path("memory")?, cgroup::Cgroups::of(std::process::id())?.path("memory")?);
+    assert!(!scrape.instances().contains(&without.name), "{:?}", served(&scrape));
     Ok(())
 }
