@@ -20,6 +20,7 @@ pub mod libvirt;
 pub mod loopdev;
 pub mod lxc;
 pub mod lxd;
+pub mod machined;
 pub mod measure;
 pub mod miharud;
 pub mod need;

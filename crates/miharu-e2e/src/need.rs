@@ -17,6 +17,8 @@ pub enum Need {
     Lxc,
     /// `systemd-nspawn`.
     Nspawn,
+    /// systemd-machined, a bus for it, and none that runs already.
+    Machined,
     /// podman with its monitor and a low-level runtime.
     Podman,
     /// Docker's daemon and client, and its containerd.
@@ -59,6 +61,10 @@ impl Need {
             Self::Containers => containers().clone(),
             Self::Lxc => program("lxc-start").or_else(|| program("busybox")).or_else(|| containers().clone()),
             Self::Nspawn => program("systemd-nspawn").or_else(|| containers().clone()),
+            Self::Machined => program("dbus-daemon")
+                .or_else(|| program("busctl"))
+                .or_else(|| containers().clone())
+                .or_else(crate::machined::Machined::lacking),
             Self::Podman => ["podman", "conmon", podman::runtime()]
                 .into_iter()
                 .find_map(program)

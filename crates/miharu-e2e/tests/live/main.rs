@@ -15,6 +15,7 @@
 
 mod cardinality;
 mod cgroup2_guest;
+mod chosen;
 mod concurrency;
 mod daemons;
 mod filesystems;
@@ -26,9 +27,11 @@ mod lxc_figures;
 mod lxc_lifecycle;
 mod lxc_memory;
 mod lxd_compare;
+mod machined;
 mod nspawn;
 mod prometheus;
 mod real_clients;
 mod rights;
+mod sources;
 mod trust;
 mod watching;
