@@ -25,8 +25,8 @@ use crate::{Incarnation, tree};
 /// The most containers whose names are kept; more cgroups are not claimed, either.
 const MAX_NAMES: usize = 20_000;
 
-/// How long a container is left out because its name was asked for and the thread does not come to it: a file system that
-/// hangs, or very many questions.
+/// How long a container is left out because its name was asked for and the thread, which is stuck in a file system that hangs,
+/// answers nothing. Many questions before it are no reason to call it otherwise than it is called.
 const OVERDUE: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether containers were renamed.
@@ -122,6 +122,8 @@ struct State {
     used: Option<Instant>,
     /// When the names were looked after last.
     looked: Option<Instant>,
+    /// When a question was answered last.
+    progress: Option<Instant>,
     is_over: bool,
 }
 
@@ -161,7 +163,7 @@ impl Names {
         let now = Instant::now();
         let mut state = self.shared.lock();
         if let Some(entry) = state.entries.get(&incarnation) {
-            let (served, is_overdue) = (entry.served.clone(), now.duration_since(entry.asked) >= OVERDUE);
+            let (served, is_overdue) = (entry.served.clone(), state.is_overdue(entry, now));
             return match served {
                 Some(identity) => Ok(identity),
                 None if is_overdue => {
@@ -258,6 +260,12 @@ impl Shared {
 }
 
 impl State {
+    /// Whether a container has waited long enough for a thread that does not move.
+    fn is_overdue(&self, entry: &Entry, now: Instant) -> bool {
+        let is_long = |since: Instant| now.duration_since(since) >= OVERDUE;
+        is_long(entry.asked) && self.progress.is_none_or(is_long)
+    }
+
     /// Serves a container under its short id, unless it is served already.
     fn give_up(&mut self, incarnation: Incarnation, why: &str) -> Option<Identity> {
         let entry = self.entries.get_mut(&incarnation)?;
@@ -327,6 +335,7 @@ fn answer(shared: &Shared) {
             });
             state = shared.lock();
             state.is_asking = false;
+            state.progress = Some(Instant::now());
             match answer {
                 Some((answer, mark)) => {
                     if let Some(entry) = state.entries.get_mut(&incarnation) {

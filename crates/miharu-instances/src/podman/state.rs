@@ -134,9 +134,7 @@ impl Database {
             (Kind::Bolt, _) => return Ok(Self::Bolt(file)),
             (Kind::Sqlite, Whose::System(roots)) => {
                 let place = roots.host_path(path).ok_or(Trouble::Absent)?;
-                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
-                    | OpenFlags::SQLITE_OPEN_NO_MUTEX
-                    | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+                let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
                 Connection::open_with_flags(place, flags).map_err(|e| other(&e))?
             }
             (Kind::Sqlite, Whose::User(..)) => of_memory(file).map_err(|e| other(&e))?,

@@ -198,9 +198,15 @@ fn one_that_hangs_holds_up_no_scan_and_is_served_under_its_id_at_last() {
     names.wait(begun + Duration::from_millis(50));
     assert!(is_asked(hung.learn(&mut names)) && is_asked(behind.learn(&mut names)));
     assert!(begun.elapsed() < Duration::from_secs(1));
-    for entry in names.shared.lock().entries.values_mut() {
+    let mut state = names.shared.lock();
+    for entry in state.entries.values_mut() {
         entry.asked = entry.asked.checked_sub(OVERDUE).unwrap();
     }
+    // Others were answered not long ago: it is a long queue.
+    state.progress = Some(begun);
+    drop(state);
+    assert!(is_asked(hung.learn(&mut names)));
+    names.shared.lock().progress = Some(begun.checked_sub(OVERDUE).unwrap());
     assert_eq!(hung.learn(&mut names).unwrap().name, "000000000000");
     let mut warnings = Vec::new();
     names.changes(&mut warnings);
