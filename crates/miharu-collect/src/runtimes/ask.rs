@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{Connection, no_answer};
 use super::wire::{self, Envelope, Listed, ListedPool, PoolResources, ProjectState};
-use super::{Answer, Server, find};
+use super::{Answer, LONGEST_INTERVAL, Server, find};
 use crate::vm::backoff::{Backoff, LONGEST_PAUSE};
 
 /// How long one daemon may take for everything. One that hangs is noticed by its first answer.
@@ -80,7 +80,7 @@ fn note(directory: &Path, server: &mut Server, result: io::Result<Told>) {
             server.answer = Some((told.answer, told.asked.into_std()));
         }
         Err(error) => {
-            server.backoff.failed(std::time::Instant::now(), LONGEST_PAUSE);
+            server.backoff.failed(std::time::Instant::now(), LONGEST_INTERVAL);
             server.failures = server.failures.saturating_add(1);
             // One that is just starting refuses for a moment; one that hangs does so in silence.
             let is_wrong = error.kind() == io::ErrorKind::TimedOut || server.failures > 1;
