@@ -8,6 +8,7 @@
 pub mod cgroup;
 pub mod clients;
 pub mod containerd;
+pub mod cri;
 pub mod docker;
 pub mod exposition;
 pub mod fleet;
@@ -39,6 +40,7 @@ pub mod vsock;
 
 pub use clients::Client;
 pub use containerd::Containerd;
+pub use cri::Cri;
 pub use docker::Docker;
 pub use exposition::Exposition;
 pub use lxc::Lxc;
