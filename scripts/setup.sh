@@ -23,7 +23,9 @@ fi
 demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:build-essential
   cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs'
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
-  promtool:prometheus jq:jq dnsmasq:dnsmasq-base etcd:etcd-server etcdctl:etcd-client faketime:faketime"
+  promtool:prometheus jq:jq dnsmasq:dnsmasq-base podman:podman conmon:conmon runc:runc crun:crun fuse-overlayfs:fuse-overlayfs
+  newuidmap:uidmap dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd dbus-daemon:dbus
+  etcd:etcd-server etcdctl:etcd-client faketime:faketime"
 bench_needs="lxc-start:lxc busybox:busybox-static openssl:openssl ip:iproute2 lxcfs:lxcfs lxd:lxd lxc:lxd-client dnsmasq:dnsmasq-base
   netdata:netdata perf:linux-perf unsquashfs:squashfs-tools newuidmap:uidmap unshare:util-linux"
 
@@ -165,8 +167,13 @@ build_vsock() {
 
 # Packages of libvirt whose programs do not tell whether they are all there.
 install_libvirt() {
-  have libvirtd && have virsh && return 0
-  install libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
+  { have libvirtd && have virsh; } || install libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
+  [ -x /usr/lib/libvirt/libvirt_lxc ] || install libvirt-daemon-driver-lxc
+}
+
+# What podman takes an image without asking for: the file is no program's.
+install_policy() {
+  [ -f /etc/containers/policy.json ] || install golang-github-containers-common
 }
 
 # A strict OpenMetrics parser, the reference one, from PyPI.
@@ -204,6 +211,7 @@ test)
   install $(missing $test_needs)
   install_qemu
   install_libvirt
+  install_policy
   fetch_kernel
   fetch_agent qemu-guest-agent usr/sbin/qemu-ga
   fetch_agent lxd-agent usr/bin/lxd-agent

@@ -15,6 +15,7 @@ pub mod projects;
 pub mod report;
 pub mod resources;
 pub mod server;
+pub mod sources;
 pub mod warnings;
 
 pub use certificates::{
@@ -35,6 +36,7 @@ pub use operations::Operation;
 pub use projects::{Project, ProjectState, ProjectUsage, ProjectsPost};
 pub use report::{Answer, Report, Request};
 pub use server::{Environment, Server, ServerPut};
+pub use sources::{InstanceSources, SourceCgroup, SourceGroup};
 pub use warnings::{Warning, WarningPut};
 
 /// Go clients write an empty list or map as `null`.

@@ -12,7 +12,7 @@ use miharu_linux::networks::Networks;
 use miharu_linux::process::{self, ProcDir};
 use miharu_linux::read::Buffer;
 use miharu_linux::statfs::Whose;
-use miharu_linux::{Error, Roots};
+use miharu_linux::{Error, Roots, zfs};
 use miharu_metrics::figures::{Figures, Interface, Traffic};
 use miharu_metrics::{Part, Wanted};
 
@@ -23,7 +23,7 @@ use crate::warning::WarningKind;
 use crate::{Options, vm};
 
 /// The process whose mounts and network namespace are the host's.
-const HOST_INIT: u32 = 1;
+pub(crate) const HOST_INIT: u32 = 1;
 
 /// What every instance's figures need of the host, read once a collection.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub(crate) struct Host {
     remote: RemoteFilesystems,
     wanted: Wanted,
     parts: cgroup::Parts,
+    /// Whether instances may be on ZFS.
+    has_zfs: bool,
 }
 
 impl Host {
@@ -62,6 +64,7 @@ impl Host {
             remote: options.remote_filesystems,
             wanted: options.wanted,
             parts: crate::cgroups::parts(options.wanted),
+            has_zfs: options.wanted.has(Part::Disks) && zfs::is_there(roots),
         }
     }
 }
@@ -79,6 +82,8 @@ pub(crate) struct Reader {
 pub(crate) struct Raw {
     pub(crate) figures: Figures,
     pub(crate) found: Found,
+    /// The ZFS datasets that it is on.
+    pub(crate) datasets: Vec<String>,
     /// Its network namespace; nothing where that is the host's or unknown.
     pub(crate) network: Option<u64>,
     /// What should have been readable and was not.
@@ -134,7 +139,8 @@ pub(crate) fn read(
         }
     }
     // What is left of an instance without a process has no figures, however long its cgroup stays.
-    if host.wanted.has(Part::Filesystems) {
+    let has_filesystems = host.wanted.has(Part::Filesystems);
+    if has_filesystems || host.has_zfs {
         let (init, mounts, remote) = (&instance.init, &host.mounts, host.remote);
         // Where the end of the process is watched, nothing needs be read to tell that it is still there.
         let is_watched = kept.network.is_watched();
@@ -148,6 +154,12 @@ pub(crate) fn read(
                 raw.keep(found)?.unwrap_or_default()
             }
         };
+        if host.has_zfs {
+            raw.datasets = raw.found.datasets();
+        }
+        if !has_filesystems {
+            raw.found = Found::default();
+        }
     } else if !instance.init.stat(buffer)?.is_alive() {
         return Err(Error::Gone(instance.init.path().to_owned()));
     }
@@ -238,6 +250,8 @@ mod tests {
             incarnation: Incarnation { cgroup_inode: 0, init_pid: 77, init_start: 99 },
             vm: None,
             directory: "c1".into(),
+            image: None,
+            is_sandbox: false,
         };
         let options = Options { wanted, ..Options::default() };
         let last = LastHostMounts::default();

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -53,6 +54,29 @@ impl Found {
             (!mounts.is_empty()).then(|| Chosen::new(one.request.whose(), FileSystem { mounts }, sharing))
         });
         self.chosen = kept.collect();
+    }
+}
+
+impl Found {
+    /// The ZFS datasets that are the instance's own, its root's first; none where its root is not on one.
+    ///
+    /// Docker and podman mount a layer's dataset under a name that tells no container, so a dataset that is an instance's
+    /// whole root is its own as well, unless it is the host's.
+    pub(crate) fn datasets(&self) -> Vec<String> {
+        let slash = Path::new("/");
+        let is_own = |mount: &Mount, sharing: &Sharing| match sharing {
+            Sharing::Own => true,
+            Sharing::Shared(on) => {
+                mount.mountpoint == slash && mount.root == slash && on.mount.mountpoint != slash
+            }
+        };
+        let own = |one: &Chosen| {
+            let (mount, sharing) = (one.file_system.mounts.first()?, one.sharing.first()?);
+            (mount.fstype == "zfs" && is_own(mount, sharing)).then(|| mount.source.clone())
+        };
+        let mut chosen = self.chosen.iter();
+        let Some(root) = chosen.next().and_then(own) else { return Vec::new() };
+        std::iter::once(root).chain(chosen.filter_map(own)).collect()
     }
 }
 

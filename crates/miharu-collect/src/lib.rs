@@ -7,21 +7,25 @@
 mod cgroups;
 mod container;
 mod cpu_sums;
+mod datasets;
 mod devices;
 mod filesystems;
+mod gpus;
 mod hung;
 mod jobs;
 mod kept;
 mod own_process;
 mod round;
+mod runtimes;
+mod sources;
 mod vm;
 mod warning;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use miharu_instances::{Incarnation, Instance};
-use miharu_metrics::server::Process;
+use miharu_instances::{Chosen, Incarnation, Instance};
+use miharu_metrics::server::{Process, Runtime};
 use miharu_metrics::{InstanceFigures, Wanted};
 
 pub use devices::Excluded;
@@ -30,7 +34,8 @@ pub use miharu_linux::Roots;
 pub use miharu_linux::block::Layers;
 pub use miharu_linux::mounts::RemoteFilesystems;
 pub use own_process::own_process;
-pub use vm::Addresses;
+pub use sources::{CgroupPlace, Group, Question, Sources, sources};
+pub use vm::{Addresses, Origin};
 pub use warning::{InstanceName, Warning, WarningKind};
 
 /// What the daemon asks of its host outside of a collection.
@@ -44,12 +49,15 @@ pub mod host {
 }
 
 use cpu_sums::CpuSums;
+use gpus::Gpus;
 use hung::Hung;
 use jobs::Runner;
 use kept::{Instances, LastHostMounts};
 use miharu_linux::kept::Budget;
 use miharu_linux::networks::Networks;
 use miharu_linux::statfs::Pool;
+use miharu_linux::zfs::Datasets;
+use runtimes::Runtimes;
 use vm::Guests;
 
 /// Threads that ask for the sizes of file systems.
@@ -58,6 +66,8 @@ const STATFS_THREADS: usize = 2;
 /// What the server keys say about a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
+    /// The instances that are served.
+    pub chosen: Arc<Chosen>,
     /// The parts of the figures that somebody wants.
     pub wanted: Wanted,
     /// Devices that are left out.
@@ -85,6 +95,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            chosen: Arc::default(),
             wanted: Wanted::default(),
             excluded: Excluded::default(),
             cpus: Cpus::default(),
@@ -124,8 +135,10 @@ pub enum Cpus {
 pub struct Collection {
     /// The instances with their figures, in no particular order.
     pub instances: Vec<InstanceFigures>,
-    /// What guests told of themselves that is no figure.
+    /// What guests told of themselves that is no figure, for each virtual machine.
     pub guests: Vec<Guest>,
+    /// What the daemons of Incus and LXD told.
+    pub runtimes: Vec<Runtime>,
     /// What went wrong, sorted, nothing twice.
     pub warnings: Vec<Warning>,
     /// When it began.
@@ -136,8 +149,8 @@ pub struct Collection {
     pub process: Process,
 }
 
-/// What a guest told of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the guest of a virtual machine told of itself, and who told the machine's figures.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Guest {
     /// The project of its instance.
     pub project: String,
@@ -147,6 +160,8 @@ pub struct Guest {
     pub addresses: Vec<Addresses>,
     /// What it calls itself.
     pub hostname: Option<String>,
+    /// Who told its figures.
+    pub origin: Origin,
 }
 
 /// Reads the figures of instances. It keeps what lasts from one collection to the next: the threads that may hang, and
@@ -158,6 +173,10 @@ pub struct Collector {
     statfs: Pool,
     hung: Hung<Incarnation>,
     guests: Guests,
+    runtimes: Runtimes,
+    gpus: Gpus,
+    /// Locked for the one part of a collection that reads them.
+    datasets: Mutex<Datasets>,
     cpu_sums: CpuSums,
     budget: Budget,
     kept: Instances,
@@ -178,6 +197,9 @@ impl Collector {
     pub fn with_clock(roots: Roots, clock: fn() -> SystemTime) -> Self {
         let statfs = Pool::new(roots.clone(), STATFS_THREADS);
         let guests = Guests::new(roots.clone());
+        let runtimes = Runtimes::new(roots.clone());
+        let gpus = Gpus::new(&roots);
+        let datasets = Mutex::new(Datasets::new(&roots));
         let budget = Budget::default();
         let networks = Arc::new(Networks::new(roots.clone(), budget.clone()));
         Self {
@@ -186,6 +208,9 @@ impl Collector {
             statfs,
             hung: Hung::default(),
             guests,
+            runtimes,
+            gpus,
+            datasets,
             cpu_sums: CpuSums::default(),
             kept: Instances::new(budget.clone()),
             budget,

@@ -1,5 +1,7 @@
 //! One collection: the host once, each instance by itself, then what needs them all.
 
+mod shared;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,7 +22,7 @@ use crate::kept::Kept;
 use crate::own_process::start_time;
 use crate::vm::{self, Age};
 use crate::warning::{InstanceName, Warning, WarningKind};
-use crate::{Collection, Collector, Cpus, Guest, Options, filesystems, own_process};
+use crate::{Collection, Collector, Cpus, Guest, Options, datasets, filesystems, own_process};
 
 /// An instance and what was read of it.
 type Row = (Arc<Instance>, Raw);
@@ -31,6 +33,7 @@ type Job = (Arc<Instance>, Arc<Mutex<Kept>>, Reading<Incarnation>);
 pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], options: &Options) -> Collection {
     let (started, start) = ((collector.clock)(), Instant::now());
     let mut round = Round { collector, options, start, warnings: Vec::new() };
+    collector.gpus.ask(options.wanted);
     let host = Arc::new(round.read_host());
     let (machines, containers): (Vec<_>, Vec<_>) =
         instances.iter().cloned().partition(|instance| instance.vm.is_some());
@@ -44,7 +47,9 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
         container::read(instance, &of_containers, &networks, kept, reader)
     });
     rows.append(&mut round.read_machines(asking, &host));
-    report_each_network_once(&mut rows);
+    shared::report_each_network_once(&mut rows);
+    datasets::add(&mut rows, &collector.datasets);
+    round.warnings.extend(collector.gpus.add(&mut rows, options.wanted));
     for (_, raw) in &mut rows {
         options.excluded.leave_out(&mut raw.figures, &mut raw.found);
     }
@@ -67,11 +72,13 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
         sum_cpus(collector, &mut rows);
     }
     let instances = rows.into_iter().map(|(instance, raw)| to_metrics(&instance, raw, source, now)).collect();
+    let (runtimes, of_runtimes) = collector.runtimes.figures(options.wanted);
     let mut warnings = round.warnings;
+    warnings.extend(of_runtimes);
     warnings.sort();
     warnings.dedup();
     let process = own_process(&collector.roots, &host.facts);
-    Collection { instances, guests, warnings, started, duration: start.elapsed(), process }
+    Collection { instances, guests, runtimes, warnings, started, duration: start.elapsed(), process }
 }
 
 /// A collection under way.
@@ -379,34 +386,16 @@ fn load(kept: &Mutex<Kept>) -> usize {
     if kept.try_lock().is_ok_and(|kept| kept.is_known) { 1 } else { FIRST }
 }
 
-/// What a guest told, where it did.
+/// What a guest told, and who told the machine's figures.
 fn guest(instance: &Instance, raw: &Raw) -> Option<Guest> {
-    let vm::Facts { addresses, hostname } = &raw.facts;
-    let has_told = !addresses.is_empty() || hostname.is_some();
-    has_told.then(|| Guest {
+    let vm::Facts { addresses, hostname, origin } = &raw.facts;
+    instance.vm.is_some().then(|| Guest {
         project: instance.project.clone(),
         name: instance.name.clone(),
         addresses: addresses.clone(),
         hostname: hostname.clone(),
+        origin: *origin,
     })
-}
-
-/// A network namespace that several instances share is reported on the oldest of them.
-fn report_each_network_once(rows: &mut [Row]) {
-    let mut owners: HashMap<u64, (u64, u32)> = HashMap::new();
-    let age = |instance: &Instance| (instance.incarnation.init_start, instance.init.pid());
-    for (instance, raw) in rows.iter() {
-        if let Some(network) = raw.network {
-            let owner = owners.entry(network).or_insert_with(|| age(instance));
-            *owner = (*owner).min(age(instance));
-        }
-    }
-    for (instance, raw) in rows.iter_mut() {
-        let owner = raw.network.and_then(|network| owners.get(&network));
-        if owner.is_some_and(|owner| *owner != age(instance)) {
-            raw.figures.interfaces.clear();
-        }
-    }
 }
 
 /// A container's kernel tells every CPU for as long as it runs, a guest those that are online.

@@ -24,6 +24,8 @@ pub enum WarningKind {
     Denied,
     /// There was not enough time for all.
     OutOfTime,
+    /// What figures are asked of, a daemon or a library, does not answer.
+    SourceSilent,
     /// Some figures are missing, or wrong and left out.
     Incomplete,
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use miharu_collect::Roots;
+use miharu_instances::Chosen;
 use miharu_store::{Change, Error, State, Store};
 
 use crate::cache::{Cache, Collected, Found, Wish};
@@ -57,6 +58,11 @@ impl App {
         self.plans.of(self.store.load())
     }
 
+    /// The instances that are served, as the server keys have it.
+    pub(crate) fn chosen(&self) -> Arc<Chosen> {
+        Arc::clone(&self.plan().whole.chosen)
+    }
+
     /// The figures of a collection that has all of these instances, if that can be: for one that was started after the
     /// last collection another one is made at once.
     pub(crate) async fn figures_of(&self, wanted: &[Found]) -> Result<Arc<Collected>, String> {
@@ -72,7 +78,7 @@ impl App {
 
     /// Who runs now; where that cannot be told in time, who ran at the last collection.
     pub(crate) async fn found(&self) -> Result<Vec<Found>, ApiError> {
-        match self.finder.find().await {
+        match self.finder.find(self.chosen()).await {
             Ok(found) => Ok(found),
             Err(error) => match self.cache.last() {
                 Some(last) => Ok(last.gathered.found.clone()),

@@ -25,6 +25,8 @@ pub(crate) struct Found {
     pub(crate) instance_type: InstanceType,
     pub(crate) runtime: String,
     pub(crate) id: String,
+    /// The image that it was made of, where that is known.
+    pub(crate) image: Option<String>,
     /// The host's process id of its init.
     pub(crate) pid: Option<u32>,
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use miharu_collect::{Cpus, Excluded, Layers, Options, RemoteFilesystems, SharedFilesystems};
+use miharu_instances::{Chosen, DriverOptions, NAMES, Patterns};
 use miharu_metrics::{FAMILIES, FamilySet, Prefix, Wanted};
-use miharu_store::{Globs, Settings, State};
+use miharu_store::{Globs, InstanceGlobs, Settings, State};
 
 /// What follows from one state.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Plan {
     fn new(state: Arc<State>) -> Self {
         let settings = state.config.settings();
         let families = FamilySet::all().without(|name| settings.excluded_families.matches(name));
-        let whole = options(&settings);
+        let whole = Options { wanted: Wanted::all_but_unserved(families), ..options(&settings) };
         let scrape = Options { wanted: Wanted::by(families), ..whole.clone() };
         let prefix = if settings.prefix_lxd { Prefix::Lxd } else { Prefix::Incus };
         Self { state, settings, prefix, families, scrape: Arc::new(scrape), whole: Arc::new(whole) }
@@ -53,6 +54,7 @@ impl Plans {
 fn options(settings: &Settings) -> Options {
     let excluded = &settings.excluded_devices;
     Options {
+        chosen: Arc::new(chosen(settings)),
         wanted: Wanted::all(),
         excluded: Excluded {
             disks: excluded.disks.patterns().into(),
@@ -76,6 +78,25 @@ fn options(settings: &Settings) -> Options {
         agent_grace: settings.agent_grace,
         kept_files: settings.kept_files,
         balloon_interval: settings.balloon_interval,
+    }
+}
+
+/// Which instances are looked for, and which of these are served.
+fn chosen(settings: &Settings) -> Chosen {
+    let enabled = |driver: &&&str| settings.drivers.has(driver);
+    let patterns = |globs: &InstanceGlobs| Patterns {
+        names: globs.names.patterns().into(),
+        projects: globs.projects.patterns().into(),
+        runtimes: globs.runtimes.patterns().into(),
+    };
+    let drivers = DriverOptions {
+        enabled: Some(NAMES.iter().filter(enabled).map(|driver| (*driver).to_owned()).collect()),
+        rootless: settings.rootless.clone(),
+    };
+    Chosen {
+        drivers,
+        include: patterns(&settings.included_instances),
+        exclude: patterns(&settings.excluded_instances),
     }
 }
 
@@ -133,6 +154,28 @@ mod tests {
         assert!(plan.whole.covers(&plan.scrape) && !plan.scrape.covers(&plan.whole));
         let usual = Plan::new(state(&[]));
         assert_eq!(usual.scrape, usual.whole);
+    }
+
+    #[test]
+    fn the_drivers_that_can_be_named_are_those_that_there_are() {
+        assert_eq!(miharu_store::DRIVERS, NAMES);
+    }
+
+    #[test]
+    fn which_instances_are_served_is_part_of_what_a_collection_is_asked_for() {
+        let usual = Plan::new(state(&[]));
+        let plan = Plan::new(state(&[
+            ("instances.drivers", "-docker"),
+            ("instances.rootless", "alice"),
+            ("instances.include", "project:k8s/*"),
+            ("instances.exclude", "web*,runtime:podman"),
+        ]));
+        let Chosen { drivers, include, exclude } = &*plan.scrape.chosen;
+        let enabled = drivers.enabled.as_ref().unwrap();
+        assert!(enabled.contains("lxc") && !enabled.contains("docker") && drivers.rootless == ["alice"]);
+        assert_eq!((include.projects.len(), exclude.names.len(), exclude.runtimes.len()), (1, 1, 1));
+        assert!(Arc::ptr_eq(&plan.scrape.chosen, &plan.whole.chosen));
+        assert!(!plan.scrape.covers(&usual.scrape) && !usual.scrape.covers(&plan.scrape));
     }
 
     #[test]

@@ -81,6 +81,7 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/1.0/instances", get(instances::list).merge(unmanaged::changes()))
         .route("/1.0/instances/{name}", instance.clone())
         .route("/1.0/instances/{name}/state", instance_state.clone())
+        .route("/1.0/instances/{name}/sources", get(instances::sources::show))
         .route("/1.0/containers", get(instances::list_containers).merge(unmanaged::changes()))
         .route("/1.0/containers/{name}", instance.clone())
         .route("/1.0/containers/{name}/state", instance_state.clone())

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use miharu_collect::{Collector, Options, Roots};
-use miharu_instances::{Discovery, Instance, Kind, drivers};
+use miharu_instances::{Chosen, Discovery, DriverOptions, Instance, Kind, drivers};
 use miharu_metrics::server::Process;
 use miharu_metrics::{InstanceType, ServerFigures, Snapshot};
 use miharu_store::Store;
@@ -45,19 +45,40 @@ impl Own {
 #[derive(Debug, Clone)]
 pub(crate) struct Search {
     roots: Roots,
-    /// The inner lock is held for a scan, the outer one for a look.
-    discovery: Arc<StdMutex<Arc<StdMutex<Discovery>>>>,
+    /// Nothing before the first scan. The inner lock is held for a scan, the outer one for a look.
+    current: Arc<StdMutex<Option<Current>>>,
+}
+
+/// A discovery, and the drivers that it has.
+#[derive(Debug, Clone)]
+struct Current {
+    drivers: DriverOptions,
+    discovery: Arc<StdMutex<Discovery>>,
+}
+
+impl Current {
+    fn new(roots: &Roots, options: &DriverOptions) -> Self {
+        let discovery = Discovery::new(roots.clone(), drivers(options));
+        Self { drivers: options.clone(), discovery: Arc::new(StdMutex::new(discovery)) }
+    }
 }
 
 impl Search {
     pub(crate) fn of(roots: &Roots) -> Self {
-        let discovery = Arc::new(StdMutex::new(new_discovery(roots)));
-        Self { roots: roots.clone(), discovery }
+        Self { roots: roots.clone(), current: Arc::default() }
     }
 
-    /// Searches, for `patience` at most where another scan goes on.
-    fn scan(&self, patience: Duration) -> Result<miharu_instances::Scan, String> {
-        let discovery = Arc::clone(&lock(&self.discovery));
+    /// The discovery with the drivers asked for. One with others is left to a scan that may still use it.
+    fn with(&self, options: &DriverOptions) -> Arc<StdMutex<Discovery>> {
+        let mut current = lock(&self.current);
+        let known = current.take().filter(|current| current.drivers == *options);
+        let known = known.unwrap_or_else(|| Current::new(&self.roots, options));
+        Arc::clone(&current.insert(known).discovery)
+    }
+
+    /// Searches for the instances that are served, for `patience` at most where another scan goes on.
+    fn scan(&self, chosen: &Chosen, patience: Duration) -> Result<miharu_instances::Scan, String> {
+        let discovery = self.with(&chosen.drivers);
         let end = Instant::now() + patience;
         loop {
             let scan = match discovery.try_lock() {
@@ -71,21 +92,19 @@ impl Search {
                     return Err("the search for instances did not end in time".to_owned());
                 }
             };
-            return scan.map_err(|error| format!("instances cannot be found: {error}"));
+            let mut scan = scan.map_err(|error| format!("instances cannot be found: {error}"))?;
+            chosen.choose(&mut scan);
+            return Ok(scan);
         }
     }
 
     /// Begins anew where a scan hangs; that one is left to itself.
     fn renew_if_stuck(&self) {
-        let mut current = lock(&self.discovery);
-        if current.try_lock().is_err() {
-            *current = new_discovery(&self.roots);
+        let mut current = lock(&self.current);
+        if let Some(stuck) = current.take_if(|current| current.discovery.try_lock().is_err()) {
+            *current = Some(Current::new(&self.roots, &stuck.drivers));
         }
     }
-}
-
-fn new_discovery(roots: &Roots) -> Arc<StdMutex<Discovery>> {
-    Arc::new(StdMutex::new(Discovery::new(roots.clone(), drivers())))
 }
 
 fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
@@ -110,7 +129,7 @@ impl Host {
 impl Source for Host {
     fn collect(&mut self, options: &Options) -> Result<Gathered, String> {
         let begun = Instant::now();
-        let scan = self.search.scan(options.collect_timeout)?;
+        let scan = self.search.scan(&options.chosen, options.collect_timeout)?;
         let collection = self.collector.collect(&scan.instances, options);
         let mut problems: Vec<Problem> = scan.warnings.iter().map(Problem::from).collect();
         problems.extend(collection.warnings.iter().map(Problem::from));
@@ -125,6 +144,7 @@ impl Source for Host {
             collect_duration: Some(begun.elapsed()),
             collect_timestamp_seconds: epoch_seconds(collection.started),
             process: collection.process,
+            runtimes: collection.runtimes,
         };
         let found = scan.instances.iter().map(|instance| found(instance)).collect();
         let snapshot = Snapshot::new(collection.instances, server);
@@ -145,13 +165,19 @@ fn descriptors(process: &Process) -> Option<Problem> {
 
 /// Who runs now, told by a thread that may block.
 pub(crate) trait Scan: Send {
-    fn scan(&mut self) -> Result<Vec<Found>, String>;
+    fn scan(&mut self, chosen: &Chosen) -> Result<Vec<Found>, String>;
+
+    /// The same as who finds them knows them.
+    fn instances(&mut self, chosen: &Chosen) -> Result<Vec<Arc<Instance>>, String>;
 }
 
 impl Scan for Search {
-    fn scan(&mut self) -> Result<Vec<Found>, String> {
-        let scan = Self::scan(self, SCAN_LIMIT)?;
-        Ok(scan.instances.iter().map(|instance| found(instance)).collect())
+    fn scan(&mut self, chosen: &Chosen) -> Result<Vec<Found>, String> {
+        Ok(self.instances(chosen)?.iter().map(|instance| found(instance)).collect())
+    }
+
+    fn instances(&mut self, chosen: &Chosen) -> Result<Vec<Arc<Instance>>, String> {
+        Ok(Self::scan(self, chosen, SCAN_LIMIT)?.instances)
     }
 }
 
@@ -173,15 +199,30 @@ impl Finder {
         Self { scanner: Arc::new(Mutex::new(scanner)) }
     }
 
-    /// The instances that run now.
+    /// The instances that run now and are served.
     ///
     /// # Errors
     /// Why they cannot be told, for people.
-    pub(crate) async fn find(&self) -> Result<Vec<Found>, String> {
+    pub(crate) async fn find(&self, chosen: Arc<Chosen>) -> Result<Vec<Found>, String> {
+        self.look(move |scanner| scanner.scan(&chosen)).await
+    }
+
+    /// As [`Finder::find`], for who reads them.
+    ///
+    /// # Errors
+    /// As [`Finder::find`].
+    pub(crate) async fn instances(&self, chosen: Arc<Chosen>) -> Result<Vec<Arc<Instance>>, String> {
+        self.look(move |scanner| scanner.instances(&chosen)).await
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut dyn Scan) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
         let scanner = Arc::clone(&self.scanner);
         let work = async {
             let mut scanner = scanner.lock_owned().await;
-            let scan = tokio::task::spawn_blocking(move || scanner.scan());
+            let scan = tokio::task::spawn_blocking(move || look(&mut **scanner));
             scan.await.map_err(|error| error.to_string())?
         };
         let late = |_| Err("the search for instances did not end in time".to_owned());
@@ -189,16 +230,27 @@ impl Finder {
     }
 }
 
+fn instance_type(instance: &Instance) -> InstanceType {
+    match instance.kind {
+        Kind::Container => InstanceType::Container,
+        Kind::VirtualMachine => InstanceType::VirtualMachine,
+    }
+}
+
+/// Whether it is this one.
+pub(crate) fn is_found(instance: &Instance, found: &Found) -> bool {
+    (&instance.project, &instance.name, instance_type(instance))
+        == (&found.project, &found.name, found.instance_type)
+}
+
 fn found(instance: &Instance) -> Found {
     Found {
         project: instance.project.clone(),
         name: instance.name.clone(),
-        instance_type: match instance.kind {
-            Kind::Container => InstanceType::Container,
-            Kind::VirtualMachine => InstanceType::VirtualMachine,
-        },
+        instance_type: instance_type(instance),
         runtime: instance.runtime.to_owned(),
         id: instance.id.clone(),
+        image: instance.image.clone(),
         pid: Some(instance.incarnation.init_pid),
     }
 }

@@ -44,6 +44,19 @@ impl Cgroups {
         self
     }
 
+    /// All of them: the folder of each hierarchy that the process is in.
+    #[must_use]
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        let base = Path::new("/sys/fs/cgroup");
+        let folder = |controllers: &str| match controllers {
+            "" if is_v2() => base.to_owned(),
+            "" => base.join("unified"),
+            _ => base.join(controllers.trim_start_matches("name=")),
+        };
+        let dirs = self.lines.iter().map(|(names, path)| folder(names).join(path.trim_start_matches('/')));
+        dirs.filter(|dir| dir.join("cgroup.procs").exists()).collect()
+    }
+
     /// The path below the hierarchy of a version 1 controller, or in the version 2 tree where that holds the controllers.
     ///
     /// # Errors
@@ -111,6 +124,16 @@ pub fn hierarchies() -> Vec<PathBuf> {
 
 /// Removes a cgroup and those below it from every hierarchy; nothing may run in them any more.
 pub fn remove(path: &str) {
+    remove_leaf(path);
+    // A slice that was made for it goes too; where others use it, the kernel refuses.
+    let Some((parent, _)) = path.trim_matches('/').rsplit_once('/') else { return };
+    for hierarchy in hierarchies() {
+        let _ = fs::remove_dir(hierarchy.join(parent));
+    }
+}
+
+/// The same, without a look at its parent.
+pub fn remove_leaf(path: &str) {
     fn below(dir: &Path) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.path().is_dir() {
@@ -123,10 +146,6 @@ pub fn remove(path: &str) {
         let dir = hierarchy.join(path.trim_start_matches('/'));
         if dir.is_dir() {
             below(&dir);
-            // A slice that was made for it goes too; where others use it, the kernel refuses.
-            if let Some(parent) = dir.parent().filter(|parent| *parent != hierarchy) {
-                let _ = fs::remove_dir(parent);
-            }
         }
     }
 }

@@ -251,7 +251,9 @@ pub(crate) fn install(root: &Path, from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn find(program: &str) -> Option<PathBuf> {
+/// Where a program of this machine is.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
     ["/usr/bin", "/usr/sbin", "/bin", "/sbin"]
         .iter()
         .map(|dir| Path::new(dir).join(program))

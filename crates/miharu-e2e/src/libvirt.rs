@@ -10,10 +10,13 @@ use anyhow::{Context, Result};
 
 use crate::scratch::{self, Entry, Note};
 use crate::vm::{self, Console};
-use crate::{guest, shell};
+use crate::{guest, measure, rootfs, shell};
 
 /// libvirtd's run state.
 const RUN: &str = "/run/libvirt";
+
+/// The process beside each container of its LXC driver.
+const LIBVIRT_LXC: &str = "/usr/lib/libvirt/libvirt_lxc";
 
 /// A running libvirtd; its domains are destroyed and it is killed on drop.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub struct Libvirt {
     home: PathBuf,
     child: Child,
     domains: Vec<(String, Note)>,
+    containers: Vec<(String, Note)>,
     _note: Note,
 }
 
@@ -40,6 +44,12 @@ impl Libvirt {
         is_there.then(|| "a libvirtd runs here already".to_owned())
     }
 
+    /// Why its LXC driver cannot be had, where that is so.
+    #[must_use]
+    pub fn lacking_lxc() -> Option<String> {
+        (!Path::new(LIBVIRT_LXC).exists()).then(|| "libvirt's LXC driver is not installed".to_owned())
+    }
+
     /// Starts one.
     ///
     /// # Errors
@@ -51,10 +61,13 @@ impl Libvirt {
             [("/etc/libvirt", "etc"), ("/var/lib/libvirt", "lib"), ("/var/cache/libvirt", "cache")]
         {
             fs::create_dir_all(home.join(name).join("qemu"))?;
+            fs::create_dir_all(home.join(name).join("lxc"))?;
             // The mount points are the package's own folders, which some of its packages lack.
             fs::create_dir_all(place)?;
             line += &format!("mount --bind {} {place}; ", home.join(name).display());
         }
+        // Its LXC driver cannot set up a container where the unified hierarchy lies beside those of version 1.
+        line += "! mountpoint -q /sys/fs/cgroup/unified || umount -l /sys/fs/cgroup/unified; ";
         line += &format!(
             "exec libvirtd --config {0}/libvirtd.conf --pid-file {0}/pid --timeout 900",
             home.display()
@@ -81,7 +94,7 @@ impl Libvirt {
             .spawn()
             .context("libvirtd")?;
         let note = Entry::Process(child.id()).note()?;
-        let libvirt = Self { home, child, domains: Vec::new(), _note: note };
+        let libvirt = Self { home, child, domains: Vec::new(), containers: Vec::new(), _note: note };
         shell::wait_for("libvirtd", Duration::from_secs(60), || libvirt.virsh(&["list"]).ok().map(|_| ()))
             .with_context(|| libvirt.log())?;
         Ok(libvirt)
@@ -139,6 +152,51 @@ impl Libvirt {
         Ok(Domain { name: name.to_owned(), console })
     }
 
+    /// Starts a container of libvirt's own LXC driver with a busybox root and a network namespace of its own, and gives its
+    /// init, as the host numbers it.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn lxc(&mut self, name: &str) -> Result<u32> {
+        let dir = scratch::dir("dom")?;
+        rootfs::make(&dir.join("rootfs"))?;
+        let xml = format!(
+            "<domain type='lxc'><name>{name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>\
+             <os><type>exe</type><init>/sbin/init</init></os><features><privnet/></features>\
+             <devices><emulator>{LIBVIRT_LXC}</emulator>\
+             <filesystem type='mount'><source dir='{}'/><target dir='/'/></filesystem><console type='pty'/></devices></domain>",
+            dir.join("rootfs").display()
+        );
+        let file = dir.join("domain.xml");
+        fs::write(&file, xml)?;
+        let file = file.to_str().context("a path that is no UTF-8")?;
+        self.virsh_lxc(&["create", file]).with_context(|| self.log())?;
+        let controller: u32 = fs::read_to_string(format!("{RUN}/lxc/{name}.pid"))?.trim().parse()?;
+        let note = Entry::Process(controller).note()?;
+        self.containers.push((name.to_owned(), note));
+        shell::wait_for("the container's init", Duration::from_secs(10), || {
+            // It goes by its parent's name until it has become what it was told to be.
+            let init = *measure::tree(controller).get(1)?;
+            fs::read_to_string(format!("/proc/{init}/comm"))
+                .is_ok_and(|comm| comm.trim() == "init")
+                .then_some(init)
+        })
+    }
+
+    /// Runs `virsh` for libvirt's LXC driver.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn virsh_lxc(&self, args: &[&str]) -> Result<String> {
+        shell::output(Command::new("virsh").args(["-q", "-c", "lxc:///system"]).args(args))
+    }
+
+    /// The daemon's process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn log(&self) -> String {
         ["log", "libvirtd.log"]
             .map(|name| fs::read_to_string(self.home.join(name)).unwrap_or_default())
@@ -158,6 +216,11 @@ impl Domain {
 
 impl Drop for Libvirt {
     fn drop(&mut self) {
+        let _ = shell::run("kill", ["-CONT", &self.child.id().to_string()]);
+        for (name, _) in &self.containers {
+            let _ = self.virsh_lxc(&["destroy", name]);
+        }
+        self.containers.clear();
         for (name, _) in &self.domains {
             let _ = self.virsh(&["destroy", name]);
         }

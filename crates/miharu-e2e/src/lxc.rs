@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::cgroup::{self, Cgroups};
 use crate::netns::Netns;
 use crate::scratch::{self, Entry, Note, unique};
-use crate::{measure, rootfs, shell};
+use crate::{inside, measure, rootfs, shell};
 
 /// How a container is to be made. The default is a busybox root in a folder, no network but `lo`.
 #[derive(Debug, Default)]
@@ -134,14 +134,7 @@ impl Lxc {
     /// # Errors
     /// When `ip` cannot.
     pub fn connect(&self, netns: &Netns, inner: &str, address: &str, outer_address: &str) -> Result<()> {
-        let pid = self.pid.to_string();
-        netns.ip(&["link", "add", "outer", "type", "veth", "peer", "name", inner, "netns", &pid])?;
-        netns.ip(&["addr", "add", &format!("{outer_address}/24"), "dev", "outer"])?;
-        netns.ip(&["link", "set", "outer", "up"])?;
-        let inside = |args: &[&str]| shell::run("nsenter", ["-t", &pid, "-n", "ip"].iter().chain(args));
-        inside(&["addr", "add", &format!("{address}/24"), "dev", inner])?;
-        inside(&["link", "set", inner, "up"])?;
-        Ok(())
+        inside::connect(self.pid, netns, "outer", inner, (address, outer_address))
     }
 
     /// Its cgroups.

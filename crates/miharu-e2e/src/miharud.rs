@@ -77,7 +77,15 @@ impl Miharud {
     /// # Errors
     /// When it does not get ready; the error carries its log.
     pub fn start() -> Result<Self> {
-        let daemon = Self::with(&[])?;
+        Self::fresh(&[])
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Errors
+    /// As [`Miharud::start`].
+    pub fn fresh(args: &[&str]) -> Result<Self> {
+        let daemon = Self::with(args)?;
         daemon.miharu(&["config", "set", "metrics.cache_seconds", "0"])?;
         // It collects once at its start. A scrape that shares that one would not show what the test starts meanwhile.
         daemon.get("/1.0/metrics")?;
@@ -98,6 +106,19 @@ impl Miharud {
     /// As [`Miharud::start`].
     pub fn in_dir(dir: &Path, args: &[&str]) -> Result<Self> {
         Self::launch(Command::new(program("miharud")?), dir, args)
+    }
+
+    /// As [`Miharud::start`], with these variables in its environment.
+    ///
+    /// # Errors
+    /// As [`Miharud::start`].
+    pub fn with_environment(environment: &[(&str, &Path)]) -> Result<Self> {
+        let mut command = Command::new(program("miharud")?);
+        command.envs(environment.iter().copied());
+        let daemon = Self::launch(command, &scratch::dir("miharu")?, &[])?;
+        daemon.miharu(&["config", "set", "metrics.cache_seconds", "0"])?;
+        daemon.get("/1.0/metrics")?;
+        Ok(daemon)
     }
 
     /// As [`Miharud::in_dir`], by a command that becomes the daemon once it has got the daemon's arguments.

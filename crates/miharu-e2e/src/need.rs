@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{guest, lxd, shell, vm, vsock};
+use crate::{guest, lxd, podman, shell, vm, vsock};
 
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,14 @@ pub enum Need {
     Lxc,
     /// `systemd-nspawn`.
     Nspawn,
+    /// systemd-machined, a bus for it, and none that runs already.
+    Machined,
+    /// podman with its monitor and a low-level runtime.
+    Podman,
+    /// Docker's daemon and client, and its containerd.
+    Docker,
+    /// containerd and its client.
+    Containerd,
     /// LXD and its client.
     Lxd,
     /// Incus and its client, unpacked.
@@ -37,12 +45,16 @@ pub enum Need {
     Vsock,
     /// libvirt's daemon and client, and no libvirtd that runs already.
     Libvirt,
+    /// The same with its LXC driver.
+    LibvirtLxc,
     /// openssl and curl.
     Tls,
     /// etcd and etcdctl.
     Etcd,
     /// libfaketime.
     Faketime,
+    /// A C compiler.
+    Compiler,
 }
 
 impl Need {
@@ -53,6 +65,21 @@ impl Need {
             Self::Containers => containers().clone(),
             Self::Lxc => program("lxc-start").or_else(|| program("busybox")).or_else(|| containers().clone()),
             Self::Nspawn => program("systemd-nspawn").or_else(|| containers().clone()),
+            Self::Machined => program("dbus-daemon")
+                .or_else(|| program("busctl"))
+                .or_else(|| containers().clone())
+                .or_else(crate::machined::Machined::lacking),
+            Self::Podman => ["podman", "conmon", podman::runtime()]
+                .into_iter()
+                .find_map(program)
+                .or_else(|| containers().clone()),
+            Self::Docker => ["dockerd", "docker", "containerd", "runc"]
+                .into_iter()
+                .find_map(program)
+                .or_else(|| containers().clone()),
+            Self::Containerd => {
+                ["containerd", "ctr", "runc"].into_iter().find_map(program).or_else(|| containers().clone())
+            }
             Self::Lxd => program("lxd").or_else(|| program("lxc")).or_else(|| containers().clone()),
             Self::Incus if !lxd::has_incus() => Some("no Incus in target/e2e-cache".to_owned()),
             Self::Incus => containers().clone(),
@@ -79,11 +106,13 @@ impl Need {
                 .or_else(|| program("virsh"))
                 .or_else(|| containers().clone())
                 .or_else(crate::libvirt::Libvirt::lacking),
+            Self::LibvirtLxc => Self::Libvirt.lacking().or_else(crate::libvirt::Libvirt::lacking_lxc),
             Self::Tls => program("openssl").or_else(|| program("curl")),
             Self::Etcd => program("etcd").or_else(|| program("etcdctl")),
             Self::Faketime => {
                 crate::cluster::faketime().is_none().then(|| "libfaketime is not installed".to_owned())
             }
+            Self::Compiler => program("cc"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Machines of `systemd-nspawn`, without machined, each in the cgroup that machined would give it.
+//! Machines of `systemd-nspawn`, with and without machined, each in the cgroup that systemd would give it.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cgroup::{self, Cgroups};
+use crate::machined::Machined;
 use crate::scratch::{self, Entry, Note, unique};
 use crate::{rootfs, shell};
 
@@ -24,17 +25,51 @@ pub struct Nspawn {
     _cgroup: Note,
 }
 
+/// Whether a machine is registered with machined.
+#[derive(Debug, Clone, Copy)]
+pub enum Registration<'m> {
+    /// It is not.
+    None,
+    /// It is, with this one.
+    With(&'m Machined),
+}
+
+impl Registration<'_> {
+    fn option(self) -> &'static str {
+        match self {
+            Self::None => "--register=no",
+            Self::With(_) => "--register=yes",
+        }
+    }
+
+    /// What stands before the program, so that it sees that machined's bus.
+    fn prefix(self) -> Vec<String> {
+        match self {
+            Self::None => Vec::new(),
+            Self::With(machined) => std::iter::once("nsenter".to_owned()).chain(machined.inside()).collect(),
+        }
+    }
+}
+
 impl Nspawn {
     /// Starts one with a busybox root and a network namespace of its own.
     ///
     /// # Errors
     /// When it does not come up; the error carries what it wrote.
     pub fn start() -> Result<Self> {
+        let name = unique("mh");
+        Self::with(&name, &format!("machine-{name}.scope"), Registration::None)
+    }
+
+    /// Starts one in the cgroup of `unit`.
+    ///
+    /// # Errors
+    /// As [`Nspawn::start`].
+    pub fn with(name: &str, unit: &str, registration: Registration<'_>) -> Result<Self> {
         let home = scratch::dir("nspawn")?;
         let root = home.join("rootfs");
         rootfs::make(&root)?;
-        let name = unique("mh");
-        let slice = format!("machine.slice/machine-{name}.scope");
+        let slice = format!("machine.slice/{unit}");
         let cgroup_note = Entry::Cgroup(&slice).note()?;
         // The shell joins the cgroup of every hierarchy first and then becomes nspawn.
         let mut join = String::new();
@@ -51,12 +86,14 @@ impl Nspawn {
         command
             .arg("-c")
             .arg(join + "exec \"$@\"")
-            .args(["sh", "systemd-nspawn", "-q", "-D"])
+            .arg("sh")
+            .args(registration.prefix())
+            .args(["systemd-nspawn", "-q", "-D"])
             .arg(&root)
             .args([
                 "-M",
-                &name,
-                "--register=no",
+                name,
+                registration.option(),
                 "--keep-unit",
                 "--private-network",
                 "--link-journal=no",
@@ -76,7 +113,7 @@ impl Nspawn {
             init_of(supervisor.id()).map(Some)
         })?;
         let Some(pid) = pid else { bail!("systemd-nspawn ended: {}", fs::read_to_string(&log)?) };
-        Ok(Self { name, pid, supervisor, _process: process, _cgroup: cgroup_note })
+        Ok(Self { name: name.to_owned(), pid, supervisor, _process: process, _cgroup: cgroup_note })
     }
 
     /// Runs a shell line inside and gives what it wrote. It runs in the machine's namespaces, in the cgroups of the caller.

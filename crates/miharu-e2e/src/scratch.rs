@@ -62,10 +62,18 @@ pub fn alone() -> Result<fs::File> {
 /// # Errors
 /// As [`alone`].
 pub fn turn(name: &str) -> Result<fs::File> {
-    fs::create_dir_all(base())?;
-    let file = fs::File::options().create(true).truncate(false).write(true).open(base().join(name))?;
+    let file = lock_file(name)?;
     file.lock()?;
     Ok(file)
+}
+
+/// A file that all test processes of this machine share, to be locked.
+///
+/// # Errors
+/// As [`alone`].
+pub fn lock_file(name: &str) -> Result<fs::File> {
+    fs::create_dir_all(base())?;
+    Ok(fs::File::options().create(true).truncate(false).write(true).open(base().join(name))?)
 }
 
 /// What the journal can hold.
@@ -85,6 +93,10 @@ pub enum Entry<'a> {
     Loop(&'a str),
     /// A cgroup's path in every hierarchy.
     Cgroup(&'a str),
+    /// The same, but never its parent, which others are just about to use.
+    Leaf(&'a str),
+    /// Container runtimes' daemons and monitors whose command line names this folder, with all that runs below them.
+    Monitors(&'a Path),
 }
 
 impl Entry<'_> {
@@ -97,6 +109,8 @@ impl Entry<'_> {
             Self::Mount(path) => format!("mount\n{path}\n"),
             Self::Loop(device) => format!("loop\n{device}\n"),
             Self::Cgroup(path) => format!("cgroup\n{path}\n"),
+            Self::Leaf(path) => format!("leaf\n{path}\n"),
+            Self::Monitors(path) => format!("monitors\n{}\n", path.display()),
         }
     }
 
@@ -158,7 +172,7 @@ pub fn clean(run: &Path) {
         // Containers first, while the namespaces and folders that they use are still there; cgroups last.
         notes.sort_by_key(|path| {
             let text = fs::read_to_string(path).unwrap_or_default();
-            ["lxc", "process", "mount", "netns", "loop", "cgroup"]
+            ["lxc", "monitors", "process", "mount", "netns", "loop", "cgroup", "leaf"]
                 .iter()
                 .position(|kind| text.starts_with(kind))
         });
@@ -206,6 +220,8 @@ fn undo(note: &Path) {
             let _ = shell::run("losetup", ["--detach", first]);
         }
         Some("cgroup") => crate::cgroup::remove(first),
+        Some("leaf") => crate::cgroup::remove_leaf(first),
+        Some("monitors") => crate::oci::end_all(Path::new(first)),
         _ => {}
     }
     let _ = fs::remove_file(note);

@@ -1,6 +1,7 @@
 //! A scan of the host: cgroup names, drivers, and what was known before.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,16 +11,19 @@ use miharu_linux::exits::{Exits, Watched};
 use miharu_linux::read::Buffer;
 use miharu_linux::{Result, Roots};
 
-use crate::driver::{Claim, Driver, Host, Unidentified};
+use crate::driver::{Claim, Driver, Host, Renamed, Unidentified};
 use crate::failures::Failures;
 use crate::walk::{Claimed, News, Walk};
-use crate::{Instance, tree};
+use crate::{Identity, Instance, tree};
 
 /// The most warnings of one scan; nobody reads more, and users can cause any number.
 const MAX_WARNINGS: usize = 100;
 
 /// How long one scan spends on cgroups that were nobody's several times before.
 const SECOND_LOOKS: Duration = Duration::from_millis(50);
+
+/// How long one scan waits for the names of containers that it has found for the first time.
+const NAMES: Duration = Duration::from_millis(100);
 
 /// Finds the instances of a host, again and again.
 pub struct Discovery {
@@ -89,6 +93,20 @@ pub enum Warning {
         /// What the kernel says.
         problem: String,
     },
+    /// A container is served under its id.
+    #[error(
+        "{runtime} container {name} in project {project} is served under its id, as its name could not be learned: {why}"
+    )]
+    Unnamed {
+        /// What runs it.
+        runtime: &'static str,
+        /// The project that it is served in.
+        project: String,
+        /// The first digits of its id.
+        name: String,
+        /// What went wrong.
+        why: String,
+    },
     /// There are more cgroups than are looked at.
     #[error("there are too many cgroups on this host to look at all of them; some instances are not served")]
     TooManyCgroups,
@@ -126,6 +144,11 @@ impl Discovery {
     pub fn scan(&mut self) -> Result<Scan> {
         let hierarchies = Hierarchies::find(&self.roots)?;
         let mut warnings = Vec::new();
+        for (place, driver) in self.drivers.iter_mut().enumerate() {
+            if let Some(places) = driver.places(&self.roots, &mut self.buffer) {
+                self.walk.place(place, &places);
+            }
+        }
         let news = self.walk.look(&hierarchies, &self.drivers, &mut warnings);
         self.drop_ended(news);
         let mut host = Host {
@@ -136,26 +159,46 @@ impl Discovery {
         };
         self.number += 1;
         let end = Instant::now() + SECOND_LOOKS;
-        for (path, claimed) in self.failed.in_order(self.walk.claims(), &self.known) {
-            if self.failed.is_old(path) && Instant::now() >= end {
-                continue;
-            }
-            let warned = host.warnings.len();
-            match identify(&mut self.drivers, &mut host, claimed) {
-                Some(instance) => {
-                    self.failed.forget(path);
-                    self.last_token += 1;
-                    let token = self.last_token;
-                    let exit = self.exits.watch(&instance.init, token).map(|watched| (token, watched));
-                    self.known.insert(path.clone(), Known { inode: claimed.0.inode, instance, exit });
+        let mut above = Vec::new();
+        let mut looks = self.failed.in_order(self.walk.claims(), &self.known);
+        for wait in [true, false] {
+            let mut asked = Vec::new();
+            for (path, claimed) in looks {
+                if self.failed.is_old(path) && Instant::now() >= end {
+                    continue;
                 }
-                None => {
-                    let warnings = host.warnings.split_off(warned);
-                    self.failed.note(path.clone(), claimed.0.inode, self.number, warnings);
+                let warned = host.warnings.len();
+                match identify(&mut self.drivers, &mut host, claimed) {
+                    Identified::As(instance) => {
+                        self.failed.forget(path);
+                        self.last_token += 1;
+                        let token = self.last_token;
+                        let exit = self.exits.watch(&instance.init, token).map(|watched| (token, watched));
+                        self.known.insert(path.clone(), Known { inode: claimed.0.inode, instance, exit });
+                    }
+                    Identified::Asked => asked.push((path, claimed)),
+                    Identified::Nobody => {
+                        if is_above_others(&self.drivers, claimed, host.buffer) {
+                            above.push(path.clone());
+                        }
+                        let warnings = host.warnings.split_off(warned);
+                        self.failed.note(path.clone(), claimed.0.inode, self.number, warnings);
+                    }
                 }
             }
+            if asked.is_empty() || !wait {
+                break;
+            }
+            let end = Instant::now() + NAMES;
+            self.drivers.iter_mut().for_each(|driver| driver.wait_for_names(end));
+            looks = asked;
         }
+        above.into_iter().for_each(|path| self.walk.open(path));
         host.warnings.extend(self.failed.warnings());
+        for driver in &mut self.drivers {
+            let renamed = driver.renamed(host.warnings);
+            call_otherwise(&mut self.known, renamed);
+        }
         let mut instances: Vec<Arc<Instance>> =
             self.known.values().map(|known| Arc::clone(&known.instance)).collect();
         for driver in &mut self.drivers {
@@ -183,23 +226,53 @@ impl Discovery {
     }
 }
 
+/// Gives instances their new names.
+fn call_otherwise(known: &mut BTreeMap<PathBuf, Known>, renamed: Vec<Renamed>) {
+    for Renamed { incarnation, identity } in renamed {
+        let Some(known) = known.values_mut().find(|known| known.instance.incarnation == incarnation) else {
+            continue;
+        };
+        let Identity { project, name, image, is_sandbox } = identity;
+        let before = Instance::clone(&known.instance);
+        known.instance = Arc::new(Instance { project, name, image, is_sandbox, ..before });
+    }
+}
+
+/// Whether a claimed cgroup without a process of its own has others in it that another driver claims by their names: podman
+/// calls a pod's cgroup as Docker calls a container's.
+fn is_above_others(drivers: &[Box<dyn Driver>], claimed: &Claimed, buffer: &mut Buffer) -> bool {
+    let (claim, claimants) = claimed;
+    let Some(directory) = claim.directories.first() else { return false };
+    let others = || drivers.iter().enumerate().filter(|(place, _)| !claimants.contains(place));
+    let name = claim.path.file_name().unwrap_or_default();
+    let is_others = |child: &OsStr| others().any(|(_, driver)| driver.claims(child, name));
+    let children = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut children = children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    children.any(|entry| is_others(&entry.file_name())) && tree::pids_in(directory, buffer).is_empty()
+}
+
+/// What became of a look at a claimed cgroup.
+enum Identified {
+    As(Arc<Instance>),
+    /// One whose name is not known yet.
+    Asked,
+    Nobody,
+}
+
 /// Asks the drivers that claim a cgroup, in their order.
-fn identify(
-    drivers: &mut [Box<dyn Driver>],
-    host: &mut Host<'_>,
-    claimed: &Claimed,
-) -> Option<Arc<Instance>> {
+fn identify(drivers: &mut [Box<dyn Driver>], host: &mut Host<'_>, claimed: &Claimed) -> Identified {
     let (claim, claimants) = claimed;
     for place in claimants {
         let Some(driver) = drivers.get_mut(*place) else { continue };
         match driver.identify(host, claim) {
-            Ok(instance) => return Some(Arc::new(instance)),
+            Ok(instance) => return Identified::As(Arc::new(instance)),
+            Err(Unidentified::Asked) => return Identified::Asked,
             Err(Unidentified::Nothing) => {}
             Err(Unidentified::Doubtful(warning)) => host.warnings.push(warning),
             Err(Unidentified::Unreadable(error)) => host.warnings.push(unreadable(&claim.path, &error)),
         }
     }
-    None
+    Identified::Nobody
 }
 
 fn unreadable(cgroup: &Path, error: &miharu_linux::Error) -> Warning {

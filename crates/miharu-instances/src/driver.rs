@@ -1,28 +1,65 @@
 //! What a runtime's driver is, and the list of them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use miharu_linux::Roots;
 use miharu_linux::cgroup::Hierarchies;
 use miharu_linux::read::Buffer;
 
 use crate::discovery::Warning;
-use crate::{Instance, lxc, nspawn, qemu};
+use crate::{
+    Identity, Incarnation, Instance, containerd, docker, kubernetes, libvirt_lxc, lxc, nspawn, podman, qemu,
+};
 
-/// All drivers. A cgroup that two of them claim is given to both, in this order.
+/// The words in [`DriverOptions::enabled`], one for each driver.
+pub const NAMES: &[&str] =
+    &["lxc", "nspawn", "libvirt-lxc", "qemu", "podman", "docker", "containerd", "kubernetes"];
+
+/// Which instances are looked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DriverOptions {
+    /// The drivers that are used, words of [`NAMES`]; all of them where this is `None`.
+    pub enabled: Option<BTreeSet<String>>,
+    /// The names of the users whose rootless containers are looked for. They choose the names of these themselves.
+    pub rootless: Vec<String>,
+}
+
+/// The drivers that these options ask for. A cgroup that two of them claim is given to both, in this order.
 #[must_use]
-pub fn drivers() -> Vec<Box<dyn Driver>> {
-    vec![Box::new(lxc::Lxc::default()), Box::new(nspawn::Nspawn::default()), Box::new(qemu::Qemu::default())]
+pub fn drivers(options: &DriverOptions) -> Vec<Box<dyn Driver>> {
+    let mut all: Vec<Box<dyn Driver>> = vec![
+        Box::new(lxc::Lxc::default()),
+        Box::new(nspawn::Nspawn::default()),
+        Box::new(libvirt_lxc::LibvirtLxc::default()),
+        Box::new(qemu::Qemu::default()),
+        Box::new(podman::Podman::new(&options.rootless)),
+        Box::new(docker::Docker::default()),
+        Box::new(containerd::Containerd::default()),
+        Box::new(kubernetes::Kubernetes::default()),
+    ];
+    all.retain(|driver| options.enabled.as_ref().is_none_or(|enabled| enabled.contains(driver.name())));
+    all
 }
 
 /// Finds the instances of one runtime, or of a family of them.
 pub trait Driver: Send {
+    /// Its word in [`NAMES`].
+    fn name(&self) -> &'static str;
+
     /// Whether a cgroup called `name` in one called `parent` may be an instance's. Such a cgroup is not looked into for
     /// others, so an instance that runs inside another is never taken for the host's.
     fn claims(&self, name: &OsStr, parent: &OsStr) -> bool;
+
+    /// The cgroups that are its instances' whatever they are called, as paths from the root of a hierarchy; they are claimed,
+    /// too. `None` where they are those of the last time. Asked before each scan.
+    fn places(&mut self, _roots: &Roots, _buffer: &mut Buffer) -> Option<BTreeSet<PathBuf>> {
+        None
+    }
 
     /// Who the instance of a claimed cgroup is. Asked again only once its first process has ended.
     ///
@@ -34,6 +71,24 @@ pub trait Driver: Send {
     fn without_cgroup(&mut self, _host: &mut Host<'_>, _found: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
         Vec::new()
     }
+
+    /// Waits, until `end` at most, for the names that [`Unidentified::Asked`] was told of for the first time in this scan.
+    fn wait_for_names(&mut self, _end: Instant) {}
+
+    /// The instances that are called otherwise since the last scan. What could not be learned is warned of. Asked in every
+    /// scan.
+    fn renamed(&mut self, _warnings: &mut Vec<Warning>) -> Vec<Renamed> {
+        Vec::new()
+    }
+}
+
+/// An instance that has got another name, or other things that its runtime calls it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renamed {
+    /// Which instance.
+    pub incarnation: Incarnation,
+    /// What it is called now.
+    pub identity: Identity,
 }
 
 /// A cgroup that may be an instance's.
@@ -53,6 +108,9 @@ pub enum Unidentified {
     /// It has no process, has just gone, or is another driver's. Not worth a word.
     #[error("not an instance")]
     Nothing,
+    /// It is an instance, and its runtime is being asked what it is called: it is there in one of the next scans.
+    #[error("its name is being asked for")]
+    Asked,
     /// It looks like an instance and cannot be believed or seen.
     #[error(transparent)]
     Doubtful(#[from] Warning),

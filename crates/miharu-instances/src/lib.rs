@@ -6,18 +6,30 @@
 
 #![forbid(unsafe_code)]
 
+mod chosen;
+mod containerd;
 mod discovery;
+mod docker;
 mod driver;
 mod failures;
+mod grpc;
+mod kubernetes;
+mod libvirt_lxc;
 mod lxc;
 mod nspawn;
+mod oci;
 mod patience;
+mod podman;
 mod qemu;
+mod shim;
+mod supervisor;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod users;
 pub mod vm;
 mod walk;
+mod xml;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -25,8 +37,10 @@ use std::sync::Arc;
 use miharu_linux::cgroup::CgroupPaths;
 use miharu_linux::process::ProcDir;
 
+pub use chosen::{Chosen, Patterns};
 pub use discovery::{Discovery, Scan, Warning};
-pub use driver::{Claim, Driver, Host, Unidentified, drivers};
+pub use driver::{Claim, Driver, DriverOptions, Host, NAMES, Renamed, Unidentified, drivers};
+pub use oci::names::Identity;
 pub use vm::{Channel, Owner, Vm, Vsock};
 
 /// A running container or virtual machine.
@@ -38,7 +52,7 @@ pub struct Instance {
     pub name: String,
     /// What it is.
     pub kind: Kind,
-    /// What runs it: `lxc`, `lxd`, `incus`, `nspawn`, `libvirt`, `qemu`.
+    /// What runs it: `lxc`, `lxd`, `incus`, `nspawn`, `libvirt`, `qemu`, `podman`, `docker`, `containerd`, `kubernetes`.
     pub runtime: &'static str,
     /// What the runtime itself calls it, once on the host for that runtime and state directory.
     pub id: String,
@@ -50,6 +64,11 @@ pub struct Instance {
     pub incarnation: Incarnation,
     /// The last component of its directory on the host (`project_c1`), which a volume of its own would be mounted at.
     pub directory: OsString,
+    /// The image that it was made of, as its runtime calls it (`docker.io/library/nginx:1.27`); `None` where runtimes have
+    /// none or it is not known.
+    pub image: Option<String>,
+    /// Whether it only holds the namespaces of a pod: podman's infra container, Kubernetes' pause. The pod's network is its.
+    pub is_sandbox: bool,
     /// What is known of it as a virtual machine; `None` of a container.
     pub vm: Option<Vm>,
 }

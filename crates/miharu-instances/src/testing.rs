@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use miharu_linux::Roots;
 
-use crate::{Discovery, Scan, drivers};
+use crate::{Discovery, DriverOptions, Scan, drivers};
 
 /// A host of cgroup version 2, unless [`Tree::v1`] made it one of version 1.
 pub(crate) struct Tree {
@@ -97,7 +97,7 @@ impl Tree {
     }
 
     pub(crate) fn discovery(&self) -> Discovery {
-        Discovery::new(Roots::at(self.base.path()), drivers())
+        Discovery::new(Roots::at(self.base.path()), drivers(&DriverOptions::default()))
     }
 
     pub(crate) fn scan(&self) -> Scan {

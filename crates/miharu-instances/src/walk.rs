@@ -45,6 +45,12 @@ pub(crate) struct Walk {
     unwatched: BTreeSet<Key>,
     /// When everything was listed; nothing where that is to be done.
     listed: Option<Instant>,
+    /// Cgroups that drivers claim whatever they are called, and which drivers.
+    placed: Placed,
+    /// Cgroups that are looked into, whatever claims them.
+    opened: BTreeSet<PathBuf>,
+    /// The directories in which that has changed since the last look.
+    replaced: BTreeSet<PathBuf>,
     /// How many entries are claimed, in all hierarchies.
     claimed: usize,
     is_cut_short: bool,
@@ -52,6 +58,9 @@ pub(crate) struct Walk {
     unlisted: Option<(PathBuf, io::Error)>,
     claims: BTreeMap<PathBuf, Claimed>,
 }
+
+/// Cgroups by their paths, and the drivers (by their place in the list) that claim them.
+type Placed = BTreeMap<PathBuf, BTreeSet<usize>>;
 
 /// What is in a directory.
 #[derive(Debug, Default)]
@@ -79,6 +88,28 @@ impl Walk {
     /// All claimed cgroups as of the last look, by their path.
     pub(crate) fn claims(&self) -> &BTreeMap<PathBuf, Claimed> {
         &self.claims
+    }
+
+    /// Lets a driver claim these cgroups, and no others that are not called like its own, from the next look on.
+    pub(crate) fn place(&mut self, driver: usize, places: &BTreeSet<PathBuf>) {
+        let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+        for (path, drivers) in &mut self.placed {
+            if !places.contains(path) && drivers.remove(&driver) {
+                self.replaced.insert(parent(path));
+            }
+        }
+        self.placed.retain(|_, drivers| !drivers.is_empty());
+        for path in places {
+            if self.placed.entry(path.clone()).or_default().insert(driver) {
+                self.replaced.insert(parent(path));
+            }
+        }
+    }
+
+    /// Looks into a claimed cgroup, which turned out to be nobody's and to hold others' instances, from the next look on.
+    pub(crate) fn open(&mut self, path: PathBuf) {
+        self.replaced.insert(path.parent().unwrap_or(Path::new("")).to_owned());
+        self.opened.insert(path);
     }
 
     /// Brings [`Walk::claims`] up to date.
@@ -128,6 +159,10 @@ impl Walk {
             Change::Everything => everything = true,
         });
         changed.extend(self.unwatched.iter().cloned());
+        let replaced = std::mem::take(&mut self.replaced).into_iter();
+        let replaced = replaced.flat_map(|path| (0..roots.len()).map(move |root| (root, path.clone())));
+        // One that is not known is new, or nobody's business.
+        changed.extend(replaced.filter(|key| self.listings.contains_key(key)));
         (!everything).then_some(changed)
     }
 
@@ -136,6 +171,8 @@ impl Walk {
         let mut anew = Self {
             roots: roots.iter().map(|root| (*root).to_owned()).collect(),
             listed: Some(Instant::now()),
+            placed: self.placed.clone(),
+            opened: self.opened.iter().filter(|path| self.is_listed(path)).cloned().collect(),
             ..Self::default()
         };
         anew.visit((0..roots.len()).map(|root| (root, PathBuf::new())).collect(), drivers);
@@ -146,6 +183,10 @@ impl Walk {
         } else {
             *self = anew;
         }
+    }
+
+    fn is_listed(&self, path: &Path) -> bool {
+        (0..self.roots.len()).any(|root| self.listings.contains_key(&(root, path.to_owned())))
     }
 
     /// Lists these directories and what turns out to be new below them. Whether there are other claims than before.
@@ -184,7 +225,7 @@ impl Walk {
         // A directory with two links has no other in it.
         let listed = match std::fs::symlink_metadata(&directory) {
             Ok(metadata) if metadata.nlink() == 2 => Ok(Default::default()),
-            Ok(_) => entries(&directory, path, drivers),
+            Ok(_) => entries(&directory, path, drivers, &self.placed, &self.opened),
             Err(error) if is_nothing(&error) => return self.forget(&key),
             Err(error) => Err(error),
         };
@@ -296,6 +337,8 @@ fn entries(
     directory: &Path,
     path: &Path,
     drivers: &[Box<dyn Driver>],
+    placed: &Placed,
+    opened: &BTreeSet<PathBuf>,
 ) -> io::Result<(Vec<Entry>, BTreeSet<PathBuf>)> {
     let (mut claimed, mut below) = (Vec::new(), BTreeSet::new());
     let entries = match std::fs::read_dir(directory) {
@@ -314,9 +357,9 @@ fn entries(
             continue;
         }
         let name = entry.file_name();
-        let claimants = claimants(drivers, &name, parent);
-        let path = path.join(name);
-        if claimants.is_empty() {
+        let path = path.join(&name);
+        let claimants = claimants(drivers, &name, parent, placed.get(&path));
+        if claimants.is_empty() || opened.contains(&path) {
             below.insert(path);
         } else {
             claimed.push(Entry { path, inode: entry.ino(), claimants });
@@ -326,11 +369,17 @@ fn entries(
     Ok((claimed, below))
 }
 
-fn claimants(drivers: &[Box<dyn Driver>], name: &OsStr, parent: &OsStr) -> Vec<usize> {
+fn claimants(
+    drivers: &[Box<dyn Driver>],
+    name: &OsStr,
+    parent: &OsStr,
+    placed: Option<&BTreeSet<usize>>,
+) -> Vec<usize> {
+    let is_placed = |place: &usize| placed.is_some_and(|placed| placed.contains(place));
     drivers
         .iter()
         .enumerate()
-        .filter(|(_, driver)| driver.claims(name, parent))
+        .filter(|(place, driver)| driver.claims(name, parent) || is_placed(place))
         .map(|(place, _)| place)
         .collect()
 }
@@ -342,7 +391,7 @@ mod tests {
     use miharu_linux::Roots;
 
     use super::*;
-    use crate::drivers;
+    use crate::{DriverOptions, drivers};
 
     /// A v2 host with these cgroups.
     fn host(cgroups: &[&str]) -> (tempfile::TempDir, Hierarchies) {
@@ -365,7 +414,7 @@ mod tests {
     fn what_comes_and_goes_is_seen_and_nothing_else_is_listed() {
         let (base, hierarchies) = host(&["a/b", "lxc.payload.c1/lxc.payload.inner", "z"]);
         let top = Roots::at(base.path()).cgroup;
-        let (mut walk, drivers) = (Walk::default(), drivers());
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
         let look = |walk: &mut Walk| walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert_eq!(look(&mut walk), News::Some);
         assert_eq!(claims(&walk), ["lxc.payload.c1"], "nothing below a claimed one");
@@ -388,7 +437,7 @@ mod tests {
     fn a_cgroup_that_is_made_anew_under_its_name_is_another() {
         let (base, hierarchies) = host(&["s/lxc.payload.c1"]);
         let place = Roots::at(base.path()).cgroup.join("s");
-        let (mut walk, drivers) = (Walk::default(), drivers());
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         let inode = |walk: &Walk| walk.claims().values().next().unwrap().0.inode;
         let before = inode(&walk);
@@ -404,10 +453,40 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_claims_what_it_knows_by_its_place() {
+        let (base, hierarchies) = host(&["a/b/docker", "z"]);
+        let top = Roots::at(base.path()).cgroup;
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
+        let look = |walk: &mut Walk| walk.look(&hierarchies, &drivers, &mut Vec::new());
+        let places = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+        look(&mut walk);
+        assert_eq!(claims(&walk).len(), 0);
+        walk.place(1, &places(&["a/b", "z", "new/x"]));
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["a/b", "z"]);
+        assert_eq!(walk.claims()[Path::new("a/b")].1, [1]);
+        fs::create_dir_all(top.join("new/x/lxc.payload.inner")).unwrap();
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["a/b", "new/x", "z"], "and nothing below");
+        walk.place(2, &places(&["z"]));
+        walk.place(1, &places(&["new/x"]));
+        walk.listed = None;
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["new/x", "z"]);
+        assert_eq!(walk.claims()[Path::new("z")].1, [2]);
+        walk.place(1, &places(&[]));
+        look(&mut walk);
+        assert_eq!(claims(&walk), ["new/x/lxc.payload.inner", "z"]);
+        assert_eq!(walk.listings.len(), walk.watched.len());
+        walk.place(2, &places(&["z"]));
+        assert_eq!(look(&mut walk), News::None, "nothing has changed");
+    }
+
+    #[test]
     fn a_directory_that_cannot_be_listed_keeps_what_is_known_of_it() {
         let (base, hierarchies) = host(&["lxc.payload.c1"]);
         let (top, away) = (Roots::at(base.path()).cgroup, base.path().join("away"));
-        let (mut walk, drivers) = (Walk::default(), drivers());
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         // A file in its place is an error that is not that it is gone.
         fs::rename(&top, &away).unwrap();
@@ -431,7 +510,7 @@ mod tests {
     fn where_there_are_too_many_what_is_known_still_comes_and_goes() {
         let (base, hierarchies) = host(&["lxc.payload.c1", "user"]);
         let top = Roots::at(base.path()).cgroup;
-        let (mut walk, drivers) = (Walk::default(), drivers());
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert_eq!(walk.claimed, 1);
         for number in 0..MAX_CLAIMS {
@@ -454,7 +533,7 @@ mod tests {
     fn without_watches_everything_is_looked_at_each_time() {
         let (base, hierarchies) = host(&["a/b"]);
         let mut walk = Walk { changes: Changes::none(), ..Walk::default() };
-        let drivers = drivers();
+        let drivers = drivers(&DriverOptions::default());
         walk.roots = hierarchies.walk_roots().into_iter().map(Path::to_owned).collect();
         walk.listed = Some(Instant::now());
         walk.list((0, PathBuf::new()), &drivers, &mut BTreeSet::new());

@@ -29,7 +29,9 @@ pub mod socket;
 pub mod statfs;
 mod sys;
 pub mod text;
+pub mod unix_sockets;
 pub mod vsock;
+pub mod zfs;
 
 pub use error::{Error, Result};
 pub use roots::Roots;

@@ -17,6 +17,28 @@ pub const LIMIT: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
+    /// Which files were looked for, where notes are taken of that.
+    looks: Option<Vec<Look>>,
+}
+
+/// A file that was looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// The file.
+    pub path: PathBuf,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of looking for a file. One that is there and may not be read is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was read.
+    Read,
+    /// There is none.
+    Absent,
+    /// The kernel has it and does not fill it, such as a pressure file without pressure accounting.
+    Unserved,
 }
 
 impl Buffer {
@@ -24,6 +46,24 @@ impl Buffer {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty buffer that takes notes of which files are read into it, for who wants to know where a figure comes from.
+    #[must_use]
+    pub fn noting() -> Self {
+        Self { looks: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// The notes taken since the last call, in the order of the looks; none where none are taken.
+    pub fn take_looks(&mut self) -> Vec<Look> {
+        self.looks.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes a note, where notes are taken.
+    pub(crate) fn note(&mut self, outcome: Outcome, path: impl FnOnce() -> PathBuf) {
+        if let Some(looks) = &mut self.looks {
+            looks.push(Look { path: path(), outcome });
+        }
     }
 
     /// Reads the file at `path`, at most [`LIMIT`] bytes.
@@ -45,12 +85,17 @@ impl Buffer {
         place: impl Fn() -> PathBuf,
     ) -> Result<&[u8]> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file =
-            rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| Error::io(&place(), e.into()))?;
+        let file = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| {
+            if e == Errno::NOENT {
+                self.note(Outcome::Absent, &place);
+            }
+            Error::io(&place(), e.into())
+        })?;
         self.fill(&file).map_err(|e| match e {
             Errno::FBIG => Error::TooLong { path: place(), limit: LIMIT },
             e => Error::io(&place(), e.into()),
         })?;
+        self.note(Outcome::Read, &place);
         Ok(&self.bytes)
     }
 

@@ -150,7 +150,7 @@ pub(crate) struct Samples<'a> {
 }
 
 impl<'a> Samples<'a> {
-    fn new(out: &'a mut Vec<u8>, family: &'a Family, format: Format, prefix: Prefix) -> Self {
+    pub(crate) fn new(out: &'a mut Vec<u8>, family: &'a Family, format: Format, prefix: Prefix) -> Self {
         Self { out, family, format, prefix, name: family.name(prefix), labels: None, headed: false }
     }
 

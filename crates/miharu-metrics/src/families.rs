@@ -4,9 +4,10 @@
 
 mod container;
 mod host;
+mod runtimes;
 
 use crate::Snapshot;
-use crate::encode::{Prefix, Samples};
+use crate::encode::{Format, Prefix, Samples};
 use crate::figures::InstanceFigures;
 
 /// What kind of figure a family holds.
@@ -60,7 +61,8 @@ impl Family {
     }
 
     /// The name without the server's prefix.
-    pub(crate) fn bare_name(&self) -> &'static str {
+    #[must_use]
+    pub fn bare_name(&self) -> &'static str {
         self.name
     }
 
@@ -93,9 +95,19 @@ impl Family {
             MetricType::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
             MetricType::Gauge => self.name,
         };
-        ["seconds", "bytes", "cores"]
+        ["seconds", "bytes", "cores", "ratio"]
             .into_iter()
             .find(|unit| name.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_')))
+    }
+
+    /// Whether there are samples of it for this instance. It encodes them, so it is nothing for a scrape.
+    #[must_use]
+    pub fn has_samples(&self, instance: &InstanceFigures) -> bool {
+        let mut out = Vec::new();
+        if let Producer::Instance(produce) = self.producer {
+            produce(instance, &mut Samples::new(&mut out, self, Format::Text, Prefix::default()));
+        }
+        !out.is_empty()
     }
 
     /// Whether it speaks of instances, and so is seen by those who may see only some of them.
@@ -395,6 +407,14 @@ pub const FAMILIES: &[Family] = &[
         },
     ),
     gauge(
+        "gpu_utilization_ratio",
+        "The part of the time for which the GPU computed for the instance, 0 to 1.",
+        |i, out| container::gpus(i, out, |gpu| gpu.utilization),
+    ),
+    gauge("gpu_memory_used_bytes", "Memory of the GPU that the instance holds.", |i, out| {
+        container::gpus(i, out, |gpu| gpu.memory_used_bytes);
+    }),
+    gauge(
         "instance_info",
         "What runs the instance and where its figures come from, always 1.",
         container::info,
@@ -482,6 +502,39 @@ pub const FAMILIES: &[Family] = &[
     process("process_virtual_memory_bytes", MetricType::Gauge, "Virtual memory size in bytes.", |s, out| {
         out.plain(s.server.process.virtual_memory_bytes);
     }),
+    server(
+        "project_resources_total",
+        MetricType::Gauge,
+        "What a project of Incus or LXD has, by kind.",
+        runtimes::resources,
+    ),
+    server(
+        "project_limit",
+        MetricType::Gauge,
+        "How much a project of Incus or LXD may take, -1 without a limit.",
+        runtimes::limits,
+    ),
+    server("project_usage", MetricType::Gauge, "How much a project of Incus or LXD takes.", runtimes::usage),
+    server(
+        "storage_pool_size_bytes",
+        MetricType::Gauge,
+        "Size of a storage pool of Incus or LXD.",
+        |s, out| {
+            runtimes::pools(s, out, |pool| pool.size_bytes);
+        },
+    ),
+    server(
+        "storage_pool_used_bytes",
+        MetricType::Gauge,
+        "Bytes used of a storage pool of Incus or LXD.",
+        |s, out| runtimes::pools(s, out, |pool| pool.used_bytes),
+    ),
+    server(
+        "runtime_age_seconds",
+        MetricType::Gauge,
+        "How long ago the daemon of Incus or LXD told the figures of its projects and storage pools.",
+        runtimes::age,
+    ),
 ];
 
 #[cfg(test)]

@@ -74,6 +74,8 @@ pub struct Figures {
     pub pressure: Pressure,
     /// What the virtual machine monitor itself takes from the host, for virtual machines only.
     pub hypervisor: Hypervisor,
+    /// Graphics processors, a row each that it uses.
+    pub gpus: Vec<Gpu>,
     /// What runs it and where its figures come from.
     pub info: Option<Info>,
     /// How its last collection went.
@@ -90,6 +92,7 @@ impl Figures {
         unique(&mut self.disks, |a, b| a.device.cmp(&b.device));
         unique(&mut self.filesystems, |a, b| a.key().cmp(&b.key()));
         unique(&mut self.interfaces, |a, b| a.device.cmp(&b.device));
+        unique(&mut self.gpus, |a, b| a.gpu.cmp(&b.gpu));
         before - self.rows()
     }
 
@@ -99,7 +102,7 @@ impl Figures {
     }
 
     fn rows(&self) -> usize {
-        self.cpus.len() + self.disks.len() + self.filesystems.len() + self.interfaces.len()
+        self.cpus.len() + self.disks.len() + self.filesystems.len() + self.interfaces.len() + self.gpus.len()
     }
 }
 
@@ -362,6 +365,17 @@ pub struct Hypervisor {
     pub rss: Option<u64>,
     /// Swapped out.
     pub swap: Option<u64>,
+}
+
+/// What an instance takes of one graphics processor.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Gpu {
+    /// The processor's UUID, the label `gpu`.
+    pub gpu: String,
+    /// The part of the time for which it computed for the instance, 0 to 1.
+    pub utilization: Option<f64>,
+    /// Bytes of its memory that the instance holds.
+    pub memory_used_bytes: Option<u64>,
 }
 
 /// What runs an instance, and what answers for it.

@@ -26,6 +26,12 @@ impl FamilySet {
         Self(gone.fold(self.0, |set, (place, _)| set & !(1 << place)))
     }
 
+    /// Whether the family is in it.
+    #[must_use]
+    pub fn has(self, family: &Family) -> bool {
+        self.iter().any(|one| one.bare_name() == family.bare_name())
+    }
+
     /// The families in it, in the order of the exposition.
     pub fn iter(self) -> impl Iterator<Item = &'static Family> {
         FAMILIES
@@ -41,7 +47,7 @@ fn names(family: &Family) -> [String; 3] {
     [family.bare_name().to_owned(), incus, lxd]
 }
 
-/// Figures of an instance that come from files of their own. What is in no part costs nothing to know.
+/// Figures that come from files, or questions, of their own. What is in no part costs nothing to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     /// CPU time used.
@@ -78,7 +84,23 @@ pub enum Part {
     PressureIo,
     /// Memory of the virtual machine monitor.
     Hypervisor,
+    /// Graphics processors.
+    Gpus,
+    /// Projects of Incus and LXD.
+    Projects,
+    /// Storage pools of Incus and LXD.
+    StoragePools,
 }
+
+impl Part {
+    /// The families whose figures it holds, in the order of the exposition.
+    pub fn families(self) -> impl Iterator<Item = &'static Family> {
+        FAMILIES.iter().filter(move |family| part(family) == Some(self))
+    }
+}
+
+/// The parts that only an exposition shows, and nothing else of the API.
+const OF_EXPOSITIONS: [Part; 3] = [Part::Gpus, Part::Projects, Part::StoragePools];
 
 /// What the names of a part's families begin with; the first that fits counts.
 const PARTS: &[(&str, Part)] = &[
@@ -100,9 +122,12 @@ const PARTS: &[(&str, Part)] = &[
     ("pressure_memory_", Part::PressureMemory),
     ("pressure_io_", Part::PressureIo),
     ("hypervisor_", Part::Hypervisor),
+    ("gpu_", Part::Gpus),
+    ("project_", Part::Projects),
+    ("storage_pool_", Part::StoragePools),
 ];
 
-/// The parts of an instance's figures that somebody wants: the others need not be read.
+/// The parts of the figures that somebody wants: the others need not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wanted(u32);
 
@@ -119,10 +144,24 @@ impl Wanted {
         Self(PARTS.iter().fold(0, |set, (_, part)| set | bit(*part)))
     }
 
+    /// One part alone.
+    #[must_use]
+    pub fn only(part: Part) -> Self {
+        Self(bit(part))
+    }
+
     /// What has to be read for these families.
     #[must_use]
     pub fn by(families: FamilySet) -> Self {
         Self(families.iter().filter_map(part).fold(0, |set, part| set | bit(part)))
+    }
+
+    /// Every part, less those that only an exposition shows and that these families need not.
+    #[must_use]
+    pub fn all_but_unserved(families: FamilySet) -> Self {
+        let served = Self::by(families);
+        let unserved = OF_EXPOSITIONS.iter().filter(|part| !served.has(**part));
+        Self(unserved.fold(Self::all().0, |set, part| set & !bit(*part)))
     }
 
     /// Whether the part is wanted.
@@ -172,6 +211,19 @@ mod tests {
     }
 
     #[test]
+    fn a_part_has_its_families() {
+        let names = |part: Part| part.families().map(Family::bare_name).collect::<Vec<_>>();
+        assert_eq!(names(Part::Cpu), ["cpu_seconds_total"]);
+        assert!(
+            names(Part::Memory).contains(&"memory_RSS_bytes")
+                && !names(Part::Memory).contains(&"memory_Swap_bytes")
+        );
+        let all = FamilySet::all();
+        assert!(Part::Network.families().all(|family| all.has(family)));
+        assert!(!all.without(|name| name == "cpu_seconds_total").has(Part::Cpu.families().next().unwrap()));
+    }
+
+    #[test]
     fn what_serves_an_excluded_family_alone_is_not_wanted() {
         let by =
             |excluded: &'static str| Wanted::by(FamilySet::all().without(|name| name.starts_with(excluded)));
@@ -182,6 +234,17 @@ mod tests {
         assert!(Wanted::all().covers(by("disk_")) && !by("disk_").covers(Wanted::all()));
         assert!(by("disk_").covers(by("disk_")));
         assert_eq!(Wanted::by(FamilySet::all()), Wanted::all());
+    }
+
+    #[test]
+    fn nobody_is_asked_for_what_nothing_shows() {
+        let families =
+            FamilySet::all().without(|name| name.starts_with("project_") || name.starts_with("disk_"));
+        let wanted = Wanted::all_but_unserved(families);
+        assert!(!wanted.has(Part::Projects) && wanted.has(Part::StoragePools));
+        assert!(wanted.has(Part::Disks), "the rest of the API shows them");
+        assert!(wanted.covers(Wanted::by(families)));
+        assert_eq!(Wanted::all_but_unserved(FamilySet::all()), Wanted::all());
     }
 
     #[test]
@@ -196,7 +259,8 @@ mod tests {
             assert!(of_no_file.iter().any(|begin| name.starts_with(begin)), "{name} is in no part");
         }
         for family in FAMILIES.iter().filter(|family| !family.is_of_instances()) {
-            assert_eq!(part(family), None, "{}", family.bare_name());
+            let is_asked = matches!(part(family), Some(Part::Projects | Part::StoragePools));
+            assert!(is_asked || part(family).is_none(), "{}", family.bare_name());
         }
     }
 }

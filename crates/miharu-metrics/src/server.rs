@@ -1,5 +1,6 @@
 //! The figures of the server itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What the server says of itself; they are taken with the collection, so that a cached answer stays the same.
@@ -21,6 +22,8 @@ pub struct ServerFigures {
     pub collect_timestamp_seconds: Option<f64>,
     /// The server's own process.
     pub process: Process,
+    /// What the daemons of Incus and LXD on this host tell.
+    pub runtimes: Vec<Runtime>,
 }
 
 /// Requests about one kind of thing.
@@ -53,4 +56,62 @@ pub struct Process {
     pub start_time_seconds: Option<f64>,
     /// Virtual memory in bytes.
     pub virtual_memory_bytes: Option<u64>,
+}
+
+/// What one daemon of Incus or LXD tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// `incus` or `lxd`.
+    pub runtime: &'static str,
+    /// The label `server`, which the series of all but the first daemon of a host carry: two may have projects and pools of
+    /// one name.
+    pub server: Option<String>,
+    /// How old these figures are.
+    pub age: Duration,
+    /// Its projects, each once.
+    pub projects: Vec<Project>,
+    /// Its storage pools, each once.
+    pub pools: Vec<StoragePool>,
+}
+
+/// A project of a daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Project {
+    /// Its name, the label `project`.
+    pub name: String,
+    /// How many of each kind it has; the kind is the label `resource`.
+    pub counts: BTreeMap<String, u64>,
+    /// What is limited, or could be, by the label `resource`.
+    pub resources: BTreeMap<String, Resource>,
+}
+
+/// One thing that a project may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resource {
+    /// How much it may take.
+    pub limit: Limit,
+    /// How much it takes.
+    pub usage: Option<u64>,
+}
+
+/// How much may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// As much as there is; written as -1, as Incus does.
+    Unlimited,
+    /// So much.
+    At(u64),
+}
+
+/// A storage pool of a daemon.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoragePool {
+    /// Its name, the label `pool`.
+    pub name: String,
+    /// What keeps it: `dir`, `zfs`, ….
+    pub driver: String,
+    /// Its size in bytes.
+    pub size_bytes: Option<u64>,
+    /// Bytes that are used.
+    pub used_bytes: Option<u64>,
 }

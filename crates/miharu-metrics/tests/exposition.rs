@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use expect_test::expect;
 use miharu_metrics::figures::{
-    CpuMode, CpuTimes, Disk, Figures, Filesystem, Hypervisor, Info, Interface, Memory, Pressure, Scrape,
+    CpuMode, CpuTimes, Disk, Figures, Filesystem, Gpu, Hypervisor, Info, Interface, Memory, Pressure, Scrape,
     Sharing, Throttling, Traffic,
 };
-use miharu_metrics::server::{ApiRequests, Process};
+use miharu_metrics::server::{ApiRequests, Limit, Process, Project, Resource, Runtime, StoragePool};
 use miharu_metrics::{
     FAMILIES, FamilySet, Format, InstanceFigures, InstanceType, Prefix, Scope, ServerFigures, ServerWide,
     Snapshot, encode,
@@ -92,6 +92,7 @@ fn complete(project: &str, name: &str) -> InstanceFigures {
             io_stalled: second(5),
         },
         hypervisor: Hypervisor { rss: Some(1), swap: Some(2) },
+        gpus: vec![Gpu { gpu: "GPU-1".into(), utilization: Some(0.25), memory_used_bytes: Some(9) }],
         info: Some(Info { runtime: "lxc".into(), source: "cgroup2", id: "u1".into() }),
         scrape: Some(Scrape { success: true, duration: Duration::from_micros(80) }),
     };
@@ -120,6 +121,34 @@ fn server() -> ServerFigures {
             start_time_seconds: Some(1_700_000_000.0),
             virtual_memory_bytes: Some(1 << 30),
         },
+        runtimes: vec![runtime("incus", None), runtime("lxd", Some("/var/lib/lxd"))],
+    }
+}
+
+/// A daemon with the project and the pool that every one has.
+fn runtime(runtime: &'static str, server: Option<&str>) -> Runtime {
+    let resource = |limit| Resource { limit, usage: Some(2) };
+    let project = Project {
+        name: "default".into(),
+        counts: [("images".to_owned(), 1)].into(),
+        resources: [
+            ("cpu".to_owned(), resource(Limit::At(8))),
+            ("memory".to_owned(), resource(Limit::Unlimited)),
+        ]
+        .into(),
+    };
+    let pool = StoragePool {
+        name: "default".into(),
+        driver: "dir".into(),
+        size_bytes: Some(u64::MAX),
+        used_bytes: Some(3),
+    };
+    Runtime {
+        runtime,
+        server: server.map(str::to_owned),
+        age: Duration::from_millis(1500),
+        projects: vec![project],
+        pools: vec![pool],
     }
 }
 
@@ -185,6 +214,35 @@ fn series_are_ordered_and_labels_alphabetical() {
         incus_instance_info{id="u1",name="c2",project="default",runtime="lxc",source="cgroup2",type="container"} 1
     "##]]
     .assert_eq(&of("incus_instance_info"));
+}
+
+#[test]
+fn two_daemons_of_a_host_have_series_of_their_own() {
+    let exposition = text(&Snapshot::new(Vec::new(), server()), Format::Text, &Scope::all());
+    let of_daemons = |line: &&str| {
+        ["incus_project_", "incus_storage_pool_", "incus_runtime_"]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    expect![[r#"
+        incus_project_resources_total{project="default",resource="images"} 1
+        incus_project_resources_total{project="default",resource="images",server="/var/lib/lxd"} 1
+        incus_project_limit{project="default",resource="cpu"} 8
+        incus_project_limit{project="default",resource="memory"} -1
+        incus_project_limit{project="default",resource="cpu",server="/var/lib/lxd"} 8
+        incus_project_limit{project="default",resource="memory",server="/var/lib/lxd"} -1
+        incus_project_usage{project="default",resource="cpu"} 2
+        incus_project_usage{project="default",resource="memory"} 2
+        incus_project_usage{project="default",resource="cpu",server="/var/lib/lxd"} 2
+        incus_project_usage{project="default",resource="memory",server="/var/lib/lxd"} 2
+        incus_storage_pool_size_bytes{driver="dir",pool="default"} 18446744073709551615
+        incus_storage_pool_size_bytes{driver="dir",pool="default",server="/var/lib/lxd"} 18446744073709551615
+        incus_storage_pool_used_bytes{driver="dir",pool="default"} 3
+        incus_storage_pool_used_bytes{driver="dir",pool="default",server="/var/lib/lxd"} 3
+        incus_runtime_age_seconds{runtime="incus"} 1.5
+        incus_runtime_age_seconds{runtime="lxd",server="/var/lib/lxd"} 1.5
+    "#]]
+    .assert_eq(&exposition.lines().filter(of_daemons).map(|l| format!("{l}\n")).collect::<String>());
 }
 
 #[test]
@@ -277,6 +335,6 @@ fn an_excluded_family_is_not_mentioned_and_takes_no_other_with_it() {
 fn the_prefix_is_the_servers_choice() {
     let snapshot = Snapshot::new(vec![complete("default", "c1")], server());
     let exposition = String::from_utf8(encode(&snapshot, Format::Text, Prefix::Lxd, &Scope::all())).unwrap();
-    assert!(exposition.contains("\nlxd_procs_total{") && !exposition.contains("incus"));
+    assert!(exposition.contains("\nlxd_procs_total{") && !exposition.contains("incus_"));
     assert!(exposition.contains("\nprocess_open_fds 12\n"));
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use crate::address::ListenAddress;
 use crate::expiry::Expiry;
-use crate::globs::{DeviceGlobs, Globs};
+use crate::globs::{DeviceGlobs, Globs, InstanceGlobs};
 use crate::keys::{
-    DEFAULT_HTTPS_PORT, DEFAULT_METRICS_PORT, KEYS, find, is_user_key, parse_bool, parse_milliseconds,
+    DEFAULT_HTTPS_PORT, DEFAULT_METRICS_PORT, DRIVERS, KEYS, find, is_user_key, parse_bool,
+    parse_milliseconds,
 };
+use crate::words::{self, Selected};
 
 /// The longest value that a key takes, in bytes.
 const VALUE_LIMIT: usize = 64 * 1024;
@@ -112,6 +114,10 @@ impl Config {
             // Every value has been checked, so that none of these can be malformed.
             excluded_families: Globs::parse(self.get("metrics.families.exclude")).unwrap_or_default(),
             excluded_devices: DeviceGlobs::parse(self.get("metrics.devices.exclude")).unwrap_or_default(),
+            drivers: Selected::parse(self.get("instances.drivers"), DRIVERS).unwrap_or_default(),
+            rootless: words::users(self.get("instances.rootless")).unwrap_or_default(),
+            included_instances: self.instances("instances.include"),
+            excluded_instances: self.instances("instances.exclude"),
         }
     }
 
@@ -129,6 +135,10 @@ impl Config {
     fn bool(&self, key: &str) -> bool {
         // Every default is a boolean (a test holds it), so `false` stands for nothing.
         parse_bool(self.get(key)).unwrap_or_default()
+    }
+
+    fn instances(&self, key: &str) -> InstanceGlobs {
+        InstanceGlobs::parse(self.get(key)).unwrap_or_default()
     }
 
     fn duration(&self, key: &str) -> Duration {
@@ -203,6 +213,14 @@ pub struct Settings {
     pub excluded_families: Globs,
     /// Devices that are not served.
     pub excluded_devices: DeviceGlobs,
+    /// The drivers that look for instances, of [`DRIVERS`].
+    pub drivers: Selected,
+    /// The users whose own containers are looked for.
+    pub rootless: Vec<String>,
+    /// The instances that are served, where it names any.
+    pub included_instances: InstanceGlobs,
+    /// Instances that are not served all the same.
+    pub excluded_instances: InstanceGlobs,
 }
 
 #[cfg(test)]
@@ -250,5 +268,21 @@ mod tests {
         assert!(settings.prefix_lxd && !settings.tls12 && settings.shared_filesystems);
         assert_eq!(settings.collect_timeout, Duration::from_millis(500));
         assert_eq!(settings.cache, Duration::from_secs(8));
+        assert!(settings.drivers.has("docker") && settings.rootless.is_empty());
+    }
+
+    #[test]
+    fn which_instances_are_served_follows_the_keys() {
+        let config = Config::replace(&map(&[
+            ("instances.drivers", "-docker"),
+            ("instances.rootless", "alice,bob"),
+            ("instances.exclude", "runtime:podman"),
+        ]))
+        .unwrap();
+        let settings = config.settings();
+        assert!(settings.drivers.has("lxc") && !settings.drivers.has("docker"));
+        assert_eq!(settings.rootless, ["alice", "bob"]);
+        assert!(settings.excluded_instances.runtimes.matches("podman"));
+        assert_eq!(settings.included_instances, InstanceGlobs::default());
     }
 }

@@ -75,13 +75,51 @@ impl DeviceGlobs {
     }
 }
 
+/// Patterns of instances, by what of an instance each is about. One that is about any of it matches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InstanceGlobs {
+    /// For names.
+    pub names: Globs,
+    /// For projects.
+    pub projects: Globs,
+    /// For runtimes.
+    pub runtimes: Globs,
+}
+
+impl InstanceGlobs {
+    /// Reads patterns with commas between them. One that begins with `project:` or `runtime:` is for these, one with
+    /// `name:` or nothing before it for names.
+    ///
+    /// # Errors
+    /// Which pattern is wrong, and why.
+    pub fn parse(list: &str) -> Result<Self, String> {
+        let mut globs = Self::default();
+        for entry in split(list) {
+            let (kind, text) =
+                entry.split_once(':').map_or(("name", entry), |(kind, text)| (kind, text.trim_start()));
+            let of_kind = match kind {
+                "name" => &mut globs.names,
+                "project" => &mut globs.projects,
+                "runtime" => &mut globs.runtimes,
+                other => {
+                    return Err(format!(
+                        "'{entry}': an instance has no '{other}' to choose it by, only name, project and runtime"
+                    ));
+                }
+            };
+            of_kind.0.push(pattern(text)?);
+        }
+        Ok(globs)
+    }
+}
+
 /// The list in the form in which it is kept.
 pub(crate) fn tidy(list: &str) -> String {
     split(list).collect::<Vec<_>>().join(",")
 }
 
 /// The patterns of a list. A comma too many at its end says nothing.
-fn split(list: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn split(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).filter(|pattern| !pattern.is_empty())
 }
 
@@ -151,6 +189,24 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_is_chosen_by_name_project_or_runtime() {
+        let globs =
+            InstanceGlobs::parse("web*, project:docker/*,project:lxc:/srv/lxc,runtime:podman,name:a:b")
+                .unwrap();
+        assert_eq!(["web1", "a:b", "a"].map(|name| globs.names.matches(name)), [true, true, false]);
+        assert_eq!(
+            ["docker/shop", "docker", "lxc:/srv/lxc"].map(|name| globs.projects.matches(name)),
+            [true, false, true]
+        );
+        assert_eq!(["podman", "web1"].map(|name| globs.runtimes.matches(name)), [true, false]);
+        assert_eq!(
+            InstanceGlobs::parse("u1,image:debian*").unwrap_err(),
+            "'image:debian*': an instance has no 'image' to choose it by, only name, project and runtime"
+        );
+        assert_eq!(InstanceGlobs::parse("project:").unwrap_err(), "a pattern is empty");
+    }
+
+    #[test]
     fn many_stars_are_no_hard_work() {
         let globs = Globs::parse(&"*a".repeat(128)).unwrap();
         assert!(!globs.matches(&format!("{}b", "a".repeat(4096))));
@@ -162,6 +218,9 @@ mod tests {
             if let Ok(globs) = DeviceGlobs::parse(&list) {
                 prop_assert_eq!(DeviceGlobs::parse(&tidy(&list)), Ok(globs.clone()));
                 let _ = globs.filesystems.matches("/a/a");
+            }
+            if let Ok(globs) = InstanceGlobs::parse(&list) {
+                prop_assert_eq!(InstanceGlobs::parse(&tidy(&list)), Ok(globs));
             }
         }
     }

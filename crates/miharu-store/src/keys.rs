@@ -2,7 +2,8 @@
 
 use crate::address::{Host, ListenAddress};
 use crate::expiry::Expiry;
-use crate::globs::{DeviceGlobs, Globs, tidy};
+use crate::globs::{DeviceGlobs, Globs, InstanceGlobs, tidy};
+use crate::words::{self, Selected};
 
 /// A server key.
 #[derive(Debug, Clone, Copy)]
@@ -39,12 +40,23 @@ pub enum Kind {
     Globs,
     /// Patterns of devices with commas between them, see [`DeviceGlobs`].
     DeviceGlobs,
+    /// Patterns of instances with commas between them, see [`InstanceGlobs`].
+    InstanceGlobs,
+    /// Some of these words with commas between them, see [`Selected`].
+    Selected(&'static [&'static str]),
+    /// Names of users with commas between them.
+    Users,
 }
 
 /// The default port of `core.https_address`.
 pub const DEFAULT_HTTPS_PORT: u16 = 8443;
 /// The default port of `core.metrics_address`.
 pub const DEFAULT_METRICS_PORT: u16 = 9100;
+
+/// What `instances.drivers` knows: each finds the instances of one runtime, or of a family of them. The daemon has a test that
+/// these are the drivers that there are.
+pub const DRIVERS: &[&str] =
+    &["lxc", "nspawn", "libvirt-lxc", "qemu", "podman", "docker", "containerd", "kubernetes"];
 
 /// Every server key, in the order of their names. `user.*` keys beside them are free text.
 pub const KEYS: &[Key] = &[
@@ -115,10 +127,34 @@ pub const KEYS: &[Key] = &[
         description: "How often guests without an agent of miharu's are told to report their memory; 0 leaves that as it is",
     },
     Key {
+        name: "instances.drivers",
+        kind: Kind::Selected(DRIVERS),
+        default: "",
+        description: "Which runtimes' instances are looked for (lxc,podman), or, with '-', which are not (-docker); all when unset",
+    },
+    Key {
+        name: "instances.exclude",
+        kind: Kind::InstanceGlobs,
+        default: "",
+        description: "Patterns of instances that are left out (web*,project:docker/*,runtime:podman)",
+    },
+    Key {
+        name: "instances.include",
+        kind: Kind::InstanceGlobs,
+        default: "",
+        description: "Patterns of the instances that are served, in the form of instances.exclude; every one when unset",
+    },
+    Key {
         name: "instances.kept_files",
         kind: Kind::Count(0, 1_000_000),
         default: "16384",
         description: "How many control files of instances are kept open between scrapes, at most",
+    },
+    Key {
+        name: "instances.rootless",
+        kind: Kind::Users,
+        default: "",
+        description: "Users whose own containers, such as those of rootless podman, are looked for (alice,bob)",
     },
     Key {
         name: "metrics.cache_seconds",
@@ -225,6 +261,9 @@ impl Key {
             Kind::Expiry => Expiry::parse(value).map(|_| value.to_owned()),
             Kind::Globs => Globs::parse(value).and_then(|_| listed(value)),
             Kind::DeviceGlobs => DeviceGlobs::parse(value).and_then(|_| listed(value)),
+            Kind::InstanceGlobs => InstanceGlobs::parse(value).and_then(|_| listed(value)),
+            Kind::Selected(known) => Selected::parse(value, known).and_then(|_| named(value)),
+            Kind::Users => words::users(value).and_then(|_| named(value)),
             Kind::OneOf(words) => Err(format!("must be one of {}", words.join(", "))),
         }
     }
@@ -236,8 +275,17 @@ fn reached() -> String {
 
 /// The form in which a list is kept; a value that is not empty is to name something.
 fn listed(value: &str) -> Result<String, String> {
+    list_of(value, "pattern")
+}
+
+/// As [`listed`], of names.
+fn named(value: &str) -> Result<String, String> {
+    list_of(value, "name")
+}
+
+fn list_of(value: &str, what: &str) -> Result<String, String> {
     let list = tidy(value);
-    if list.is_empty() { Err("there is no pattern between the commas".to_owned()) } else { Ok(list) }
+    if list.is_empty() { Err(format!("there is no {what} between the commas")) } else { Ok(list) }
 }
 
 fn seconds(milliseconds: u64) -> String {
@@ -333,6 +381,22 @@ mod tests {
         let devices = find("metrics.devices.exclude").unwrap();
         assert_eq!(devices.normalise("lo,disk:loop*"), Ok("lo,disk:loop*".to_owned()));
         assert!(devices.normalise("lop:x").unwrap_err().contains("only disk, network and filesystem"));
+    }
+
+    #[test]
+    fn lists_that_choose_instances_are_checked() {
+        let normalise = |key: &str, value: &str| find(key).unwrap().normalise(value);
+        assert_eq!(normalise("instances.drivers", "lxc , podman,"), Ok("lxc,podman".to_owned()));
+        assert!(normalise("instances.drivers", "lxd").unwrap_err().contains("lxc, nspawn"));
+        assert_eq!(
+            normalise("instances.rootless", ","),
+            Err("there is no name between the commas".to_owned())
+        );
+        assert!(normalise("instances.rootless", "a b").is_err());
+        for key in ["instances.include", "instances.exclude"] {
+            assert_eq!(normalise(key, "web*, project:k8s/*"), Ok("web*,project:k8s/*".to_owned()));
+            assert!(normalise(key, "images:x").is_err());
+        }
     }
 
     #[test]

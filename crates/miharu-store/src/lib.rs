@@ -13,6 +13,7 @@ pub mod expiry;
 pub mod globs;
 pub mod keys;
 pub mod token;
+pub mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,9 +31,10 @@ pub use certificate::{Certificate, CertificateError, CertificateType, ParsedCert
 pub use cluster::{Cluster, ClusterCertificate, EtcdAccess, Member, Presence, Report, SyncStatus};
 pub use config::{Config, ConfigError, Settings};
 pub use expiry::Expiry;
-pub use globs::{DeviceGlobs, Globs};
-pub use keys::{KEYS, Key, Kind};
+pub use globs::{DeviceGlobs, Globs, InstanceGlobs};
+pub use keys::{DRIVERS, KEYS, Key, Kind};
 pub use token::{JoinToken, Secret, SecretHash};
+pub use words::Selected;
 
 /// Everything that is stored, as of one revision.
 #[derive(Debug, Clone, Default)]

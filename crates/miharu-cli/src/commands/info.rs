@@ -1,6 +1,7 @@
 //! `miharu info`: the server, or how one instance does.
 
 mod resources;
+mod sources;
 
 use std::io::Write;
 
@@ -20,7 +21,7 @@ use crate::remote;
 Examples:
   miharu info                     The server: version, configuration, certificate
   miharu info --resources         What the host is made of
-  miharu info u1                  The instance u1
+  miharu info u1                  The instance u1, and where its figures come from
   miharu info web --project shop  The one of that project")]
 pub(crate) struct InfoArgs {
     /// The instance; the server without it
@@ -61,7 +62,8 @@ async fn instance(context: &Context<'_>, name: &str, out: &mut dyn Write) -> Res
         }
         _ => failure,
     })?;
-    write_instance(out, &full)
+    write_instance(out, &full)?;
+    sources::write(out, sources::ask(context, &full.instance).await)
 }
 
 fn write_instance(out: &mut dyn Write, full: &InstanceFull) -> Result<(), Failure> {
@@ -73,6 +75,7 @@ fn write_instance(out: &mut dyn Write, full: &InstanceFull) -> Result<(), Failur
         ("Project", about.project.clone()),
         ("Runtime", about.runtime.clone()),
         ("ID", about.id.clone()),
+        ("Image", about.config.get("image.description").cloned().unwrap_or_default()),
         ("Architecture", about.architecture.clone()),
         ("PID", of_state(full, |state| state.pid).map(|pid| pid.to_string()).unwrap_or_default()),
         ("Last Used", date(&about.last_used_at)),
@@ -201,13 +204,16 @@ mod tests {
 
     #[test]
     fn an_instance_reads_as_in_incus() {
-        let fake = Fake::start(vec![Canned::sync(
-            r#"{"name":"u1","status":"Running","type":"container","project":"lxc","runtime":"lxc","architecture":"x86_64",
+        let fake = Fake::start(vec![
+            Canned::sync(
+                r#"{"name":"u1","status":"Running","type":"container","project":"lxc","runtime":"lxc","architecture":"x86_64",
                 "created_at":"0001-01-01T00:00:00Z","last_used_at":"2026-11-21T20:59:01.25Z",
                 "state":{"pid":4242,"processes":7,"source":"cgroup1","memory":{"usage":1887436,"total":1073741824},
                          "cpu":{"usage":3400000000},"disk":{"root":{"usage":1024,"total":2048}},
                          "network":{"eth0":{"counters":{"bytes_received":1500,"packets_received":3}}}}}"#,
-        )]);
+            ),
+            Canned::sync("{}"),
+        ]);
         let (result, out) = fake.miharu(&["info", "local:u1", "--project", "lxc"]);
         result.unwrap();
         assert_eq!(fake.requests()[0].line(), "GET /1.0/instances/u1?recursion=1&project=lxc");
@@ -237,20 +243,26 @@ mod tests {
                   Bytes sent: 0B
                   Packets received: 3
                   Packets sent: 0
+
+            Sources:
+              Cgroups: none of its own
         "#]]
         .assert_eq(&out);
     }
 
     #[test]
     fn a_machine_shows_what_it_has_and_who_tells() {
-        let fake = Fake::start(vec![Canned::sync(
-            r#"{"name":"vm","status":"Running","type":"virtual-machine","project":"qemu","runtime":"qemu",
+        let fake = Fake::start(vec![
+            Canned::sync(
+                r#"{"name":"vm","status":"Running","type":"virtual-machine","project":"qemu","runtime":"qemu",
                 "created_at":"0001-01-01T00:00:00Z","last_used_at":"0001-01-01T00:00:00Z",
                 "state":{"processes":90,"source":"agent","vcpus":2,"uptime":183,"hostname":"inner\u001b[2J",
                          "memory":{"usage":1024,"total":2048},
                          "network":{"eth0":{"addresses":[{"family":"inet","address":"192.0.2.7","netmask":"24"},
                                                          {"family":"inet6","address":"fe80::1"}]}}}}"#,
-        )]);
+            ),
+            Canned::sync("{}"),
+        ]);
         let (result, out) = fake.miharu(&["info", "vm"]);
         result.unwrap();
         expect![[r#"
@@ -279,6 +291,9 @@ mod tests {
                   Packets sent: 0
                   inet: 192.0.2.7/24
                   inet6: fe80::1
+
+            Sources:
+              Cgroups: none of its own
         "#]]
         .assert_eq(&out);
     }

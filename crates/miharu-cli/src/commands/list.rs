@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 use miharu_api::{InstanceFull, InstanceState, StateNetworkAddress};
+use regex::Regex;
 
 use super::Context;
 use crate::client::encoded;
@@ -15,9 +16,12 @@ use crate::remote;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Filters, of which an instance must pass all:
-  WORD       its name starts with WORD
-  KEY=VALUE  its name, project, type, status or runtime is VALUE, or one of
-             several with commas between
+  WORD        its name starts with WORD, or is matched as a whole by WORD as
+              a regular expression
+  KEY=VALUE   its name, project, type (container or virtual-machine), status
+              or runtime is VALUE, or one of several with commas between
+  KEY~=REGEX  a part of it is matched by the regular expression REGEX, in
+              which ^ is its beginning and $ its end; capitals count
 
 Columns:
   n name       N processes                 i identifier
@@ -29,9 +33,10 @@ Columns:
 Examples:
   miharu list
   miharu list web type=container
-  miharu list runtime=lxc,nspawn -c nem -f csv")]
+  miharu list runtime=lxc,nspawn -c nem -f csv
+  miharu list 'name~=^web-[0-9]+$' 'project~=^docker/'")]
 pub(crate) struct ListArgs {
-    /// Start of a name, or KEY=VALUE
+    /// Start of a name, KEY=VALUE, or KEY~=REGEX
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
     /// The form of the list
@@ -117,41 +122,80 @@ fn columns(letters: &str) -> Result<Vec<&'static (char, &'static str, Cell)>, Fa
     Ok(columns)
 }
 
+/// A field that a filter is about.
+type Field = fn(&InstanceFull) -> &str;
+
+/// The fields that filters know.
+const FIELDS: &[(&str, Field)] = &[
+    ("name", |i| &i.instance.name),
+    ("project", |i| &i.instance.project),
+    ("type", |i| &i.instance.instance_type),
+    ("status", |i| &i.instance.status),
+    ("state", |i| &i.instance.status),
+    ("runtime", |i| &i.instance.runtime),
+];
+
+/// What `type` can be; a slip would find nothing without a word.
+const TYPES: &[&str] = &["container", "virtual-machine"];
+
 /// One of the words that limit the list.
 #[derive(Debug)]
 enum Filter {
-    NameStarts(String),
-    Equals(fn(&InstanceFull) -> &str, Vec<String>),
+    /// As in Incus: the start of a name, or a regular expression for the whole of it.
+    Name(String, Option<Regex>),
+    Equals(Field, Vec<String>),
+    Matches(Field, Regex),
 }
 
 impl Filter {
     fn parse(word: &str) -> Result<Self, Failure> {
         let Some((key, value)) = word.split_once('=') else {
-            return Ok(Self::NameStarts(remote::strip(word)?.to_owned()));
+            let word = remote::strip(word)?;
+            let whole = if word.contains(['^', '$']) { word.to_owned() } else { format!("^(?:{word})$") };
+            return Ok(Self::Name(word.to_owned(), Regex::new(&whole).ok()));
         };
-        let field: fn(&InstanceFull) -> &str = match key {
-            "name" => |i| &i.instance.name,
-            "project" => |i| &i.instance.project,
-            "type" => |i| &i.instance.instance_type,
-            "status" | "state" => |i| &i.instance.status,
-            "runtime" => |i| &i.instance.runtime,
-            _ => {
-                return Err(Failure::usage(format!(
-                    "there is no filter '{key}': use name, project, type, status or runtime"
-                )));
-            }
+        let (key, is_regex) = key.strip_suffix('~').map_or((key, false), |key| (key, true));
+        let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == key) else {
+            return Err(Failure::usage(format!(
+                "there is no filter '{key}': use name, project, type, status or runtime"
+            )));
         };
-        Ok(Self::Equals(field, value.split(',').map(str::to_owned).collect()))
+        if is_regex {
+            let regex = Regex::new(value).map_err(|error| {
+                Failure::usage(format!(
+                    "'{value}' is no regular expression: {}",
+                    last_line(&error.to_string())
+                ))
+            })?;
+            return Ok(Self::Matches(*field, regex));
+        }
+        let values: Vec<String> = value.split(',').map(str::to_owned).collect();
+        let is_type = |value: &String| TYPES.iter().any(|known| known.eq_ignore_ascii_case(value));
+        if key == "type"
+            && let Some(wrong) = values.iter().find(|value| !is_type(value))
+        {
+            return Err(Failure::usage(format!("there is no type '{wrong}', only {}", TYPES.join(" and "))));
+        }
+        Ok(Self::Equals(*field, values))
     }
 
     fn passes(&self, instance: &InstanceFull) -> bool {
         match self {
-            Self::NameStarts(start) => instance.instance.name.starts_with(start.as_str()),
+            Self::Name(start, whole) => {
+                let name = &instance.instance.name;
+                name.starts_with(start.as_str()) || whole.as_ref().is_some_and(|whole| whole.is_match(name))
+            }
             Self::Equals(field, values) => {
                 values.iter().any(|value| value.eq_ignore_ascii_case(field(instance)))
             }
+            Self::Matches(field, regex) => regex.is_match(field(instance)),
         }
     }
+}
+
+/// What a regular expression's error comes to: it draws the pattern first.
+fn last_line(error: &str) -> &str {
+    error.lines().last().unwrap_or_default().trim_start_matches("error: ")
 }
 
 fn of_state(instance: &InstanceFull, figure: fn(&InstanceState) -> i64) -> String {
@@ -240,6 +284,27 @@ mod tests {
         assert_eq!(list(&["-f", "csv", "-c", "n", "u"]).1, "u1\n");
         assert_eq!(list(&["-f", "csv", "-c", "n", "type=CONTAINER", "runtime=incus,lxd"]).1, "web\n");
         assert_eq!(list(&["-f", "csv", "-c", "n", "u", "runtime=incus"]).1, "");
+    }
+
+    #[test]
+    fn regular_expressions_find_a_part_and_a_bare_word_the_whole() {
+        let names = |filters: &[&str]| list(&[&["-f", "csv", "-c", "n"], filters].concat()).1;
+        assert_eq!(names(&["name~=e"]), "web\n");
+        assert_eq!(names(&["name~=^(u|w)[0-9]$"]), "u1\n");
+        assert_eq!(names(&["project~=^def", "runtime~=us"]), "web\n");
+        assert_eq!(names(&["name~=WEB"]), "", "capitals count");
+        assert_eq!(names(&[".*1"]), "u1\n");
+        assert_eq!(names(&["eb"]), "");
+        assert_eq!(names(&["u[0-"]), "", "no regular expression, and no name begins with it");
+    }
+
+    #[test]
+    fn slips_in_filters_are_told() {
+        let fake = Fake::start(vec![]);
+        let told = |word: &str| fake.miharu(&["list", word]).0.unwrap_err().to_string();
+        assert_eq!(told("name~=a("), "'a(' is no regular expression: unclosed group");
+        assert_eq!(told("type=vm"), "there is no type 'vm', only container and virtual-machine");
+        assert!(told("colour~=red").starts_with("there is no filter 'colour'"));
     }
 
     #[test]

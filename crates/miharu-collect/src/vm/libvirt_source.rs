@@ -257,7 +257,8 @@ fn figures(values: &[(String, Value)], now: SystemTime) -> monitor::Told {
         balloon: bytes("balloon.current"),
         disks: disks.into_values().filter_map(named).collect(),
     };
-    monitor::Told { monitor, memory: monitor::is_fresh(memory.last_update, None, now).then_some(memory) }
+    let memory = monitor::is_fresh(memory.last_update, None, now).then_some(memory);
+    monitor::Told { monitor, memory, socket: 0 }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! costs a timer and no thread. The codecs ([`qmp`], [`qga`], [`report`], [`xdr`]) read bytes and know no socket.
 
 mod agent;
-mod backoff;
+pub(crate) mod backoff;
 mod bounds;
 mod disks;
 mod guard;
@@ -13,8 +13,9 @@ pub(crate) mod host;
 mod incus;
 mod libvirt_source;
 mod monitor;
+pub(crate) mod origin;
 mod qga;
-mod qmp;
+pub(crate) mod qmp;
 mod report;
 mod served;
 mod session;
@@ -35,6 +36,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::Options;
 
+pub use origin::Origin;
 pub use report::Addresses;
 pub(crate) use served::{Facts, Served, serve};
 pub(crate) use session::{Age, Told};

@@ -25,6 +25,8 @@ pub(crate) struct Told {
     pub(crate) monitor: Monitor,
     /// The guest's memory as its balloon driver tells it, while it does.
     pub(crate) memory: Option<GuestMemory>,
+    /// The place of the socket that answered, among those that there are.
+    pub(crate) socket: usize,
 }
 
 /// The monitors of one machine, of which one is talked to.
@@ -39,6 +41,8 @@ pub(crate) struct Qmp {
 
 #[derive(Debug)]
 struct Connection {
+    /// The place of its socket among those that there are.
+    socket: usize,
     lines: Lines,
     last_id: u64,
     balloon: Option<String>,
@@ -67,7 +71,7 @@ impl Qmp {
                 if !matches!(qmp::parse(&first), Some(Message::Greeting)) {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "no monitor's greeting"));
                 }
-                let mut connection = Connection { lines, last_id: 0, balloon: None };
+                let mut connection = Connection { socket: index, lines, last_id: 0, balloon: None };
                 let _: Option<()> = connection.execute(qmp::CAPABILITIES, |_| Some(())).await?;
                 connection.find_balloon().await?;
                 Ok(connection)
@@ -118,7 +122,7 @@ impl Connection {
             balloon: total,
             disks,
         };
-        Ok(Told { monitor, memory: self.guest_memory(polling).await? })
+        Ok(Told { monitor, memory: self.guest_memory(polling).await?, socket: self.socket })
     }
 
     async fn guest_memory(&mut self, polling: Duration) -> io::Result<Option<GuestMemory>> {

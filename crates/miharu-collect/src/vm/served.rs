@@ -2,6 +2,7 @@
 
 use miharu_metrics::figures::{Figures, Memory};
 
+use super::origin::{Origin, Sides};
 use super::qmp::GuestMemory;
 use super::report::{Addresses, Guest};
 use super::session::{Age, Teller, Told};
@@ -11,6 +12,7 @@ use super::session::{Age, Teller, Told};
 pub(crate) struct Facts {
     pub(crate) addresses: Vec<Addresses>,
     pub(crate) hostname: Option<String>,
+    pub(crate) origin: Origin,
 }
 
 /// What is served of a machine.
@@ -26,15 +28,23 @@ pub(crate) struct Served {
 /// waited for, as host figures that end after two minutes help nobody.
 pub(crate) fn serve(told: Told, host: Figures, age: Age) -> Served {
     let memory = told.monitor.memory;
+    let from = Origin { guest: told.guest_way, monitor: told.monitor_way, sides: Sides::default() };
     let Some((teller, Guest { figures, addresses, hostname, .. })) = told.guest else {
         if age == Age::Young && told.is_awaited {
             let figures = of_the_young(host);
-            return Served { figures, source: "host", facts: Facts::default() };
+            let facts = Facts { origin: from, ..Facts::default() };
+            return Served { figures, source: "host", facts };
         }
+        let origin = Origin { sides: Sides::without_guest(memory.as_ref()), ..from };
         let memory = with_balloon(host.memory, memory);
-        return Served { figures: Figures { memory, ..host }, source: "host", facts: Facts::default() };
+        let facts = Facts { origin, ..Facts::default() };
+        return Served { figures: Figures { memory, ..host }, source: "host", facts };
     };
-    let facts = Facts { addresses, hostname };
+    let sides = match teller {
+        Teller::Agent => Sides::of_agent(&figures),
+        Teller::GuestAgent => Sides::of_guest_agent(&figures, memory.as_ref()),
+    };
+    let facts = Facts { addresses, hostname, origin: Origin { sides, ..from } };
     match teller {
         Teller::Agent => Served { figures: of_agent(figures, &host), source: "agent", facts },
         Teller::GuestAgent => Served { figures: of_guest_agent(figures, host, memory), source: "qga", facts },

@@ -18,6 +18,7 @@ use super::guest_agent::GuestAgent;
 use super::incus::IncusAgent;
 use super::libvirt_source::{Libvirt, Wanted};
 use super::monitor::{self, Qmp};
+use super::origin::{GuestWay, MonitorWay};
 use super::report::{self, Guest};
 
 /// The virtio-serial port of qemu-guest-agent.
@@ -52,10 +53,20 @@ pub(crate) enum Teller {
 pub(crate) struct Told {
     pub(crate) guest: Option<(Teller, Guest)>,
     pub(crate) monitor: monitor::Told,
+    /// The ways in which the two were told.
+    pub(crate) guest_way: Option<GuestWay>,
+    pub(crate) monitor_way: Option<MonitorWay>,
     /// Whether there is a way to ask the guest that has never been answered yet.
     pub(crate) is_awaited: bool,
     /// What answered not long ago and does not any more.
     pub(crate) problems: Vec<String>,
+}
+
+impl Told {
+    fn tell(&mut self, way: GuestWay, guest: Guest) {
+        self.guest = Some((way.teller(), guest));
+        self.guest_way = Some(way);
+    }
 }
 
 /// What is known of a way to ask the guest.
@@ -232,10 +243,14 @@ impl Session {
             of_guest,
         );
         let mut told = Told::default();
-        let report = by_port.or(by_vsock).or(by_incus.flatten());
-        if let Some(guest) = report.and_then(|report| report::guest(report, self.layers)) {
+        let report = by_port
+            .map(|report| (GuestWay::Port, report))
+            .or(by_vsock.map(|report| (GuestWay::Vsock, report)))
+            .or(by_incus.flatten().map(|report| (GuestWay::Managed, report)));
+        let guest = report.and_then(|(way, report)| Some((way, report::guest(report, self.layers)?)));
+        if let Some((way, guest)) = guest {
             match admit(&mut self.guard, guest) {
-                Ok(guest) => told.guest = Some((Teller::Agent, guest)),
+                Ok(guest) => told.tell(way, guest),
                 Err(why) => told.problems.push(format!("the guest's agent is not believed: {why}")),
             }
         }
@@ -243,17 +258,24 @@ impl Session {
             from_guest_agent = self.guest_agent.ask(until, pause).await;
         }
         let (on_libvirt, of_libvirt) = from_libvirt.map_or((None, None), |told| (told.machine, told.guest));
-        if let Some((guest, problem)) = from_guest_agent.or(of_libvirt)
+        let by_guest_agent = from_guest_agent
+            .map(|told| (GuestWay::GuestAgent, told))
+            .or(of_libvirt.map(|told| (GuestWay::Libvirt, told)));
+        if let Some((way, (guest, problem))) = by_guest_agent
             && told.guest.is_none()
         {
             told.problems.extend(problem.map(|error| format!("qemu-guest-agent did not tell all: {error}")));
             match admit(&mut self.guard, guest) {
-                Ok(guest) => told.guest = Some((Teller::GuestAgent, guest)),
+                Ok(guest) => told.tell(way, guest),
                 Err(why) => told.problems.push(format!("qemu-guest-agent is not believed: {why}")),
             }
         }
         told.is_awaited = self.is_awaited();
-        told.monitor = from_monitor.or(on_libvirt).unwrap_or_default();
+        let by_monitor = from_monitor.map(|told| (MonitorWay::Qmp(told.socket), told));
+        let by_monitor = by_monitor.or(on_libvirt.map(|told| (MonitorWay::Libvirt, told)));
+        if let Some((way, monitor)) = by_monitor {
+            (told.monitor, told.monitor_way) = (monitor, Some(way));
+        }
         told.problems.extend(self.lost(told.guest.as_ref().map(|(teller, _)| *teller), memory));
         told
     }

@@ -65,6 +65,8 @@ fn machine(number: u32, vm: Vm) -> Arc<Instance> {
         cgroup: CgroupPaths::default(),
         incarnation: Incarnation { cgroup_inode: u64::from(number), init_pid: own, init_start: 1 },
         directory: "vm".into(),
+        image: None,
+        is_sandbox: false,
         vm: Some(vm),
     })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use miharu_api::Lifecycle;
+use miharu_instances::Chosen;
 use serde_json::Value;
 use tokio::time::MissedTickBehavior;
 
@@ -20,17 +21,20 @@ pub(crate) async fn watch(app: Arc<App>) {
     let mut readers = app.events.watching();
     while readers.wait_for(|readers| *readers > 0).await.is_ok() {
         // Who was there before anybody listened is no news.
-        let mut known = None;
+        let mut known: Option<(Seen, Arc<Chosen>)> = None;
         let mut pause = tokio::time::interval(PAUSE);
         pause.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while *readers.borrow_and_update() > 0 {
             pause.tick().await;
-            match app.finder.find().await {
+            let chosen = app.chosen();
+            match app.finder.find(Arc::clone(&chosen)).await {
                 Ok(found) => {
                     let now = Seen::of(&found);
-                    if let Some(before) = known.replace(now.clone()) {
+                    // Nor is what the server keys leave out since, or no longer leave out.
+                    if let Some((before, _)) = known.take().filter(|(_, of)| *of == chosen) {
                         tell(&app.events, &before, &now);
                     }
+                    known = Some((now, chosen));
                 }
                 Err(error) => tracing::debug!("no look for instances: {error}"),
             }
@@ -93,6 +97,7 @@ mod tests {
             instance_type: InstanceType::Container,
             runtime: "lxc".to_owned(),
             id: name.to_owned(),
+            image: None,
             pid: Some(pid),
         }
     }

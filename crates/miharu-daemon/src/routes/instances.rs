@@ -1,6 +1,7 @@
 //! `/1.0/instances`: who runs here, and how it does.
 
 mod filter;
+pub(super) mod sources;
 mod state;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ use crate::auth::Reader;
 use crate::cache::{Collected, Found};
 use crate::respond::{Answer, ApiError, Name, Parameters, ok, ok_tagged, path, tag};
 use filter::Filter;
+
+/// The key of an instance's configuration under which Incus and LXD tell what its image is.
+const IMAGE: &str = "image.description";
 
 /// The status of everything that miharu sees, and its code.
 const RUNNING: (&str, u16) = ("Running", 103);
@@ -182,6 +186,7 @@ fn plain(app: &App, found: &Found, collected: Option<&Collected>) -> Instance {
         architecture: app.machine.architecture.clone(),
         runtime: found.runtime.clone(),
         id: found.id.clone(),
+        config: found.image.iter().map(|image| (IMAGE.to_owned(), image.clone())).collect(),
         ..Instance::default()
     }
 }

@@ -10,6 +10,7 @@ use axum::body::Body;
 use http::StatusCode;
 use http::header::{ETAG, IF_MATCH};
 use miharu_collect::{Options, Roots};
+use miharu_instances::{Chosen, Instance};
 use miharu_metrics::{Figures, InstanceFigures, InstanceType, ServerFigures, Snapshot};
 use miharu_store::{Certificate, CertificateType, Change, ParsedCertificate, Store};
 use rustls::pki_types::CertificateDer;
@@ -36,6 +37,7 @@ fn instances() -> Vec<Found> {
             instance_type: InstanceType::Container,
             runtime: "lxc".to_owned(),
             id: name.to_owned(),
+            image: None,
             pid: Some(1),
         })
         .to_vec()
@@ -56,7 +58,11 @@ impl Source for FakeHost {
 }
 
 impl Scan for FakeHost {
-    fn scan(&mut self) -> Result<Vec<Found>, String> {
+    fn instances(&mut self, _: &Chosen) -> Result<Vec<Arc<Instance>>, String> {
+        Ok(Vec::new())
+    }
+
+    fn scan(&mut self, _: &Chosen) -> Result<Vec<Found>, String> {
         Ok(instances())
     }
 }

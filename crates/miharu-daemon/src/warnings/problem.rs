@@ -11,8 +11,10 @@ pub(crate) enum Kind {
     Listener,
     InstanceUnresponsive,
     StuckFilesystem,
+    SourceSilent,
     InstancesCollide,
     InstanceLeftOut,
+    NameUnknown,
     TooManyCgroups,
     Denied,
     OutOfTime,
@@ -39,7 +41,7 @@ pub(crate) enum Counted {
 impl Kind {
     /// All of them, in the order of docs/warnings.md.
     #[cfg(test)]
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::Listener,
         Self::OutOfTime,
         Self::Descriptors,
@@ -52,8 +54,10 @@ impl Kind {
         Self::ClusterKey,
         Self::InstanceUnresponsive,
         Self::StuckFilesystem,
+        Self::SourceSilent,
         Self::InstancesCollide,
         Self::InstanceLeftOut,
+        Self::NameUnknown,
         Self::Denied,
         Self::TooManyCgroups,
         Self::Incomplete,
@@ -65,8 +69,10 @@ impl Kind {
             Self::Listener => "Listener cannot be opened",
             Self::InstanceUnresponsive => "Instance does not answer",
             Self::StuckFilesystem => "File system does not answer",
+            Self::SourceSilent => "Source of figures does not answer",
             Self::InstancesCollide => "Two instances have one name",
             Self::InstanceLeftOut => "Instance is not served",
+            Self::NameUnknown => "Name cannot be learned",
             Self::TooManyCgroups => "Too many cgroups",
             Self::Denied => "Not allowed to read",
             Self::OutOfTime => "Not enough time to collect",
@@ -93,8 +99,10 @@ impl Kind {
             | Self::ClusterRemoved => "high",
             Self::InstanceUnresponsive
             | Self::StuckFilesystem
+            | Self::SourceSilent
             | Self::InstancesCollide
             | Self::InstanceLeftOut
+            | Self::NameUnknown
             | Self::TooManyCgroups
             | Self::Denied
             | Self::ClusterOutOfStep
@@ -158,6 +166,7 @@ impl From<&miharu_collect::Warning> for Problem {
         let kind = match warning.kind {
             WarningKind::Unresponsive => Kind::InstanceUnresponsive,
             WarningKind::StuckFilesystem => Kind::StuckFilesystem,
+            WarningKind::SourceSilent => Kind::SourceSilent,
             WarningKind::Denied => Kind::Denied,
             WarningKind::OutOfTime => Kind::OutOfTime,
             WarningKind::Incomplete => Kind::Incomplete,
@@ -188,6 +197,10 @@ impl From<&ScanWarning> for Problem {
             ScanWarning::Unreadable { what, .. } => Self::of_server(Kind::InstanceLeftOut, what, message),
             ScanWarning::Unlisted { directory, .. } => {
                 Self::of_server(Kind::InstanceLeftOut, &directory.display().to_string(), message)
+            }
+            ScanWarning::Unnamed { project, name, .. } => {
+                let instance = InstanceName { project: project.clone(), name: name.clone() };
+                Self::of_instance(Kind::NameUnknown, &instance, "", message)
             }
             ScanWarning::TooManyCgroups => Self::of_server(Kind::TooManyCgroups, "", message),
         }

@@ -8,7 +8,7 @@ use miharu_e2e::miharud::program;
 use miharu_e2e::{guest, need};
 
 /// The test files that the guest runs.
-const SUBJECTS: [&str; 9] = [
+const SUBJECTS: [&str; 11] = [
     "harness::",
     "lxc_figures::",
     "lxc_memory::",
@@ -18,6 +18,8 @@ const SUBJECTS: [&str; 9] = [
     "hostile::",
     "filesystems::",
     "rights::",
+    "chosen::",
+    "sources::",
 ];
 
 #[test]

@@ -64,6 +64,9 @@ const OURS: &[&str] = &[
     "lxd_pressure_",
     "lxd_instance_",
     "lxd_instances_running",
+    "lxd_project_",
+    "lxd_storage_pool_",
+    "lxd_runtime_",
 ];
 
 fn difference(family: &str) -> Option<&'static Difference> {

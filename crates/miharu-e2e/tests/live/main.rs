@@ -15,8 +15,11 @@
 
 mod cardinality;
 mod cgroup2_guest;
+mod chosen;
 mod concurrency;
+mod daemons;
 mod filesystems;
+mod gpus;
 mod harness;
 mod hostile;
 mod kept;
@@ -24,9 +27,11 @@ mod lxc_figures;
 mod lxc_lifecycle;
 mod lxc_memory;
 mod lxd_compare;
+mod machined;
 mod nspawn;
 mod prometheus;
 mod real_clients;
 mod rights;
+mod sources;
 mod trust;
 mod watching;

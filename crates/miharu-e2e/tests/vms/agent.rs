@@ -31,6 +31,15 @@ pub(crate) fn from(daemon: &Miharud, name: &str, source: &str) -> Result<Exposit
         .with_context(|| daemon.log())
 }
 
+/// What `miharu info` says of where a group of the machine's figures comes from, and what it lacks.
+pub(crate) fn sources(daemon: &Miharud, name: &str, what: &str) -> Result<String> {
+    let path = format!("/1.0/instances/{}/sources", name.replace(' ', "%20"));
+    let answer = daemon.get(&path)?.json()?;
+    let groups = answer["metadata"]["figures"].as_array().with_context(|| answer.to_string())?;
+    let group = groups.iter().find(|group| group["what"] == what).with_context(|| answer.to_string())?;
+    Ok(format!("{} {}", group["from"], group["lacks"]))
+}
+
 /// No counter of `name` that both have is lower in the later one.
 pub(crate) fn nothing_fell(before: &Exposition, after: &Exposition, name: &str) {
     let mut compared = 0;

@@ -9,7 +9,7 @@ use miharu_e2e::netns::Netns;
 use miharu_e2e::vm::{self, Config, DISK, Monitor};
 use miharu_e2e::{Lxc, Miharud, Vm, need, scratch};
 
-use crate::agent::from;
+use crate::agent::{from, sources};
 use miharu_e2e::miharud::between;
 
 /// User and system time of QEMU's thread for a processor, in seconds.
@@ -97,6 +97,16 @@ fn the_host_tells_of_a_silent_machine_what_it_knows() -> Result<()> {
         between(&daemon, family, &guests, || tap_counter(&netns, "mhtap0", counter))?;
     }
     assert!(daemon.scrape()?.value("incus_network_transmit_bytes_total", &guests)? > 3.0 * 500.0);
+    let of = |what: &str| sources(&daemon, name, what);
+    assert!(
+        of("Disks")?.contains("QMP query-blockstats over /") && of("Disks")?.contains("/qmp1.sock"),
+        "{}",
+        of("Disks")?
+    );
+    assert!(of("CPU time")?.contains(&format!("/proc/{}/task/THREAD/stat", vm.pid())), "{}", of("CPU time")?);
+    assert!(of("Hypervisor")?.contains(&format!("/proc/{}/status", vm.pid())), "{}", of("Hypervisor")?);
+    assert!(of("Network")?.contains("mhtap0"), "{}", of("Network")?);
+    assert!(of("File systems")?.contains("only the guest knows"), "{}", of("File systems")?);
     let boot = scrape.value("incus_boot_time_seconds", &only)?;
     let now = scrape.value("incus_time_seconds", &only)?;
     assert!((now - 600.0..now).contains(&boot), "{boot} {now}");

@@ -4,7 +4,7 @@ use anyhow::Result;
 use miharu_e2e::vm::{Config, DISK};
 use miharu_e2e::{Miharud, Vm, need};
 
-use crate::agent::{MODES, from, guest_cpu, guest_disk, guest_network, nothing_fell};
+use crate::agent::{MODES, from, guest_cpu, guest_disk, guest_network, nothing_fell, sources};
 use miharu_e2e::miharud::between;
 
 /// The port's name.
@@ -53,6 +53,11 @@ fn qemu_guest_agent_and_balloon_tell_the_guests_figures() -> Result<()> {
     assert!(told.value("incus_memory_Cached_bytes", &only)? > 0.0, "the root itself is in the guest's cache");
     vm.run("i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done")?;
     nothing_fell(&first, &daemon.scrape()?, name);
+    let of = |what: &str| sources(&daemon, name, what);
+    assert!(of("CPU time")?.contains("qemu-guest-agent, guest-get-cpustats over /"), "{}", of("CPU time")?);
+    assert!(of("File systems")?.contains("guest-get-fsinfo"), "{}", of("File systems")?);
+    assert!(of("Memory")?.contains("QMP qom-get guest-stats of the balloon over /"), "{}", of("Memory")?);
+    assert!(of("Tasks")?.contains(&format!("/proc/{}/stat", vm.pid())), "{}", of("Tasks")?);
     // Without it the host's figures are served, under other modes.
     vm.run("kill -9 $(cat /qga.pid)")?;
     let without = from(&daemon, name, "host")?;

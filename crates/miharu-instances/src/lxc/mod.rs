@@ -31,6 +31,10 @@ pub(crate) struct Lxc {
 }
 
 impl Driver for Lxc {
+    fn name(&self) -> &'static str {
+        "lxc"
+    }
+
     fn claims(&self, name: &OsStr, parent: &OsStr) -> bool {
         is_payload(name, parent)
     }
@@ -123,6 +127,8 @@ fn from_top(
         cgroup,
         incarnation,
         directory: container.name,
+        image: None,
+        is_sandbox: false,
         vm: None,
     })
 }

@@ -12,13 +12,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use miharu_linux::Roots;
 use miharu_linux::cgroup::CgroupPaths;
-use miharu_linux::process::{ProcDir, Stat};
-use miharu_linux::read::Buffer;
 
 use crate::discovery::doubtful;
-use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
+use crate::driver::{Claim, Driver, Host, Unidentified};
+use crate::supervisor::Supervisor;
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
 
@@ -32,12 +30,18 @@ pub(crate) struct Nspawn {
 }
 
 impl Driver for Nspawn {
+    fn name(&self) -> &'static str {
+        "nspawn"
+    }
+
     fn claims(&self, name: &OsStr, _parent: &OsStr) -> bool {
         machine::of_unit(name).is_some()
     }
 
     fn identify(&mut self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
-        let supervisor = claim.directories.iter().find_map(|directory| supervisor_in(host, directory));
+        let mut directories = claim.directories.iter();
+        let supervisor = directories
+            .find_map(|directory| Supervisor::in_cgroup(host, directory, &["supervisor"], SUPERVISOR));
         let Some(supervisor) = supervisor else {
             return Err(Unidentified::Nothing);
         };
@@ -46,7 +50,7 @@ impl Driver for Nspawn {
             let payload = directory.join("payload");
             let start = if payload.is_dir() { &payload } else { directory };
             for pid in tree::pids_below(start, host.buffer) {
-                let Some(init) = init_of(host, &mut climber, pid, supervisor.process.pid()) else { continue };
+                let Some(init) = supervisor.init_above(host, &mut climber, pid) else { continue };
                 let unit = claim.path.file_name().unwrap_or_default();
                 let Some(machine) =
                     machine::name(host.roots, &supervisor.process, Some(unit), &init, host.buffer)
@@ -68,40 +72,6 @@ impl Driver for Nspawn {
     fn without_cgroup(&mut self, host: &mut Host<'_>, found: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
         self.unclaimed.scan(host, found)
     }
-}
-
-/// A process that watches a machine.
-#[derive(Debug)]
-struct Supervisor {
-    process: ProcDir,
-}
-
-/// The supervisor among the processes of a claimed cgroup. Those of the machine are in pid namespaces further down, and
-/// users' processes are not root's, so neither can pass for it.
-fn supervisor_in(host: &mut Host<'_>, directory: &Path) -> Option<Supervisor> {
-    let mut pids = tree::pids_in(&directory.join("supervisor"), host.buffer);
-    pids.extend(tree::pids_in(directory, host.buffer));
-    pids.into_iter()
-        .find_map(|pid| supervisor(host.roots, pid, host.buffer).map(|(supervisor, _)| supervisor))
-}
-
-/// The process `pid`, if it is a supervisor.
-fn supervisor(roots: &Roots, pid: u32, buffer: &mut Buffer) -> Option<(Supervisor, Stat)> {
-    let process = ProcDir::open(roots, pid).ok()?;
-    let stat = process.stat(buffer).ok()?;
-    if stat.comm != SUPERVISOR || !tree::is_alive(&stat) {
-        return None;
-    }
-    let status = process.status(buffer).ok()?;
-    let is_supervisor = is_trusted(status.uid) && status.pid_namespace_depth == 1;
-    is_supervisor.then_some((Supervisor { process }, stat))
-}
-
-/// The machine's init: the ancestor of `pid` that is the supervisor's child and in a pid namespace of its own.
-fn init_of(host: &mut Host<'_>, climber: &mut Climber<'_>, pid: u32, supervisor: u32) -> Option<Top> {
-    let top = climber.climb_to_child_of(pid, supervisor, host.buffer)?;
-    let depth = top.process.pid_namespace_depth(host.buffer).ok()?;
-    (depth > 1).then_some(top)
 }
 
 /// The machine's part of its init's path in one hierarchy: `payload` if there is one, else the scope; systemd inside
@@ -142,6 +112,8 @@ fn instance(machine: Machine, init: Top, cgroup: CgroupPaths, cgroup_inode: u64)
         cgroup,
         incarnation,
         directory: machine.directory,
+        image: None,
+        is_sandbox: false,
         vm: None,
     }
 }

@@ -69,6 +69,31 @@ fn the_name_that_machined_knows() {
 }
 
 #[test]
+fn what_others_registered_with_machined_is_not_nspawns() {
+    let tree = Tree::v1();
+    divided(&tree, 100, "machine.slice/systemd-nspawn@web.service", "--keep-unit|--boot|--machine=web");
+    let record = |name: &str, service: &str, class: &str, leader: u32| {
+        let text = format!("NAME={name}\nSERVICE={service}\nCLASS={class}\nLEADER={leader}\n");
+        tree.file(&format!("run/systemd/machines/{name}"), &text);
+    };
+    record("web", "systemd-nspawn", "container", 101);
+    // libvirt registers its own, in scopes that are called as nspawn's are; QEMU's driver finds these by their process.
+    record("qemu-1-vm", "libvirt-qemu", "vm", 200);
+    tree.process(&Process {
+        pid: 200,
+        ppid: 1,
+        comm: "qemu-system-x86",
+        command_line: "/usr/bin/qemu-system-x86_64|-name|guest=vm",
+        uid: 0,
+        depth: 1,
+        cgroup: r"machine.slice/machine-qemu\x2d1\x2dvm.scope/libvirt",
+    });
+    let scan = tree.scan();
+    assert_eq!(listed(&scan).iter().filter(|line| line.starts_with("nspawn")).count(), 1);
+    assert!(listed(&scan).contains(&"nspawn nspawn web 101".to_owned()));
+}
+
+#[test]
 fn a_machine_in_its_callers_cgroup() {
     let tree = Tree::v1();
     let caller = "user.slice/shell";

@@ -14,10 +14,11 @@ use miharu_linux::cgroup::CgroupPaths;
 use miharu_linux::process::{ProcDir, pids};
 use miharu_linux::read::Buffer;
 
-use super::{Supervisor, instance, machine, supervisor};
+use super::{SUPERVISOR, instance, machine};
 use crate::Instance;
 use crate::discovery::{Warning, is_running};
 use crate::driver::Host;
+use crate::supervisor::Supervisor;
 use crate::tree::{self, Top};
 
 /// Where nspawn leaves a machine's name.
@@ -87,7 +88,7 @@ impl Memory {
             let Ok(process) = ProcDir::open(host.roots, pid) else { continue };
             let Ok(stat) = process.stat(host.buffer) else { continue };
             children.entry(stat.ppid).or_default().push(pid);
-            if let Some((supervisor, _)) = supervisor(host.roots, pid, host.buffer) {
+            if let Some(supervisor) = Supervisor::open(host.roots, pid, SUPERVISOR, host.buffer) {
                 supervisors.push(supervisor);
             }
         }

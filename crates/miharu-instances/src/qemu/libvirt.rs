@@ -9,10 +9,10 @@ use miharu_linux::cgroup::CgroupPaths;
 use miharu_linux::process::Memberships;
 use miharu_linux::read::Buffer;
 
-use super::xml::{self, Element};
 use crate::driver::is_trusted;
 use crate::tree;
 use crate::vm::{Channel, Owner, Vm, Vsock};
+use crate::xml::{self, Element};
 
 /// The most domains.
 const MAX_DOMAINS: usize = 4096;

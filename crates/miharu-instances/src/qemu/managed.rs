@@ -8,11 +8,10 @@ use std::path::{Path, PathBuf};
 use miharu_linux::Roots;
 use miharu_linux::read::{Buffer, number_file};
 
-use super::users;
 use super::watch::Process;
 use crate::driver::{is_trusted, owner};
-use crate::lxc;
 use crate::vm::Owner;
+use crate::{lxc, users};
 
 /// Where the daemons keep run state and logs that are not in their state directory, and that directory.
 const PLACES: &[(&str, &str)] = &[

@@ -10,10 +10,8 @@ mod managed;
 mod options;
 mod sections;
 mod taps;
-mod users;
 mod vsock;
 mod watch;
-mod xml;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -30,7 +28,7 @@ use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
 use crate::patience::Patience;
 use crate::vm::{Owner, Vm, Vsock};
-use crate::{Incarnation, Instance, Kind, tree};
+use crate::{Incarnation, Instance, Kind, tree, users};
 
 use libvirt::{Domain, Domains};
 use options::Options;
@@ -79,6 +77,10 @@ struct Known {
 }
 
 impl Driver for Qemu {
+    fn name(&self) -> &'static str {
+        "qemu"
+    }
+
     fn claims(&self, _name: &OsStr, _parent: &OsStr) -> bool {
         false
     }
@@ -369,6 +371,8 @@ fn instance(identity: Identity, init: Arc<ProcDir>, start: u64, cgroup: CgroupPa
         cgroup,
         incarnation,
         directory,
+        image: None,
+        is_sandbox: false,
         vm: None,
     }
 }

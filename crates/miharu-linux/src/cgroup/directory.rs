@@ -11,7 +11,7 @@ use super::ancestors::Place;
 use super::parts::Parts;
 use crate::error::{Error, Result};
 use crate::kept::{Budget, KeptFile};
-use crate::read::{Buffer, Ends, LIMIT};
+use crate::read::{Buffer, Ends, LIMIT, Outcome};
 
 /// After so many readings a file that was not there is looked for again: a controller may have been enabled since.
 const AGAIN: u8 = 16;
@@ -193,9 +193,13 @@ impl<'k> Directory<'k> {
             None => self.read_opened(name, buffer)?,
         };
         match result {
-            Ok(()) => Ok(Some(buffer.text())),
+            Ok(()) => {
+                buffer.note(Outcome::Read, || self.path().join(name));
+                Ok(Some(buffer.text()))
+            }
             Err(Errno::NOENT) => {
                 self.missed = true;
+                buffer.note(Outcome::Absent, || self.path().join(name));
                 self.note_absent(name);
                 Ok(None)
             }
@@ -206,6 +210,7 @@ impl<'k> Directory<'k> {
             }
             // Pressure files without pressure accounting (psi=0) answer so.
             Err(Errno::OPNOTSUPP) => {
+                buffer.note(Outcome::Unserved, || self.path().join(name));
                 self.note_absent(name);
                 Ok(None)
             }

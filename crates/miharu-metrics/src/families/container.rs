@@ -1,7 +1,7 @@
 //! Producers of the families that have a row for each device of an instance.
 
 use crate::encode::Samples;
-use crate::figures::{Disk, Filesystem, InstanceFigures, Interface, Sharing};
+use crate::figures::{Disk, Filesystem, Gpu, InstanceFigures, Interface, Sharing};
 use crate::sample::{Label, Value};
 
 pub(super) fn cpu(instance: &InstanceFigures, out: &mut Samples<'_>) {
@@ -61,6 +61,18 @@ pub(super) fn interfaces(
     for interface in &instance.figures.interfaces {
         if let Some(value) = figure(interface) {
             out.labelled(&[Label::Text("device", &interface.device)], value);
+        }
+    }
+}
+
+pub(super) fn gpus<V: Into<Value>>(
+    instance: &InstanceFigures,
+    out: &mut Samples<'_>,
+    figure: impl Fn(&Gpu) -> Option<V>,
+) {
+    for gpu in &instance.figures.gpus {
+        if let Some(value) = figure(gpu) {
+            out.labelled(&[Label::Text("gpu", &gpu.gpu)], value);
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The `filter` parameter: `name=u1`, or `type eq container and not name eq u2`.
 //!
-//! A part that compares a field that miharu does not know is an error rather than silently true.
+//! A part that compares a field that miharu does not know is an error rather than silently true. As in Incus a value is a regular
+//! expression that has to match the whole of the field, in capitals or not, and one that is none is taken as it stands.
 
 use miharu_metrics::InstanceType;
+use regex::{Regex, RegexBuilder};
 
 use crate::cache::Found;
 
 /// The longest filter, in bytes.
 const LENGTH_LIMIT: usize = 4096;
+/// The most memory that a value's regular expression may take, in bytes.
+const REGEX_LIMIT: usize = 256 << 10;
 /// What clients may ask of an instance of theirs, such as `config.user.x`; empty with miharu.
 const UNKNOWN_TABLES: [&str; 4] = ["config.", "expanded_config.", "devices.", "expanded_devices."];
 
@@ -18,9 +22,17 @@ pub(super) struct Filter(Vec<Vec<Comparison>>);
 #[derive(Debug)]
 struct Comparison {
     field: Field,
-    value: String,
+    value: Value,
     /// Whether the field is to be the value, or anything else.
     wanted: Wanted,
+}
+
+/// What a field is compared with.
+#[derive(Debug)]
+struct Value {
+    text: String,
+    /// Nothing where the text is no regular expression, or none that could match anything but itself.
+    pattern: Option<Regex>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +128,24 @@ fn comparison<'a>(words: &mut impl Iterator<Item = &'a str>) -> Result<Compariso
         (Wanted::Equal, false) | (Wanted::Different, true) => Wanted::Equal,
         (Wanted::Equal, true) | (Wanted::Different, false) => Wanted::Different,
     };
-    Ok(Comparison { field, value: value.trim_matches(['"', '\'']).to_owned(), wanted })
+    Ok(Comparison { field, value: Value::new(value.trim_matches(['"', '\''])), wanted })
+}
+
+impl Value {
+    fn new(text: &str) -> Self {
+        let is_plain = regex::escape(text) == text;
+        // Incus leaves one alone that says itself where it begins or ends.
+        let anchored = if text.contains(['^', '$']) { text.to_owned() } else { format!("^(?:{text})$") };
+        let pattern = RegexBuilder::new(&anchored).case_insensitive(true).size_limit(REGEX_LIMIT).build();
+        Self { text: text.to_owned(), pattern: pattern.ok().filter(|_| !is_plain) }
+    }
+
+    fn matches(&self, field: &str) -> bool {
+        match &self.pattern {
+            Some(pattern) => pattern.is_match(field),
+            None => field.eq_ignore_ascii_case(&self.text),
+        }
+    }
 }
 
 impl Comparison {
@@ -136,7 +165,7 @@ impl Comparison {
             Field::Never => "false",
             Field::Unknown => "",
         };
-        field.eq_ignore_ascii_case(&self.value) == (self.wanted == Wanted::Equal)
+        self.value.matches(field) == (self.wanted == Wanted::Equal)
     }
 }
 
@@ -169,6 +198,7 @@ mod tests {
             instance_type: InstanceType::Container,
             runtime: "lxc".to_owned(),
             id: String::new(),
+            image: None,
             pid: None,
         }
     }
@@ -188,6 +218,16 @@ mod tests {
             ("not not name=u1", true),
             ("config.user.x=y", false),
             ("config.user.x ne y and ephemeral=false", true),
+            // These are what the real Incus says of a project called `u1`.
+            ("name eq u.*", true),
+            ("name eq u", false),
+            ("name eq ^u", true),
+            ("name eq .*1$", true),
+            ("name eq U1", true),
+            ("name ne u.*", false),
+            ("name eq [", false),
+            ("name eq u2|u1", true),
+            ("runtime=lxc|podman and type eq virtual.*", false),
         ];
         for (text, expected) in cases {
             assert_eq!(Filter::parse(text).unwrap().matches(&found("u1", "lxc")), expected, "{text}");

@@ -157,6 +157,7 @@ mod tests {
             instance_type: InstanceType::Container,
             runtime: "lxc".to_owned(),
             id: "u1".to_owned(),
+            image: None,
             pid: Some(42),
         };
         let cpu = CpuTimes::new(0)
@@ -194,6 +195,7 @@ mod tests {
             instance_type: InstanceType::VirtualMachine,
             runtime: "qemu".to_owned(),
             id: "vm".to_owned(),
+            image: None,
             pid: Some(42),
         };
         let told = |interface: &str, addresses: &[&str]| Addresses {
@@ -208,6 +210,7 @@ mod tests {
                 told("eth0", &["192.0.2.7/24", "fe80::1%eth0", "nonsense"]),
             ],
             hostname: Some("inner".to_owned()),
+            ..Guest::default()
         };
         let eth0 = Interface { device: "eth0".to_owned(), ..Interface::default() };
         let figures = Figures {

@@ -231,3 +231,22 @@ async fn prometheus_is_told_where_to_scrape() {
     set(json!({"core.metrics_authentication": "false"})).await;
     assert_eq!(bench.get(&Who::Nobody, path).await.0, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn where_figures_come_from_is_for_who_may_know_the_host() {
+    let bench = Bench::new();
+    let shows = |der: Vec<u8>| Who::Shows(Entrance::Https, der);
+    let client = shows(bench.trust(CertificateType::Client, None));
+    let restricted = shows(bench.trust(CertificateType::Client, Some(&["lxc"])));
+    let metrics = shows(bench.trust(CertificateType::Metrics, None));
+    let path = "/1.0/instances/u1/sources";
+    // What is found has gone when its files are to be read: this bench has no host.
+    for who in [Who::Socket, client] {
+        assert_eq!(bench.get(&who, path).await.0, NOT_FOUND, "{who:?}");
+    }
+    for who in [Who::Nobody, restricted, metrics] {
+        assert_eq!(bench.get(&who, path).await.0, FORBIDDEN, "{who:?}");
+    }
+    let (status, body) = bench.get(&Who::Socket, "/1.0/instances/c1/sources").await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+}

@@ -9,8 +9,8 @@ const MAX_ELEMENTS: usize = 20_000;
 
 /// An element and all below it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Element {
-    pub(super) name: String,
+pub(crate) struct Element {
+    pub(crate) name: String,
     attributes: Vec<(String, String)>,
     children: Vec<Element>,
     text: String,
@@ -18,28 +18,28 @@ pub(super) struct Element {
 
 impl Element {
     /// The first child of that name.
-    pub(super) fn child(&self, name: &str) -> Option<&Self> {
+    pub(crate) fn child(&self, name: &str) -> Option<&Self> {
         self.children.iter().find(|child| child.name == name)
     }
 
     /// All children of that name.
-    pub(super) fn children<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
+    pub(crate) fn children<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
         self.children.iter().filter(move |child| child.name == name)
     }
 
     /// The value of an attribute.
-    pub(super) fn attribute(&self, name: &str) -> Option<&str> {
+    pub(crate) fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// The text in it, blanks around it left out.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         self.text.trim()
     }
 }
 
 /// Parses a file; nothing where it is not well-formed.
-pub(super) fn parse(text: &str) -> Option<Element> {
+pub(crate) fn parse(text: &str) -> Option<Element> {
     let mut open: Vec<Element> = vec![Element::default()];
     let mut rest = text;
     let mut count = 0;

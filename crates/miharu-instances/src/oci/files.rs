@@ -1,0 +1,98 @@
+//! Runtimes' state files: regular ones, of an owner who may be believed, within a size.
+//!
+//! Where a user could put something, no link is followed and nothing but a regular file of that user's is opened. Such a
+//! file can still hang in a file system of the user's own, so it is read in a thread of names alone.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+
+use crate::driver::is_trusted;
+
+/// The longest state file that is read, bytes: `containers.json` of thousands of containers.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Reads a file of the system's: root's, in directories of root's.
+///
+/// # Errors
+/// Where it cannot be read, is no regular file, another user's, or too long.
+pub(crate) fn read_systems(path: &Path) -> io::Result<Vec<u8>> {
+    read(open_systems(path)?)
+}
+
+/// Opens a file of the system's.
+///
+/// # Errors
+/// As [`read_systems`], of any length.
+pub(crate) fn open_systems(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let stat = rustix::fs::fstat(&file)?;
+    check(&stat, is_trusted(stat.st_uid))?;
+    Ok(file.into())
+}
+
+/// A directory that root made for a user, such as the user's home.
+#[derive(Debug)]
+pub(crate) struct UsersPlace {
+    path: PathBuf,
+    uid: u32,
+}
+
+impl UsersPlace {
+    /// `path` as this process sees it; its own components are root's choice and may be links.
+    pub(crate) fn new(path: PathBuf, uid: u32) -> Self {
+        Self { path, uid }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads a file below it.
+    ///
+    /// # Errors
+    /// As [`read_systems`], and where a link is on the way.
+    pub(crate) fn read(&self, relative: &Path) -> io::Result<Vec<u8>> {
+        read(self.open(relative)?)
+    }
+
+    /// Opens a file below it.
+    ///
+    /// # Errors
+    /// As [`UsersPlace::read`], of any length.
+    pub(crate) fn open(&self, relative: &Path) -> io::Result<File> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = rustix::fs::open(&self.path, flags, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let open = |flags| rustix::fs::openat2(place.as_fd(), relative, flags, Mode::empty(), resolve);
+        let found = rustix::fs::fstat(open(OFlags::PATH | OFlags::CLOEXEC)?)?;
+        check(&found, found.st_uid == self.uid)?;
+        let file = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC)?;
+        let opened = rustix::fs::fstat(&file)?;
+        if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino) {
+            return Err(io::Error::other("it was replaced"));
+        }
+        Ok(file.into())
+    }
+}
+
+fn check(stat: &Stat, is_owned: bool) -> io::Result<()> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    if !is_owned {
+        return Err(io::Error::new(ErrorKind::PermissionDenied, "it belongs to another user"));
+    }
+    Ok(())
+}
+
+fn read(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}

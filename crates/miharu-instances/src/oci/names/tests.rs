@@ -1,0 +1,276 @@
+//! Questions about this very process, which is running, and about ones that are not.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use miharu_linux::Roots;
+
+use super::*;
+use crate::testing::{Process, Tree};
+
+type Answer = Result<Identity, Unlearned>;
+
+/// A question that a test answers, which counts how often it is asked.
+struct Asked {
+    answers: Receiver<Answer>,
+    times: Arc<AtomicUsize>,
+    renames: Renames,
+}
+
+impl Question for Asked {
+    fn ask(&mut self, _sockets: &mut Sockets) -> Answer {
+        self.times.fetch_add(1, Ordering::SeqCst);
+        self.answers.recv().unwrap_or(Err(Unlearned("nobody is there".to_owned())))
+    }
+
+    fn project(&self) -> String {
+        "podman".to_owned()
+    }
+
+    fn renames(&self) -> Renames {
+        self.renames.clone()
+    }
+}
+
+fn called(name: &str) -> Answer {
+    let (project, name) = ("podman".to_owned(), name.to_owned());
+    Ok(Identity { project, name, image: None, is_sandbox: false })
+}
+
+fn claim(inode: u64) -> Claim {
+    Claim { path: "x".into(), directories: Vec::new(), inode }
+}
+
+/// This process, as the init of a container.
+fn own() -> Found {
+    let open = || ProcDir::open(&Roots::default(), std::process::id()).unwrap();
+    let started = open().stat(&mut Buffer::new()).unwrap().starttime;
+    let monitor = super::super::Monitor { process: open(), uid: 0, command_line: Vec::new() };
+    Found { init: Arc::new(open()), started, memberships: Default::default(), monitor }
+}
+
+/// A container of this inode, and the one who answers for it.
+struct Container {
+    inode: u64,
+    id: String,
+    answer: Sender<Answer>,
+    question: Option<Box<dyn Question>>,
+    times: Arc<AtomicUsize>,
+}
+
+impl Container {
+    fn new(inode: u64, renames: Renames) -> Self {
+        let (answer, answers) = channel();
+        let times = Arc::new(AtomicUsize::new(0));
+        let question = Asked { answers, times: Arc::clone(&times), renames };
+        Self { inode, id: format!("{inode:064x}"), answer, question: Some(Box::new(question)), times }
+    }
+
+    fn learn(&mut self, names: &mut Names) -> Result<Identity, Unidentified> {
+        let question = || self.question.take().unwrap();
+        names.learn(&own(), &claim(self.inode), "podman", &self.id, question)
+    }
+
+    /// Its name, as soon as it has one.
+    fn name(&mut self, names: &mut Names) -> String {
+        for _ in 0..500 {
+            names.wait(Instant::now() + Duration::from_secs(10));
+            match self.learn(names) {
+                Ok(identity) => return identity.name,
+                Err(Unidentified::Asked) => std::thread::sleep(Duration::from_millis(10)),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        panic!("no name")
+    }
+}
+
+fn is_asked(answer: Result<Identity, Unidentified>) -> bool {
+    matches!(answer, Err(Unidentified::Asked))
+}
+
+/// Makes the thread look after its names as if time had passed.
+fn let_time_pass(names: &Names) {
+    let mut state = names.shared.lock();
+    let passed = Instant::now().checked_sub(LAST_PAUSE * 2).unwrap();
+    for entry in state.entries.values_mut() {
+        entry.again = entry.again.map(|_| passed);
+    }
+    state.looked = None;
+    drop(state);
+    names.shared.work.notify_all();
+}
+
+#[test]
+fn a_scan_waits_for_a_name_only_once_and_not_long() {
+    let mut names = Names::default();
+    let mut slow = Container::new(1, Renames::Never);
+    assert!(is_asked(slow.learn(&mut names)));
+    let begun = Instant::now();
+    names.wait(begun + Duration::from_millis(50));
+    assert!(begun.elapsed() >= Duration::from_millis(50));
+    assert!(is_asked(slow.learn(&mut names)));
+    let begun = Instant::now();
+    names.wait(begun + Duration::from_secs(60));
+    assert!(begun.elapsed() < Duration::from_secs(1), "it was waited for already");
+    slow.answer.send(called("web")).unwrap();
+    assert_eq!(slow.name(&mut names), "web");
+    assert!(names.changes(&mut Vec::new()).is_empty(), "it never was called otherwise");
+    // A name that comes in time is there in the same scan.
+    let mut quick = Container::new(2, Renames::Never);
+    quick.answer.send(called("db")).unwrap();
+    assert!(is_asked(quick.learn(&mut names)));
+    names.wait(Instant::now() + Duration::from_secs(60));
+    assert_eq!(quick.learn(&mut names).unwrap().name, "db");
+}
+
+#[test]
+fn what_cannot_be_learned_is_served_under_its_id_and_warned_of_until_it_is() {
+    let mut names = Names::default();
+    let mut container = Container::new(1, Renames::Never);
+    container.answer.send(Err(Unlearned("no files".to_owned()))).unwrap();
+    assert_eq!(container.name(&mut names), "000000000000");
+    let mut warnings = Vec::new();
+    assert!(names.changes(&mut warnings).is_empty());
+    assert_eq!(
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "podman container 000000000000 in project podman is served under its id, as its name could not be learned: \
+          no files"
+        ]
+    );
+    container.answer.send(called("web")).unwrap();
+    let_time_pass(&names);
+    let renamed = until(|| names.changes(&mut Vec::new()), |renamed| !renamed.is_empty());
+    assert_eq!((renamed[0].incarnation.cgroup_inode, renamed[0].identity.name.as_str()), (1, "web"));
+    let mut warnings = Vec::new();
+    names.changes(&mut warnings);
+    assert!(warnings.is_empty());
+    assert_eq!(container.learn(&mut names).unwrap().name, "web");
+}
+
+fn until<T>(mut look: impl FnMut() -> T, is_it: impl Fn(&T) -> bool) -> T {
+    for _ in 0..500 {
+        let found = look();
+        if is_it(&found) {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it never came")
+}
+
+#[test]
+fn a_new_name_shows_in_the_file() {
+    let base = tempfile::tempdir().unwrap();
+    let file = base.path().join("list");
+    std::fs::write(&file, "a").unwrap();
+    let mut names = Names::default();
+    let mut container = Container::new(1, Renames::Change(file.clone()));
+    container.answer.send(called("old")).unwrap();
+    assert_eq!(container.name(&mut names), "old");
+    let_time_pass(&names);
+    until(|| names.shared.lock().looked, Option::is_some);
+    assert_eq!(container.times.load(Ordering::SeqCst), 1, "the file is as it was");
+    std::fs::write(&file, "ab").unwrap();
+    container.answer.send(called("new")).unwrap();
+    let_time_pass(&names);
+    let renamed = until(|| names.changes(&mut Vec::new()), |renamed| !renamed.is_empty());
+    assert_eq!(renamed[0].identity.name, "new");
+    // One that fails later keeps its name.
+    std::fs::write(&file, "abc").unwrap();
+    container.answer.send(Err(Unlearned("gone".to_owned()))).unwrap();
+    let_time_pass(&names);
+    until(|| container.times.load(Ordering::SeqCst), |times| *times == 3);
+    let mut warnings = Vec::new();
+    assert!(names.changes(&mut warnings).is_empty() && warnings.is_empty());
+    assert_eq!(container.learn(&mut names).unwrap().name, "new");
+}
+
+#[test]
+fn one_that_hangs_holds_up_no_scan_and_is_served_under_its_id_at_last() {
+    let mut names = Names::default();
+    let mut hung = Container::new(1, Renames::Never);
+    let mut behind = Container::new(2, Renames::Never);
+    behind.answer.send(called("web")).unwrap();
+    assert!(is_asked(hung.learn(&mut names)) && is_asked(behind.learn(&mut names)));
+    let begun = Instant::now();
+    names.wait(begun + Duration::from_millis(50));
+    assert!(is_asked(hung.learn(&mut names)) && is_asked(behind.learn(&mut names)));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    let mut state = names.shared.lock();
+    for entry in state.entries.values_mut() {
+        entry.asked = entry.asked.checked_sub(OVERDUE).unwrap();
+    }
+    // Others were answered not long ago: it is a long queue.
+    state.progress = Some(begun);
+    drop(state);
+    assert!(is_asked(hung.learn(&mut names)));
+    names.shared.lock().progress = Some(begun.checked_sub(OVERDUE).unwrap());
+    assert_eq!(hung.learn(&mut names).unwrap().name, "000000000000");
+    let mut warnings = Vec::new();
+    names.changes(&mut warnings);
+    assert_eq!(warnings.len(), 1);
+    // The thread comes back to life.
+    hung.answer.send(called("late")).unwrap();
+    let renamed = until(|| names.changes(&mut Vec::new()), |renamed| !renamed.is_empty());
+    assert_eq!(renamed[0].identity.name, "late");
+    assert_eq!(behind.name(&mut names), "web");
+}
+
+#[test]
+fn what_is_gone_is_forgotten_and_not_asked_for() {
+    let mut names = Names::default();
+    let tree = Tree::v2();
+    tree.process(&Process {
+        pid: 77,
+        ppid: 1,
+        comm: "sh",
+        command_line: "sh",
+        uid: 0,
+        depth: 2,
+        cgroup: "x",
+    });
+    let mut found = own();
+    found.init = Arc::new(ProcDir::open(&Roots::at(&tree.path("")), 77).unwrap());
+    let (mut first, mut second) = (Container::new(1, Renames::Never), Container::new(2, Renames::Never));
+    first.answer.send(called("a")).unwrap();
+    for container in [&mut first, &mut second] {
+        let question = || container.question.take().unwrap();
+        assert!(is_asked(names.learn(&found, &claim(container.inode), "podman", &container.id, question)));
+    }
+    // The second is being asked while the container ends; a third waits for its turn.
+    until(|| second.times.load(Ordering::SeqCst), |times| *times == 1);
+    let third = Container::new(3, Renames::Never);
+    let question = third.question.unwrap();
+    assert!(is_asked(names.learn(&found, &claim(3), "podman", &third.id, || question)));
+    tree.end(77);
+    second.answer.send(called("b")).unwrap();
+    until(|| names.shared.lock().entries.contains_key(&incarnation(&found, 3)), |is_there| !is_there);
+    assert_eq!(third.times.load(Ordering::SeqCst), 0);
+    let_time_pass(&names);
+    until(|| names.shared.lock().entries.len(), |left| *left == 0);
+}
+
+fn incarnation(found: &Found, inode: u64) -> Incarnation {
+    found.incarnation(&claim(inode))
+}
+
+#[test]
+fn without_questions_there_is_no_thread() {
+    let mut names = Names::default();
+    names.wait(Instant::now() + Duration::from_secs(60));
+    assert!(names.changes(&mut Vec::new()).is_empty());
+    assert!(names.thread.is_none());
+}
+
+#[test]
+fn the_thread_ends_with_the_driver() {
+    let mut names = Names::default();
+    let mut container = Container::new(1, Renames::Never);
+    container.answer.send(called("web")).unwrap();
+    assert_eq!(container.name(&mut names), "web");
+    let thread = names.thread.take().unwrap();
+    drop(names);
+    thread.join().unwrap();
+}
