@@ -34,6 +34,8 @@ pub struct Cluster {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClusterInvitation {
+    /// The UUID of its operation.
+    pub id: String,
     /// What the new member is going to be called.
     pub server_name: String,
     /// When it was made, RFC 3339.

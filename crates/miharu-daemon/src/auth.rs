@@ -225,6 +225,69 @@ impl OptionalFromRequestParts<Arc<App>> for ShownCertificate {
 mod tests {
     use super::*;
 
+    /// A state in which this server is a member of a cluster, with another member of this certificate.
+    fn clustered(certificate: &[u8]) -> State {
+        let certificate = miharu_store::ParsedCertificate::parse(certificate).unwrap();
+        let other = miharu_store::Member {
+            name: "b".to_owned(),
+            id: "id".to_owned(),
+            certificate,
+            joined_at: 0,
+            address: None,
+            metrics_address: None,
+        };
+        let cluster = miharu_store::Cluster {
+            id: "id".to_owned(),
+            name: "hdc".to_owned(),
+            member: "a".to_owned(),
+            endpoints: Vec::new(),
+            members: [("b".to_owned(), Arc::new(other))].into(),
+            certificate: None,
+            invitations: std::collections::BTreeMap::new(),
+            removed: false,
+        };
+        State { cluster: Some(Arc::new(cluster)), ..State::default() }
+    }
+
+    #[test]
+    fn a_member_reads_metrics_for_others_until_it_is_removed_and_nobody_else_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path());
+        let make = || rcgen::generate_simple_self_signed(vec!["m".to_owned()]).unwrap().cert.der().clone();
+        let (member, stranger) = (make(), make());
+        let mut state = clustered(&member);
+        let judge = |state: &State, der: &rustls::pki_types::CertificateDer<'static>, forwarded| {
+            let certificate = Some(Arc::new(PeerCertificate::new(der.clone())));
+            let peer = Peer { entrance: Entrance::Https, certificate };
+            let shown = Credentials { peer: &peer, bearer: None, forwarded };
+            Caller::of(shown, state, &authority, SystemTime::now())
+        };
+        for right in [MetricsRight::All, MetricsRight::None] {
+            assert_eq!(judge(&state, &member, right.clone()), Caller::Member(right.clone()));
+            assert_eq!(judge(&state, &stranger, right), Caller::Untrusted);
+        }
+        assert_eq!(Caller::Member(MetricsRight::None).metrics(), MetricsRight::None);
+        // Not even the right to everything as a client lets a member ask for more than it says.
+        let entry = miharu_store::Certificate {
+            name: "m".to_owned(),
+            description: String::new(),
+            certificate_type: CertificateType::Client,
+            projects: None,
+            certificate: miharu_store::ParsedCertificate::parse(&member).unwrap(),
+            token: None,
+        };
+        state.certificates.insert(entry.certificate.fingerprint().to_owned(), Arc::new(entry));
+        assert_eq!(judge(&state, &member, MetricsRight::None), Caller::Member(MetricsRight::None));
+        state.certificates.clear();
+        let mut cluster = state.cluster.as_deref().unwrap().clone();
+        cluster.removed = true;
+        state.cluster = Some(Arc::new(cluster.clone()));
+        assert_eq!(judge(&state, &member, MetricsRight::All), Caller::Untrusted);
+        (cluster.removed, cluster.members) = (false, std::collections::BTreeMap::new());
+        state.cluster = Some(Arc::new(cluster));
+        assert_eq!(judge(&state, &member, MetricsRight::All), Caller::Untrusted);
+    }
+
     #[test]
     fn the_bearer_token_is_read_whatever_the_case_of_its_scheme() {
         let headers = |value: &str| HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]);

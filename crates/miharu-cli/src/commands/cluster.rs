@@ -37,6 +37,8 @@ pub(crate) enum ClusterCommand {
     Remove(RemoveArgs),
     /// List the tokens that were not used yet
     ListTokens(ListArgs),
+    /// Take a token back that was not used yet
+    RevokeToken(MemberArgs),
     /// Replace the certificate that all members serve with
     #[command(visible_alias = "update-cert")]
     UpdateCertificate(CertificateArgs),
@@ -117,6 +119,7 @@ pub(crate) async fn run(
         ClusterCommand::Leave(args) => membership::leave(context, args, out).await,
         ClusterCommand::Remove(args) => remove(context, args, out).await,
         ClusterCommand::ListTokens(args) => list_tokens(context, args, out).await,
+        ClusterCommand::RevokeToken(args) => revoke_token(context, args, out).await,
         ClusterCommand::UpdateCertificate(args) => update_certificate(context, args, out).await,
     }
 }
@@ -175,6 +178,19 @@ async fn list_tokens(context: &Context<'_>, args: &ListArgs, out: &mut dyn Write
     output::write_list(out, args.format, &rows, &tokens)
 }
 
+async fn revoke_token(context: &Context<'_>, args: &MemberArgs, out: &mut dyn Write) -> Result<(), Failure> {
+    let name = remote::strip(&args.name)?;
+    let tokens = cluster(context).await?.invitations;
+    let Some(token) = tokens.iter().find(|token| token.server_name == name) else {
+        return Err(Failure::request(format!(
+            "there is no join token for a member {name}\n`miharu cluster list-tokens` prints those there are."
+        )));
+    };
+    let path = format!("/1.0/operations/{}", encoded(&token.id));
+    context.client.send(Ask::new(Method::DELETE, &path)).await?.check()?;
+    context.say(out, &format!("Cluster join token for {name} deleted"))
+}
+
 async fn remove(context: &Context<'_>, args: &RemoveArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let reply = context.client.send(Ask::new(Method::DELETE, &path(&args.name)?)).await?;
     reply.check().map_err(|failure| absent(failure, reply.status))?;
@@ -210,7 +226,7 @@ mod tests {
     use crate::testing::{Canned, Fake};
 
     const CLUSTER: &str = r#"{"server_name":"abydos","enabled":true,"member_config":[],"invitations":[
-        {"server_name":"dakara","created_at":"2026-11-21T23:52:10Z","expires_at":"2026-11-22T02:52:10Z"}]}"#;
+        {"id":"u-1","server_name":"dakara","created_at":"2026-11-21T23:52:10Z","expires_at":"2026-11-22T02:52:10Z"}]}"#;
 
     #[test]
     fn a_lone_server_says_so() {
@@ -264,6 +280,15 @@ mod tests {
         let (result, out) = fake.miharu(&["cluster", "list-tokens", "-f", "csv"]);
         result.unwrap();
         assert_eq!(out, "dakara,2026/11/21 23:52 UTC,2026/11/22 02:52 UTC\n");
+    }
+
+    #[test]
+    fn a_token_is_taken_back_by_the_name_that_it_is_for() {
+        let fake = Fake::start(vec![Canned::sync(CLUSTER), Canned::empty(), Canned::sync(CLUSTER)]);
+        fake.miharu(&["cluster", "revoke-token", "dakara"]).0.unwrap();
+        assert_eq!(fake.requests()[1].line(), "DELETE /1.0/operations/u-1");
+        let failure = fake.miharu(&["cluster", "revoke-token", "x"]).0.unwrap_err().to_string();
+        assert!(failure.contains("list-tokens"), "{failure}");
     }
 
     #[test]

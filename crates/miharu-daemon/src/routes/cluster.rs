@@ -5,11 +5,12 @@ mod membership;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use http::{Method, StatusCode, Uri};
 use miharu_api::{ClusterInvitation, ClusterMember, ClusterMembersPost, Operation};
-use miharu_store::cluster::{MemberPresence, MemberStatus};
+use miharu_store::cluster::{Invitation, MemberPresence, MemberStatus, PendingInvitation};
 use miharu_store::{Change, Cluster, Expiry, Member, Presence};
 use serde_json::json;
 
@@ -22,6 +23,8 @@ use crate::secrets;
 pub(super) use certificate::replace as replace_certificate;
 pub(super) use membership::update;
 
+/// How long the cluster's watch may take to bring a token back.
+const ECHO: Duration = Duration::from_secs(1);
 /// How long a join token is valid where no server key says otherwise, in hours.
 const LIFETIME: &str = "3H";
 
@@ -47,6 +50,7 @@ pub(super) async fn show(State(app): State<Arc<App>>, _: FullAccess) -> Answer {
                 .invitations
                 .iter()
                 .map(|(name, invitation)| ClusterInvitation {
+                    id: invitation.id.clone(),
                     server_name: name.clone(),
                     created_at: rfc3339(invitation.created_at),
                     expires_at: rfc3339(invitation.expires_at),
@@ -133,31 +137,69 @@ pub(super) async fn invite(
         let name = body.server_name.trim().to_owned();
         let invitation = app.blocking(move |app| app.store.cluster_invite(&name, lifetime)).await?;
         tracing::info!(name = invitation.member, "made a join token for a member of the cluster");
-        let metadata = BTreeMap::from([
-            ("serverName".to_owned(), json!(invitation.member)),
-            ("secret".to_owned(), json!(invitation.to_token())),
-            ("fingerprint".to_owned(), json!(invitation.fingerprint)),
-            ("addresses".to_owned(), json!(super::server::https_addresses(&app).await)),
-            ("expiresAt".to_owned(), json!(rfc3339(invitation.expires_at))),
-        ]);
-        let id = secrets::uuid().map_err(ApiError::internal)?;
-        let now = rfc3339(crate::clock::seconds_now());
-        let operation = Operation {
-            class: "token".to_owned(),
-            description: "Executing operation".to_owned(),
-            created_at: now.clone(),
-            updated_at: now,
-            status: "Running".to_owned(),
-            status_code: 103,
-            metadata: Some(metadata),
-            location: app.location(),
-            id,
-            ..Operation::default()
-        };
+        let secret = invitation.to_token();
+        let waiting = waiting(&app, &invitation).await?;
+        let operation = operation(&app, &invitation.member, &waiting, &secret).await;
         Ok((path("operations", &operation.id), operation))
     })
     .await?;
     accepted(&operation, invitation)
+}
+
+/// A token that was just made, as the cluster's watch brings it back in a moment.
+async fn waiting(app: &App, made: &Invitation) -> Result<PendingInvitation, ApiError> {
+    let end = tokio::time::Instant::now() + ECHO;
+    while tokio::time::Instant::now() < end {
+        let mut all = invitations(app).into_iter();
+        let is_it = |(name, known): &(String, PendingInvitation)| {
+            *name == made.member && known.expires_at == made.expires_at
+        };
+        if let Some((_, invitation)) = all.find(is_it) {
+            return Ok(invitation);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // It is good all the same.
+    let id = secrets::uuid().map_err(ApiError::internal)?;
+    Ok(PendingInvitation { id, created_at: crate::clock::seconds_now(), expires_at: made.expires_at })
+}
+
+/// A join token as the operation that clients know it as. What it is worth is told once, to who has it made.
+pub(super) async fn operation(
+    app: &App,
+    name: &str,
+    invitation: &PendingInvitation,
+    secret: &str,
+) -> Operation {
+    let metadata = BTreeMap::from([
+        ("serverName".to_owned(), json!(name)),
+        ("secret".to_owned(), json!(secret)),
+        ("fingerprint".to_owned(), json!(app.tls.identity().fingerprint())),
+        ("addresses".to_owned(), json!(super::server::https_addresses(app).await)),
+        ("expiresAt".to_owned(), json!(rfc3339(invitation.expires_at))),
+    ]);
+    let created_at = rfc3339(invitation.created_at);
+    Operation {
+        id: invitation.id.clone(),
+        class: "token".to_owned(),
+        description: "Executing operation".to_owned(),
+        updated_at: created_at.clone(),
+        created_at,
+        status: "Running".to_owned(),
+        status_code: 103,
+        metadata: Some(metadata),
+        may_cancel: true,
+        location: app.location(),
+        ..Operation::default()
+    }
+}
+
+/// The join tokens that were not used yet, by the name of the member to be.
+pub(super) fn invitations(app: &App) -> Vec<(String, PendingInvitation)> {
+    let state = app.store.load();
+    let cluster = state.cluster.iter().filter(|cluster| !cluster.removed);
+    let all = cluster.flat_map(|cluster| &cluster.invitations);
+    all.map(|(name, invitation)| (name.clone(), invitation.clone())).collect()
 }
 
 /// `DELETE /1.0/cluster/members/NAME`: takes a member out, whether it is there or not.

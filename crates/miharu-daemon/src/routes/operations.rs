@@ -8,10 +8,11 @@ use std::time::Duration;
 use axum::extract::State;
 use http::StatusCode;
 use miharu_api::Operation;
+use miharu_store::cluster::PendingInvitation;
 use miharu_store::{Change, Error, JoinToken};
 use serde_json::{Value, json};
 
-use super::server;
+use super::{cluster, server};
 use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::{FullAccess, Reader};
 use crate::clock::{rfc3339, seconds_now};
@@ -39,14 +40,30 @@ pub(super) async fn list(State(app): State<Arc<App>>, reader: Reader, parameters
             _ => serde_json::to_value(self::running(&app, &token).await).map_err(ApiError::internal)?,
         });
     }
+    for (name, invitation) in if shown { cluster::invitations(&app) } else { Vec::new() } {
+        running.push(match parameters.recursion() {
+            0 => Value::from(path("operations", &invitation.id)),
+            _ => serde_json::to_value(cluster::operation(&app, &name, &invitation, "").await)
+                .map_err(ApiError::internal)?,
+        });
+    }
     let by_state = if running.is_empty() { json!({}) } else { json!({ "running": running }) };
     ok(by_state)
 }
 
 /// `GET /1.0/operations/ID`.
 pub(super) async fn show(State(app): State<Arc<App>>, reader: Reader, Name(id): Name) -> Answer {
+    if let Some((name, invitation)) = invitation(&app, &reader, &id) {
+        return ok(cluster::operation(&app, &name, &invitation, "").await);
+    }
     let token = find(&app, &reader, &id)?;
     ok(running(&app, &token).await)
+}
+
+/// The token of this id by which a server may join the cluster.
+fn invitation(app: &App, reader: &Reader, id: &str) -> Option<(String, PendingInvitation)> {
+    let mut all = cluster::invitations(app).into_iter().filter(|_| reader.0.is_none());
+    all.find(|(_, invitation)| invitation.id == id)
 }
 
 /// `DELETE /1.0/operations/ID`: revokes a token.
@@ -54,6 +71,13 @@ pub(super) async fn cancel(State(app): State<Arc<App>>, access: FullAccess, Name
     let FullAccess = access;
     App::change(async move {
         let _one_at_a_time = app.changes.lock().await;
+        if let Some((name, _)) = invitation(&app, &Reader(None), &id) {
+            tracing::info!(name, "revoked the join token of a member to be");
+            return app
+                .blocking(move |app| app.store.cluster_revoke_invitation(&name))
+                .await
+                .map_err(ApiError::from);
+        }
         let token = find(&app, &Reader(None), &id)?;
         match app.commit(Change::RemoveJoinToken(id)).await {
             Ok(_) => {}

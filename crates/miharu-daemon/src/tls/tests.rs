@@ -182,3 +182,66 @@ async fn an_older_version_is_spoken_only_when_asked_for() {
     assert!(handshake(&tls, &TLS12, None).await.is_ok());
     assert_eq!(TLS12.version, ProtocolVersion::TLSv1_2);
 }
+
+/// A member asks another one; what the other learns, and what it shows to others meanwhile.
+async fn asks(from: &Tls, other: &Tls, known: &[u8]) -> std::io::Result<Vec<u8>> {
+    let (config, name) = member::way_to(from.identity(), known).unwrap();
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let client = async {
+        let mut stream = TlsConnector::from(config).connect(name, near).await?;
+        stream.read_u8().await
+    };
+    let server = async {
+        let mut stream = TlsAcceptor::from(other.config()).accept(far).await?;
+        stream.write_u8(1).await?;
+        stream.flush().await?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        Ok(shown.map(|der| der.to_vec()).unwrap_or_default())
+    };
+    let (client, server) = tokio::join!(client, server);
+    client.and(server)
+}
+
+#[tokio::test]
+async fn members_show_one_another_their_own_certificates_and_take_no_other() {
+    let ((_a, a), (_b, b)) = (tls(Versions::Tls13), tls(Versions::Tls13));
+    let (certificate, key) = identity::make_cluster(&["hdc".to_owned()], &[]).unwrap();
+    for one in [&a, &b] {
+        one.identity().show_cluster(&certificate, &key).unwrap();
+    }
+    let cluster = identity::check(&certificate, &key).unwrap();
+    assert_eq!(asks(&a, &b, &b.identity().own_der()).await.unwrap(), a.identity().own_der());
+    // Neither the cluster's certificate nor another member's will do, whoever has their keys.
+    for known in [&cluster, &a.identity().own_der(), &Vec::new()] {
+        assert!(asks(&a, &b, known).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn the_cluster_s_certificate_takes_the_place_of_the_server_s_own_and_goes_again() {
+    let (dir, tls) = tls(Versions::Tls13);
+    let identity = tls.identity();
+    let own = identity.fingerprint();
+    let (first, second) =
+        (identity::make_cluster(&["a".to_owned()], &[]), identity::make_cluster(&["a".to_owned()], &[]));
+    let ((first, first_key), (second, second_key)) = (first.unwrap(), second.unwrap());
+    identity.show_cluster(&first, &first_key).unwrap();
+    let shown = identity.fingerprint();
+    assert_ne!(shown, own);
+    assert!(identity.show_cluster(&first, &second_key).is_err(), "another key");
+    identity.reload();
+    assert_eq!(
+        (identity.fingerprint(), miharu_store::fingerprint(&identity.own_der())),
+        (shown.clone(), own.clone())
+    );
+    identity.show_cluster(&second, &second_key).unwrap();
+    assert_ne!(identity.fingerprint(), shown);
+    assert_eq!(std::fs::read_to_string(dir.path().join("cluster.crt")).unwrap(), second);
+    let mode =
+        std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(dir.path().join("cluster.key")).unwrap());
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(identity.renew(vec!["host".to_owned()], Vec::new()).is_err(), "members know one another by it");
+    identity.forget_cluster();
+    assert_eq!(identity.fingerprint(), own);
+    assert!(!dir.path().join("cluster.crt").exists() && !dir.path().join("cluster.key").exists());
+}

@@ -18,7 +18,7 @@ fn a_clock_that_jumps_changes_nobody_s_trust() -> Result<()> {
     let client = Certificate::create("metrics")?;
     let crt = client.crt.to_str().context("path")?;
     cluster.first().miharu(&["config", "trust", "add-certificate", crt, "--type=metrics"])?;
-    cluster.first().miharu(&["config", "set", "cluster.trust_max_age", "60"])?;
+    cluster.first().miharu(&["config", "set", "cluster.trust_max_age", "1M"])?;
     cluster.becomes(&client, &[200, 200, 200])?;
     let jumper = &cluster.members[1];
     let online = ["abydos", "langara", "orilla"].map(|name| (name, "ONLINE"));
@@ -52,8 +52,8 @@ fn a_clock_that_was_set_back_makes_no_old_copy_young() -> Result<()> {
     let client = Certificate::create("metrics")?;
     let crt = client.crt.to_str().context("path")?;
     cluster.first().miharu(&["config", "trust", "add-certificate", crt, "--type=metrics"])?;
-    cluster.first().miharu(&["config", "set", "cluster.trust_max_age", "60"])?;
-    all_show(&cluster, "cluster.trust_max_age", "60")?;
+    cluster.first().miharu(&["config", "set", "cluster.trust_max_age", "1M"])?;
+    all_show(&cluster, "cluster.trust_max_age", "1M")?;
     cluster.becomes(&client, &[200, 200, 200])?;
     let jumper = &mut cluster.members[2];
     jumper.host.cut()?;

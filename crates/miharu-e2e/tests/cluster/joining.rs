@@ -1,5 +1,6 @@
 //! Who gets in: the holder of a token, once, in time, into the cluster that made it; and nobody else.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -7,6 +8,7 @@ use miharu_e2e::cluster::{Cluster, Member};
 use miharu_e2e::etcd::{self, Etcd};
 use miharu_e2e::tls::Certificate;
 use miharu_e2e::{need, shell};
+use serde_json::{Value, json};
 
 /// Tries to join, which has to fail, and gives the complaint.
 fn refused(member: &Member, token: &str, etcd: &Etcd) -> Result<String> {
@@ -26,15 +28,19 @@ fn a_token_lets_one_server_in_once_and_no_forged_one_does() -> Result<()> {
     }
     let late = Member::start(&cluster.network, "late")?;
     let token = cluster.first().invite("late")?;
-    for (what, forged) in [
+    for (what, token) in [
         ("rubbish", "rubbish".to_owned()),
         ("nothing", String::new()),
         ("cut", token[..token.len() / 2].to_owned()),
         ("longer", format!("{token}AAAA")),
-        ("swapped", swapped(&token)),
+        ("secret", forged(&token, "secret", json!("00".repeat(32)))?),
+        ("cluster", forged(&token, "cluster", json!("00000000-0000-4000-8000-000000000000"))?),
+        ("store", forged(&token, "store", json!(format!("{}/other", cluster.etcd.url())))?),
+        ("member", forged(&token, "member", json!("another"))?),
+        ("taken name", forged(&token, "member", json!("langara"))?),
         ("huge", "A".repeat(100_000)),
     ] {
-        let complaint = refused(&late, &forged, &cluster.etcd).with_context(|| what.to_owned())?;
+        let complaint = refused(&late, &token, &cluster.etcd).with_context(|| what.to_owned())?;
         assert!(!complaint.contains("panick"), "{what}: {complaint}");
     }
     late.join(&token, &cluster.etcd)?;
@@ -51,11 +57,15 @@ fn a_token_lets_one_server_in_once_and_no_forged_one_does() -> Result<()> {
     cluster.shown(cluster.first(), &four)
 }
 
-/// A token whose secrets have other bits.
-fn swapped(token: &str) -> String {
-    let middle = token.len() / 2;
-    let letter = if token[middle..].starts_with('A') { "B" } else { "A" };
-    format!("{}{letter}{}", &token[..middle], &token[middle + 1..])
+/// A token with another value in one place.
+fn forged(token: &str, field: &str, value: Value) -> Result<String> {
+    let text = shell::run("sh", ["-c", &format!("printf %s {token} | base64 -d")])?;
+    let mut read: Value = serde_json::from_str(&text)?;
+    let place = read.get_mut(field).with_context(|| format!("no {field} in the token"))?;
+    *place = value;
+    let mut encode = Command::new("sh");
+    encode.args(["-c", "printf %s \"$0\" | base64 -w0"]).arg(read.to_string());
+    shell::output(&mut encode)
 }
 
 #[test]
@@ -70,6 +80,8 @@ fn a_token_that_has_expired_lets_nobody_in_whatever_the_clock_says() -> Result<(
     std::thread::sleep(Duration::from_secs(5));
     let complaint = refused(&late, &token, &cluster.etcd)?;
     assert!(complaint.contains("expired") || complaint.contains("used"), "{complaint}");
+    // And what the token itself says about it counts for nothing.
+    refused(&late, &forged(&token, "expires_at", json!(i64::from(u32::MAX)))?, &cluster.etcd)?;
     Ok(())
 }
 

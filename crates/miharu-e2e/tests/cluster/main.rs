@@ -52,8 +52,9 @@ fn all_show(cluster: &Cluster, name: &str, value: &str) -> Result<Duration> {
 /// The warnings that stand on a member: their types.
 fn warnings(member: &Member) -> Result<Vec<String>> {
     let list = member.get("/1.0/warnings?recursion=1")?.json()?;
+    let stands = |warning: &&Value| warning["status"] != "resolved";
     let of = |warning: &Value| Some(warning["type"].as_str()?.to_owned());
-    Ok(list["metadata"].as_array().into_iter().flatten().filter_map(of).collect())
+    Ok(list["metadata"].as_array().into_iter().flatten().filter(stands).filter_map(of).collect())
 }
 
 /// Waits until a member warns, or no longer warns, that its copy is an old one.

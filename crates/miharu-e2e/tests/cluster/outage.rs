@@ -162,8 +162,8 @@ fn a_watch_that_was_compacted_away_is_made_good() -> Result<()> {
 fn trust_in_a_copy_ends_at_the_age_that_is_set() -> Result<()> {
     need!(Containers, Etcd, Tls);
     let (cluster, client) = trusting(1)?;
-    cluster.first().miharu(&["config", "set", "cluster.trust_max_age", "10"])?;
-    all_show(&cluster, "cluster.trust_max_age", "10")?;
+    cluster.first().miharu(&["config", "set", "cluster.trust_max_age", "10S"])?;
+    all_show(&cluster, "cluster.trust_max_age", "10S")?;
     let cut = &cluster.members[2];
     cut.host.cut()?;
     let started = Instant::now();
