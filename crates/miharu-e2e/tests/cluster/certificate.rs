@@ -1,6 +1,7 @@
 //! One certificate for all: served by every member on every listener, and renewed without a restart.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -17,15 +18,7 @@ fn a_new_certificate_reaches_every_listener_of_every_member_without_a_restart() 
     cluster.first().miharu(&["config", "trust", "add-certificate", crt, "--type=metrics"])?;
     cluster.becomes(&client, &[200, 200, 200])?;
     let first = fs::read_to_string(cluster.first().dir.join("cluster.crt"))?;
-    let text = shell::run(
-        "openssl",
-        ["x509", "-noout", "-ext", "subjectAltName", "-in"].into_iter().chain([cluster
-            .first()
-            .dir
-            .join("cluster.crt")
-            .to_str()
-            .context("path")?]),
-    )?;
+    let text = names(&cluster.first().dir.join("cluster.crt"))?;
     assert!(text.contains("DNS:abydos"), "{text}");
     for member in &cluster.members {
         assert_eq!(fs::read_to_string(member.dir.join("cluster.crt"))?, first, "{}", member.name);
@@ -76,5 +69,25 @@ fn a_new_certificate_reaches_every_listener_of_every_member_without_a_restart() 
         cluster.members.iter().map(|member| Ok(member.daemon()?.pid())).collect::<Result<_>>()?;
     assert_eq!(now, pids);
     cluster.becomes(&client, &[200, 200, 200])?;
+
+    // One that miharu makes is for all members that there are, and for every name that the last one had.
+    cluster.members[2].miharu(&["cluster", "update-certificate"])?;
+    for member in &cluster.members {
+        shell::wait_for("a certificate for all members", SOON, || {
+            let text = names(&member.dir.join("cluster.crt")).ok()?;
+            let all = cluster.members.iter().all(|of| {
+                text.contains(&format!("DNS:{}", of.name))
+                    && text.contains(&format!("IP Address:{}", of.host.address))
+            });
+            all.then_some(())
+        })?;
+    }
+    cluster.becomes(&client, &[200, 200, 200])?;
     Ok(())
+}
+
+/// The names that a certificate is for.
+fn names(certificate: &Path) -> Result<String> {
+    let args = ["x509", "-noout", "-ext", "subjectAltName", "-in"].map(std::ffi::OsStr::new);
+    shell::run("openssl", args.into_iter().chain([certificate.as_os_str()]))
 }
