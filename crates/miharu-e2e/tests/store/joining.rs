@@ -75,6 +75,8 @@ fn a_token_that_is_forged_or_expired_or_of_another_cluster_lets_nobody_in() -> R
     let good = a.store.cluster_invite("b", HOUR)?;
     let forged = Invitation { secret: Secret::new("0".repeat(64)), ..good.clone() };
     refused(join(&stranger, &forged, &way), "forged");
+    let altered = Invitation { fingerprint: "0".repeat(64), ..good.clone() };
+    refused(join(&stranger, &altered, &way), "forged");
     let renamed = Invitation { member: "c".to_owned(), ..good.clone() };
     refused(join(&stranger, &renamed, &way), "was used, has expired");
     let of_another = strangers[0].store.cluster_invite("b", HOUR)?;

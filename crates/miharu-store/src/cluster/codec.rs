@@ -140,6 +140,8 @@ pub(crate) struct InvitationDoc {
     pub(crate) secret: String,
     /// The cluster's key, sealed under the secret.
     pub(crate) seal: String,
+    /// The fingerprint of the cluster's certificate that the token tells.
+    pub(crate) fingerprint: String,
     pub(crate) created_at: i64,
     pub(crate) expires_at: i64,
 }

@@ -68,6 +68,11 @@ async fn known(
             "the join token is not the one that was made last for this member, or it is forged",
         ));
     }
+    if doc.fingerprint != invitation.fingerprint {
+        return Err(refused(
+            "the join token tells another certificate of the cluster than it was made with: it is forged",
+        ));
+    }
     if doc.expires_at <= now() {
         return Err(refused("the join token has expired; have a new one made"));
     }

@@ -173,8 +173,10 @@ impl Store {
             .map_err(|error| Error::Refused(error.to_string()))?;
         let place = codec::invitation_context(&membership.cluster, name);
         let seconds = i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
+        let fingerprint = served.as_deref().and_then(fingerprint_of).unwrap_or_default();
         let doc = InvitationDoc {
             id: new_id()?,
+            fingerprint: fingerprint.clone(),
             secret: SecretHash::of(secret.reveal()).to_hex(),
             seal: envelope.seal(&place, membership.seal.bytes()).map_err(no_random)?,
             created_at: now(),
@@ -205,7 +207,7 @@ impl Store {
             member: name.to_owned(),
             cluster: membership.cluster,
             access,
-            fingerprint: served.as_deref().and_then(fingerprint_of).unwrap_or_default(),
+            fingerprint,
             secret,
             expires_at: doc.expires_at,
         })
