@@ -7,7 +7,9 @@ use miharu_e2e::{etcd, need};
 use miharu_store::cluster::{Leave, MemberStatus, Report};
 use miharu_store::{CertificateType, Change, DeclaredProject, Error, JoinToken, Secret, SecretHash, State};
 
-use super::{Member, PATIENCE, SOON, access, cluster, common, config, enable, entry, eventually, served};
+use super::{
+    Member, PATIENCE, SECOND, SOON, access, cluster, common, config, enable, entry, eventually, served,
+};
 
 #[test]
 fn a_change_of_any_kind_is_on_all_members_within_a_second_and_there_after_a_restart() -> Result<()> {
@@ -16,7 +18,7 @@ fn a_change_of_any_kind_is_on_all_members_within_a_second_and_there_after_a_rest
     let members = cluster(&etcd, &["a", "b", "c"])?;
     let [a, b, c] = members.as_slice() else { panic!("three members") };
     let everywhere = |what: &str, so: &dyn Fn(&State) -> bool| {
-        eventually(what, SOON, || members.iter().all(|member| so(&member.state())))
+        eventually(what, SECOND, || members.iter().all(|member| so(&member.state())))
     };
 
     let (client, fingerprint) = entry("prometheus");

@@ -31,8 +31,10 @@ use miharu_store::{
     Secret, State, Store,
 };
 
-/// How long a change may take to be seen everywhere.
-const SOON: Duration = Duration::from_secs(1);
+/// How long trust and its end may take to be everywhere.
+const SECOND: Duration = Duration::from_secs(1);
+/// How long other things may take that take milliseconds on a machine with nothing else to do.
+const SOON: Duration = Duration::from_secs(5);
 /// How long the way back from a failure may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a join token is valid here.

@@ -166,6 +166,7 @@ impl Client {
                     let mut answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
                     listing.too_long.extend(answer.kvs.iter().map(|kv| kv.key.clone()));
                     answer.kvs.iter_mut().for_each(|kv| kv.value.clear());
+                    limit = PAGE;
                     answer
                 }
                 Err(failure) => return Err(failure),

@@ -271,7 +271,7 @@ impl Store {
             let (base, number, joined, others) = {
                 let local = self.shared.local();
                 let mirror = local.mirror.as_ref().ok_or_else(not_clustered)?;
-                (mirror.base(), mirror.number, mirror.stamp(&own).0, mirror.members().len() > 1)
+                (mirror.base(), mirror.number, mirror.stamp(&own).0, mirror.has_others())
             };
             let compare = vec![modified_at(&key("revision"), base), created_at(&key(&own), joined)];
             let writes = if others {

@@ -309,6 +309,13 @@ impl Mirror {
         self.status = statuses;
     }
 
+    /// Whether there are other members than this one, those that cannot be read among them.
+    pub(crate) fn has_others(&self) -> bool {
+        let from = "members/".to_owned();
+        let keys = self.stamps.range(from..).map_while(|(key, _)| key.strip_prefix("members/"));
+        keys.into_iter().any(|name| name != self.membership.member)
+    }
+
     /// The keys that cannot be read.
     pub(crate) fn bad_keys(&self) -> Vec<BadKey> {
         let named = self.bad.iter().take(BAD_KEYS_LIMIT);
@@ -419,6 +426,16 @@ mod tests {
         }
         here.apply("members/a", at("rubbish", 4), 0);
         assert!(!here.removed, "a key that cannot be read takes nobody out");
+    }
+
+    #[test]
+    fn a_member_that_cannot_be_read_is_a_member() {
+        let mut mirror = mirror();
+        mirror.apply("members/a", at(member("a", "1"), 2), 0);
+        mirror.apply("projects/x", at("{}", 2), 0);
+        assert!(!mirror.has_others());
+        mirror.apply("members/b", at("rubbish", 3), 0);
+        assert!(mirror.has_others() && !mirror.members().contains_key("b"));
     }
 
     #[test]
