@@ -12,6 +12,7 @@
 )]
 
 mod changes;
+mod cost;
 mod hostile;
 mod joining;
 mod killed;
