@@ -266,6 +266,13 @@ impl Store {
         self.load().cluster.as_ref().map(|_| self.shared.sync_status())
     }
 
+    /// Whether this server was about to become a member of a cluster, and etcd has not told yet how that went. Changes are
+    /// refused meanwhile; leaving by force gives it up.
+    #[must_use]
+    pub fn is_joining(&self) -> bool {
+        self.shared.local().pending
+    }
+
     /// Tells the other members what this one is; it may be called as often as one likes.
     pub fn cluster_report(&self, report: Report) {
         if let Some(engine) = self.engine() {
