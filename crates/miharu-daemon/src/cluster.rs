@@ -133,6 +133,11 @@ impl Watcher {
 
 /// What is wrong with this server's being a member. Words that told of it before stay as they are, while it lasts.
 fn problems(app: &App, state: &State, before: &[Problem]) -> Vec<Problem> {
+    if app.store.is_joining() {
+        let message = "this server was about to make or join a cluster, and etcd has not said yet how that went: it looks again by itself, \
+                       and refuses changes meanwhile; 'miharu cluster leave --force' gives it up";
+        return vec![Problem::of_server(Kind::ClusterOutOfStep, "joining", message.to_owned())];
+    }
     let Some(cluster) = &state.cluster else { return Vec::new() };
     if cluster.removed {
         let message = format!(

@@ -146,7 +146,8 @@ async fn change(app: Arc<App>, headers: HeaderMap, body: ServerPut, compose: Com
             // In force first, stored then: what cannot be put in force is not kept.
             put_in_force(&app, before, &after).await?;
             let Err(error) = app.commit_from(Change::Config(after), &state).await else { return Ok(()) };
-            take_back(&app, &before.settings()).await;
+            // To what holds now: others of the cluster may have changed it.
+            take_back(&app, &app.store.load().config.settings()).await;
             match error {
                 // Something else has changed in the cluster; if it was the configuration, its tag tells.
                 Error::Conflict { .. } if attempts > 1 => attempts -= 1,

@@ -1,5 +1,6 @@
 //! The table of rights of api.md, cell by cell, and the answers that clients rely on, on a server with a made-up host.
 
+mod cluster;
 mod looking;
 mod trust;
 

@@ -156,7 +156,6 @@ pub(super) async fn leave(
     args: &LeaveArgs,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    super::cluster(context).await?;
     change(context, &ClusterPut { force: args.force, ..ClusterPut::default() }).await?;
     context.say(
         out,
@@ -243,9 +242,8 @@ mod tests {
         let fake = Fake::start(vec![
             Canned::empty(),
             Canned::sync(CLUSTER),
-            Canned::sync(CLUSTER),
             Canned::empty(),
-            Canned::sync(r#"{"server_name":"","enabled":false,"member_config":[]}"#),
+            Canned::error(400, "Server is not clustered"),
         ]);
         let (result, out) = fake.miharu(&["cluster", "join", "TOKEN"]);
         result.unwrap();
@@ -253,9 +251,9 @@ mod tests {
         fake.miharu(&["cluster", "leave", "--force", "--yes"]).0.unwrap();
         let requests = fake.requests();
         assert_eq!(requests[0].json()["cluster_token"], "TOKEN");
-        assert_eq!(requests[3].json(), json!({"server_name": "", "enabled": false, "force": true}));
+        assert_eq!(requests[2].json(), json!({"server_name": "", "enabled": false, "force": true}));
         let failure = fake.miharu(&["cluster", "leave"]).0.unwrap_err().to_string();
-        assert_eq!(failure, "Server isn't part of a cluster");
+        assert_eq!(failure, "Server is not clustered");
         assert!(fake.miharu(&["cluster", "join", " "]).0.is_err());
     }
 }

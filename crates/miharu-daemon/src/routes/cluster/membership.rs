@@ -82,9 +82,13 @@ async fn join(app: &Arc<App>, body: ClusterPut) -> Result<(), ApiError> {
 }
 
 async fn leave(app: &Arc<App>, how: Leave) -> Result<(), ApiError> {
-    let was = super::clustered(app)?;
+    // One that does not know whether it is a member has something to leave, too.
+    let was = if app.store.is_joining() { None } else { Some(super::clustered(app)?) };
     become_member(app, move |app| app.store.cluster_leave(how).map(drop)).await?;
-    tracing::info!(cluster = was.name, member = was.member, "left the cluster");
+    match was {
+        Some(was) => tracing::info!(cluster = was.name, member = was.member, "left the cluster"),
+        None => tracing::info!("gave up becoming a member of a cluster"),
+    }
     Ok(())
 }
 
