@@ -109,7 +109,7 @@ fn server() -> ServerFigures {
         uptime: second(60),
         operations: Some(0),
         warnings: Some(1),
-        cluster_sync_age: None,
+        cluster_sync_age: Some(Duration::from_millis(1_500)),
         api_requests: vec![ApiRequests { entity_type: "server", succeeded: 5, ..ApiRequests::default() }],
         collect_duration: Some(Duration::from_millis(1)),
         collect_timestamp_seconds: Some(1_700_000_100.5),
