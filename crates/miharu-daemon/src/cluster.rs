@@ -1,6 +1,8 @@
 //! What a member of a cluster does on the side: it shows the cluster's certificate, puts in force and tells what others have
 //! changed, tells the others what it is, and warns when it is out of step.
 
+mod place;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,14 +119,14 @@ impl Watcher {
             app.warnings.replace(Group::Cluster, problems.clone());
             self.wrong = problems;
         }
-        if round && state.cluster.is_some() {
+        if let Some(cluster) = state.cluster.as_ref().filter(|_| round) {
             if let Ok(found) = app.found().await {
                 self.instances = found.len() as u64;
             }
             app.store.cluster_report(Report {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 instances: self.instances,
-                address: routes::https_addresses(app).await.into_iter().next(),
+                address: place::address(&app.plan().settings, &cluster.endpoints, &app.roots).await,
                 metrics_address: routes::own_target(app),
             });
         }

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::auth::MetricsRight;
 use crate::respond::{Answer, ApiError};
@@ -151,13 +152,7 @@ async fn exchange(
     patience: Duration,
 ) -> Result<Response, String> {
     let end = Instant::now() + patience;
-    let stream = connect(member).await?;
-    let _ = stream.set_nodelay(true);
-    let way = member::way_to(identity, member.certificate.der());
-    let (config, server) = way.map_err(|error| format!("{error:#}"))?;
-    let stream = timeout(CONNECT_LIMIT, TlsConnector::from(config).connect(server, stream)).await;
-    let stream = stream.map_err(|_| "its TLS handshake takes too long".to_owned())?;
-    let stream = stream.map_err(|error| format!("TLS: {error}"))?;
+    let stream = connect(identity, member).await?;
     let broken = |error: hyper::Error| format!("the connection broke: {error}");
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
@@ -186,11 +181,20 @@ async fn exchange(
     Ok(response)
 }
 
-/// A connection to wherever it says that it is.
-async fn connect(member: &Member) -> Result<TcpStream, String> {
+/// A connection to wherever it says that it is; somebody else may be there.
+async fn connect(identity: &Identity, member: &Member) -> Result<TlsStream<TcpStream>, String> {
+    let way = member::way_to(identity, member.certificate.der());
+    let (config, server) = way.map_err(|error| format!("{error:#}"))?;
+    let connector = TlsConnector::from(config);
     let mut words = Vec::new();
     for address in [&member.address, &member.metrics_address].into_iter().flatten() {
-        match timeout(CONNECT_LIMIT, TcpStream::connect(address.as_str())).await {
+        let connecting = async {
+            let stream = TcpStream::connect(address.as_str()).await?;
+            // Requests are written whole: waiting for more to send would only delay them.
+            let _ = stream.set_nodelay(true);
+            connector.connect(server.clone(), stream).await
+        };
+        match timeout(CONNECT_LIMIT, connecting).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => words.push(format!("{address}: {error}")),
             Err(_) => words.push(format!("{address}: no answer")),

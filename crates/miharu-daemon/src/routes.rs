@@ -31,7 +31,6 @@ use crate::respond::ApiError;
 pub(crate) use discovery::own_target;
 pub(crate) use instances::{instance_path, instance_path_of};
 pub(crate) use operations::tell_cancelled;
-pub(crate) use server::https_addresses;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

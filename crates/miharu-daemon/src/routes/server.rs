@@ -228,7 +228,7 @@ fn addresses(listener: SocketAddr, roots: &Roots) -> Vec<String> {
 }
 
 /// Under which addresses clients reach the API over HTTPS; none while it is not served there.
-pub(crate) async fn https_addresses(app: &App) -> Vec<String> {
+pub(super) async fn https_addresses(app: &App) -> Vec<String> {
     let address = match app.listeners.get() {
         Some(listeners) => listeners.https_address().await,
         None => None,
