@@ -29,7 +29,7 @@ pub(crate) struct Plan {
     #[arg(long, default_value_t = 200)]
     members: usize,
     /// Containers on each
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 30)]
     instances: usize,
     /// Seconds between two scrapes
     #[arg(long, default_value_t = 15)]
@@ -42,7 +42,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// For how long costs are observed.
     fn span(self) -> Duration {
-        Duration::from_secs(if self.quick { 20 } else { 90 })
+        Duration::from_secs(if self.quick { 20 } else { 60 })
     }
 }
 
