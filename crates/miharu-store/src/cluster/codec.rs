@@ -203,9 +203,10 @@ pub(crate) fn write_cluster(doc: &ClusterDoc) -> Vec<u8> {
     write(doc)
 }
 
-/// The number in `revision`; one that cannot be read counts as none, as only its being another than before matters.
+/// The number in `revision`; one that cannot be read counts as none, as only its being another than before matters. So does one
+/// from which nobody could count on.
 pub(crate) fn read_revision(value: &[u8]) -> u64 {
-    number(value).unwrap_or_default()
+    number(value).filter(|number| *number < u64::MAX).unwrap_or_default()
 }
 
 pub(crate) fn read_config(value: &[u8]) -> Result<BTreeMap<String, String>, String> {
@@ -374,6 +375,28 @@ pub(crate) fn write_status(doc: &StatusDoc) -> Vec<u8> {
     write(doc)
 }
 
+/// Whether a key under a prefix is one that an earlier cluster could have left there, by its name and by what it holds: another
+/// program's `config` or `members/1` is not.
+pub(crate) fn could_be_ours(key: &str, value: &[u8]) -> bool {
+    fn is<T: DeserializeOwned>(value: &[u8]) -> bool {
+        read::<T>(value, VALUE_LIMIT).is_ok()
+    }
+    match KeyName::of(key) {
+        KeyName::Cluster => is::<ClusterDoc>(value),
+        KeyName::Revision | KeyName::Alive(_) => number(value).is_some(),
+        KeyName::Config => read_config(value).is_ok(),
+        KeyName::Certificate => is::<ServedDoc>(value),
+        KeyName::Certificates(name) => read_certificate(name, value).is_ok(),
+        KeyName::Tokens(_) => is::<TokenDoc>(value),
+        KeyName::Projects(_) => is::<ProjectDoc>(value),
+        KeyName::Members(name) => read_member(name, value).is_ok(),
+        KeyName::Invitations(_) => is::<InvitationDoc>(value),
+        // Who made it holds a lease, and it is gone soon.
+        KeyName::Claim => true,
+        KeyName::Unknown => key.starts_with(UNWATCHED),
+    }
+}
+
 /// Whether a member may be called so: what a host may be called, and `_`.
 #[must_use]
 pub(crate) fn is_member_name(name: &str) -> bool {
@@ -440,6 +463,55 @@ mod tests {
         assert!(read_certificate(entry.certificate.fingerprint(), &write(&doc)).is_err());
         let other = write_certificate(&self::entry(None, None));
         assert!(read_certificate(entry.certificate.fingerprint(), &other).is_err(), "another's certificate");
+    }
+
+    #[test]
+    fn what_another_program_has_written_is_not_taken_for_a_cluster_s() {
+        let member = br#"{"id":"1","certificate":"","joined_at":0,"address":null,"metrics_address":null}"#;
+        let theirs: [(&str, &[u8]); 9] = [
+            ("config", b"[server]"),
+            ("config", br#"{"port":1}"#),
+            ("members/1", b"10.0.0.1"),
+            ("members/1", member),
+            ("certificates/web", b"-----BEGIN CERTIFICATE-----"),
+            ("projects/x", b"{}"),
+            ("revision", b"v7"),
+            ("cluster", b"eu"),
+            ("leader", b"a"),
+        ];
+        for (key, value) in theirs {
+            assert!(!could_be_ours(key, value), "{key}");
+        }
+        let entry = entry(Some(&["a"]), None);
+        let seal = SealKey::new().unwrap();
+        let served =
+            ClusterCertificate { certificate_pem: "crt".to_owned(), key_pem: Secret::new("hush".to_owned()) };
+        let ours = [
+            (format!("certificates/{}", entry.certificate.fingerprint()), write_certificate(&entry)),
+            ("certificate".to_owned(), write_served(&served, &seal, "c").unwrap()),
+            ("projects/x".to_owned(), write_project(&DeclaredProject::default())),
+            ("config".to_owned(), write_config(&BTreeMap::new())),
+            ("revision".to_owned(), b"7".to_vec()),
+            ("claim".to_owned(), b"id".to_vec()),
+            ("~status/a".to_owned(), write_status(&StatusDoc::default())),
+        ];
+        for (key, value) in ours {
+            assert!(could_be_ours(&key, &value), "{key}");
+        }
+    }
+
+    #[test]
+    fn there_is_always_a_next_revision() {
+        for (text, number) in [
+            ("7", 7),
+            ("18446744073709551614", u64::MAX - 1),
+            ("18446744073709551615", 0),
+            ("-1", 0),
+            ("x", 0),
+        ] {
+            assert_eq!(read_revision(text.as_bytes()), number, "{text}");
+            assert!(read_revision(text.as_bytes()).checked_add(1).is_some());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The making of a cluster in etcd, and its end.
 
 use super::client::{Client, Listing, Outcome, created_at, delete, delete_all, holds, put};
-use super::codec::{self, ClusterDoc, FORMAT, KeyName, UNWATCHED};
+use super::codec::{self, ClusterDoc, FORMAT, UNWATCHED};
 use super::copy::{Stored, now};
 use super::lifecycle::{Trouble, connect, maybe};
 use super::mirror::Membership;
@@ -119,10 +119,21 @@ async fn check_place(client: &Client, prefix: &str) -> Result<(), Trouble> {
             )));
         }
     }
-    for kv in client.list_all(prefix).await?.entries {
-        let key = String::from_utf8_lossy(&kv.key).into_owned();
-        let name = key.strip_prefix(prefix).unwrap_or(&key);
-        if KeyName::of(name) == KeyName::Unknown && !name.starts_with(UNWATCHED) {
+    let found = client.list_all(prefix).await?;
+    let cluster = format!("{prefix}cluster");
+    if found
+        .entries
+        .iter()
+        .any(|kv| kv.key == cluster.as_bytes() && codec::could_be_ours("cluster", &kv.value))
+    {
+        // Which is said next, whatever else lies in it.
+        return Ok(());
+    }
+    let kept = found.entries.iter().map(|kv| (&kv.key, kv.value.as_slice()));
+    // What is too long to be read is none of ours.
+    for (key, value) in kept.chain(found.too_long.iter().map(|key| (key, [].as_slice()))) {
+        let key = String::from_utf8_lossy(key).into_owned();
+        if !codec::could_be_ours(key.strip_prefix(prefix).unwrap_or(&key), value) {
             let key: String = key.chars().filter(|c| !c.is_control()).take(120).collect();
             return Err(refused(format!(
                 "something else lies under {prefix} in etcd, such as {key}; name another prefix (etcd://HOST/PREFIX)"
