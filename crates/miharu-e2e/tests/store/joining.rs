@@ -183,9 +183,16 @@ fn a_cluster_is_made_only_where_nothing_else_lies() -> Result<()> {
     etcd.ctl(&["put", "/registry/pods/x", "1"])?;
     refused("registry", "something else lies under /registry/ in etcd, such as /registry/pods/x");
     // What a cut-off attempt left is no obstacle, and is not trusted.
-    etcd.ctl(&["put", "/prod/certificates/00", "{}"])?;
+    let source = Member::alone("o")?;
+    let (stranger, fingerprint) = entry("stranger");
+    source.commit(&Change::AddCertificate(stranger))?;
+    enable(&source, "o", at("source"))?;
+    let key = format!("certificates/{fingerprint}");
+    let leftover = etcd.ctl(&["get", &format!("/source/{key}"), "--print-value-only"])?;
+    source.store.cluster_leave(miharu_store::cluster::Leave::Orderly)?;
+    etcd.ctl(&["put", &format!("/prod/{key}"), "--", leftover.trim()])?;
     enable(&server, "s", at("prod"))?;
-    assert!(etcd.keys("/prod/certificates/")?.is_empty());
+    assert!(etcd.keys("/prod/certificates/")?.is_empty() && !server.trusts(&fingerprint));
     let other = Member::alone("t")?;
     for (prefix, words) in [("prod/eu", "a cluster under /prod/"), ("prod", "a cluster under /prod/ already")]
     {

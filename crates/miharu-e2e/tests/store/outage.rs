@@ -34,7 +34,11 @@ fn with_etcd_gone_the_last_copy_goes_on_and_changes_are_refused() -> Result<()> 
     eventually("an age", Duration::from_secs(12), || {
         b.store.sync_status().and_then(|status| status.age).is_some_and(|age| age > Duration::from_secs(10))
     })?;
-    assert_eq!(b.store.presence().members["a"].status, MemberStatus::Unknown);
+    let presence = b.store.presence();
+    assert_eq!(presence.members["a"].status, MemberStatus::Unknown);
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed()?.as_secs() as i64;
+    let seen = presence.members["a"].last_seen.map(|seen| since - seen);
+    assert!(seen.is_some_and(|ago| ago >= 10), "it was there last when b was in step: {seen:?} s ago");
     assert_eq!(b.store.presence().members["b"].status, MemberStatus::Online);
 
     let copy = miharu_e2e::scratch::dir("copy")?.join("miharu.db");

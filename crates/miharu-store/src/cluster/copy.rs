@@ -39,8 +39,6 @@ pub(crate) struct Stored {
 pub(crate) struct Shared {
     /// What readers see; replaced only after a change is on a disk, this server's or etcd's.
     pub(crate) state: ArcSwap<State>,
-    /// Who is there.
-    pub(crate) presence: ArcSwap<Presence>,
     /// The database: held for as long as the disk takes, by threads that may block. Who needs both takes this one before
     /// `local`.
     disk: Mutex<Database>,
@@ -97,13 +95,11 @@ impl Shared {
             trouble: member.map(|_| "etcd was not reached yet".to_owned()),
             bad_keys: mirror.as_ref().map(Mirror::bad_keys).unwrap_or_default(),
         };
-        let presence = mirror.as_ref().map(|mirror| mirror.presence(now())).unwrap_or_default();
         let (changed, _) = watch::channel(state.revision);
         let pending = stored.is_some_and(|stored| stored.pending);
         let local = Local::stored(pending, mirror, own, state.revision);
         Ok(Self {
             state: ArcSwap::from_pointee(state),
-            presence: ArcSwap::from_pointee(presence),
             disk: Mutex::new(database),
             local: Mutex::new(local),
             unwritten: Notify::new(),
@@ -157,7 +153,6 @@ impl Shared {
         local.revision = revision;
         local.own = self.state.load().config.values().clone();
         local.own.retain(|key, _| super::is_member_key(key));
-        self.presence.store(std::sync::Arc::new(mirror.presence(at)));
         self.sync().bad_keys = mirror.bad_keys();
         self.show(mirror.state(local.revision, &local.own));
         local.mirror = Some(mirror);
@@ -177,7 +172,6 @@ impl Shared {
         local.rows.clear();
         local.is_written = true;
         local.revision = alone.revision;
-        self.presence.store(std::sync::Arc::default());
         self.show(alone);
         Ok(())
     }
@@ -262,7 +256,6 @@ impl Shared {
     fn keep(&self, mut guard: MutexGuard<'_, Local>, rows: Vec<Row>, whole: Whole, revision: Advance) {
         let local = &mut *guard;
         let Some(mirror) = local.mirror.as_ref() else { return };
-        self.presence.store(std::sync::Arc::new(mirror.presence(now())));
         self.sync().bad_keys = mirror.bad_keys();
         if rows.is_empty() && whole == Whole::Added && revision == Advance::Stay {
             return;
@@ -317,7 +310,6 @@ impl Shared {
         let mut local = self.local();
         let Some(mirror) = local.mirror.as_mut() else { return };
         mirror.take_statuses(statuses);
-        self.presence.store(std::sync::Arc::new(mirror.presence(now())));
     }
 
     /// The copy was known to be what etcd held at this moment.
@@ -349,17 +341,24 @@ impl Shared {
 
     /// Who is there; of a copy that is older than a lease nobody else can be told to be.
     pub(crate) fn presence(&self) -> Presence {
-        let mut presence = Presence::clone(&self.presence.load());
+        let age = self.age();
+        // Who kept its lease was there when the copy was last in step.
+        let at = age.map(|age| now() - i64::try_from(age.as_secs()).unwrap_or_default());
+        let mut presence = self
+            .local()
+            .mirror
+            .as_ref()
+            .map(|mirror| mirror.presence(at.unwrap_or_default()))
+            .unwrap_or_default();
         let lease = Duration::from_secs(LEASE_SECONDS.unsigned_abs());
-        let known = self.age().is_some_and(|age| age <= lease);
+        let known = age.is_some_and(|age| age <= lease);
         let own = self.state.load().cluster.as_ref().map(|cluster| cluster.member.clone());
         for (name, member) in &mut presence.members {
             if Some(name) == own.as_ref() {
                 (member.status, member.last_seen) = (MemberStatus::Online, Some(now()));
             } else if !known {
+                member.last_seen = member.last_seen.filter(|_| at.is_some());
                 member.status = MemberStatus::Unknown;
-            } else if member.status == MemberStatus::Online {
-                member.last_seen = Some(now());
             }
         }
         presence
