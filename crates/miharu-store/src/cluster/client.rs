@@ -107,6 +107,13 @@ impl Client {
         Ok((answer.kvs.into_iter().next(), revision))
     }
 
+    /// One key as it was at an earlier revision, if it was there.
+    pub(crate) async fn get_at(&self, key: &str, revision: i64) -> Result<Option<KeyValue>, Failure> {
+        let request = RangeRequest { key: key.as_bytes().to_vec(), revision, ..RangeRequest::default() };
+        let answer: RangeResponse = self.call("/etcdserverpb.KV/Range", request).await?;
+        Ok(answer.kvs.into_iter().next())
+    }
+
     /// Several keys at one moment, and which etcd held them at which revision.
     pub(crate) async fn get_all(
         &self,

@@ -154,7 +154,11 @@ async fn session(
     let read_at = Instant::now();
     let (etcd, seen) = shared.seen();
     // Where a watch can go on from what was seen last, not every member reads everything because etcd was away a moment.
-    let goes_on = !stored.pending && seen > 0 && etcd == found.cluster_id && found.revision >= seen;
+    let goes_on = !stored.pending
+        && seen > 0
+        && etcd == found.cluster_id
+        && found.revision >= seen
+        && is_same_history(shared, &client, &stored.access.prefix, seen).await;
     let revision = if goes_on { seen } else { read_everything(shared, stored, &client).await? };
     if revision == 0 {
         return Ok(End::NeverJoined);
@@ -192,6 +196,17 @@ async fn session(
             }
         } => ended,
     }
+}
+
+/// Whether the last change that this copy knows is the one that etcd had at that revision. An etcd that was restored from a
+/// snapshot can be the same by its id, and have come as far again by other changes: what was lost would stay here for good.
+async fn is_same_history(shared: &Shared, client: &Client, prefix: &str, seen: i64) -> bool {
+    let Some(known) = shared.local().mirror.as_ref().map(|mirror| (mirror.base(), mirror.number)) else {
+        return false;
+    };
+    // What cannot be read, because it is no longer in the history, is read anew.
+    let found = client.get_at(&format!("{prefix}revision"), seen).await.ok().flatten();
+    found.is_some_and(|kv| (kv.mod_revision, codec::read_revision(&kv.value)) == known)
 }
 
 /// Reads everything; the revision of that, or 0 when this server turns out not to have become a member.
