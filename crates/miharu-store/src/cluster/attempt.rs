@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
 use super::client::{Failure, Outcome, created_at, delete, modified_at, put};
+use super::codec;
 use super::engine::Engine;
 use super::rpc::KeyValue;
 use super::writes::Writes;
@@ -43,7 +44,7 @@ impl Plan {
     /// What it writes, and the next number.
     pub(crate) fn with_revision(&self) -> Writes {
         let mut writes = self.writes.clone();
-        writes.push(("revision".to_owned(), Some((self.number + 1).to_string().into_bytes())));
+        writes.push(("revision".to_owned(), Some(codec::next_revision(self.number, &self.id).into_bytes())));
         writes
     }
 }

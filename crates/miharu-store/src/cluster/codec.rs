@@ -206,7 +206,17 @@ pub(crate) fn write_cluster(doc: &ClusterDoc) -> Vec<u8> {
 /// The number in `revision`; one that cannot be read counts as none, as only its being another than before matters. So does one
 /// from which nobody could count on.
 pub(crate) fn read_revision(value: &[u8]) -> u64 {
-    number(value).filter(|number| *number < u64::MAX).unwrap_or_default()
+    counted(value).filter(|number| *number < u64::MAX).unwrap_or_default()
+}
+
+/// What `revision` holds after one more change: the next number, and the change's random id, so that two histories that part
+/// after a snapshot never agree by chance.
+pub(crate) fn next_revision(number: u64, id: &str) -> String {
+    format!("{} {id}", number + 1)
+}
+
+fn counted(value: &[u8]) -> Option<u64> {
+    number(value.split(|byte| *byte == b' ').next()?)
 }
 
 pub(crate) fn read_config(value: &[u8]) -> Result<BTreeMap<String, String>, String> {
@@ -383,7 +393,8 @@ pub(crate) fn could_be_ours(key: &str, value: &[u8]) -> bool {
     }
     match KeyName::of(key) {
         KeyName::Cluster => is::<ClusterDoc>(value),
-        KeyName::Revision | KeyName::Alive(_) => number(value).is_some(),
+        KeyName::Revision => counted(value).is_some(),
+        KeyName::Alive(_) => number(value).is_some(),
         KeyName::Config => read_config(value).is_ok(),
         KeyName::Certificate => is::<ServedDoc>(value),
         KeyName::Certificates(name) => read_certificate(name, value).is_ok(),
@@ -504,13 +515,15 @@ mod tests {
     fn there_is_always_a_next_revision() {
         for (text, number) in [
             ("7", 7),
+            ("7 0b1c", 7),
+            (" 7", 0),
             ("18446744073709551614", u64::MAX - 1),
             ("18446744073709551615", 0),
             ("-1", 0),
             ("x", 0),
         ] {
             assert_eq!(read_revision(text.as_bytes()), number, "{text}");
-            assert!(read_revision(text.as_bytes()).checked_add(1).is_some());
+            assert!(next_revision(read_revision(text.as_bytes()), "id").ends_with(" id"));
         }
     }
 

@@ -47,7 +47,7 @@ pub(crate) fn initial_writes(
         ("config".to_owned(), Some(codec::write_config(&shared))),
         ("certificate".to_owned(), Some(codec::write_served(served, seal, cluster).map_err(no_random)?)),
         (format!("members/{}", member.name), Some(codec::write_member(member))),
-        ("revision".to_owned(), Some(b"1".to_vec())),
+        ("revision".to_owned(), Some(codec::next_revision(0, &member.id).into_bytes())),
         ("cluster".to_owned(), Some(codec::write_cluster(&doc))),
     ];
     Ok((first, last))

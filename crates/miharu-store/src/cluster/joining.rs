@@ -99,7 +99,7 @@ pub(crate) async fn redeem(
         let writes = vec![
             delete(&token),
             put(&own, codec::write_member(member), 0),
-            put(&key("revision"), (number + 1).to_string(), 0),
+            put(&key("revision"), codec::next_revision(number, &member.id), 0),
         ];
         match client.transact(compare, writes, &[]).await {
             Ok(Outcome::Done(_)) => return client.list(prefix).await.map_err(maybe),

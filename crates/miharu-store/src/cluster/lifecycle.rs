@@ -276,7 +276,7 @@ impl Store {
             let compare = vec![modified_at(&key("revision"), base), created_at(&key(&own), joined)];
             let writes = if others {
                 let mut writes: Vec<_> = traces(member).iter().map(|name| delete(&key(name))).collect();
-                writes.push(put(&key("revision"), (number + 1).to_string(), 0));
+                writes.push(put(&key("revision"), codec::next_revision(number, &new_id()?), 0));
                 writes
             } else {
                 everything(&prefix)

@@ -71,6 +71,8 @@ pub(crate) struct Mirror {
     stamps: BTreeMap<String, (i64, i64)>,
     cluster: Option<ClusterDoc>,
     pub(crate) number: u64,
+    /// What the key `revision` holds, which no other change has written.
+    pub(crate) mark: Vec<u8>,
     /// The keys that all members share, those that this version does not know among them.
     shared: BTreeMap<String, String>,
     certificates: BTreeMap<String, Arc<Certificate>>,
@@ -97,6 +99,7 @@ impl Mirror {
             stamps: BTreeMap::new(),
             cluster: None,
             number: 0,
+            mark: Vec::new(),
             shared: BTreeMap::new(),
             certificates: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -182,7 +185,7 @@ impl Mirror {
         let (seal, cluster) = (&self.membership.seal, self.membership.cluster.as_str());
         match name {
             KeyName::Cluster => self.cluster = Some(codec::read_cluster(value)?),
-            KeyName::Revision => self.number = codec::read_revision(value),
+            KeyName::Revision => (self.number, self.mark) = (codec::read_revision(value), value.to_vec()),
             KeyName::Config => self.shared = codec::read_config(value)?,
             KeyName::Certificate => self.served = Some(Arc::new(codec::read_served(value, seal, cluster)?)),
             KeyName::Certificates(name) => {
@@ -217,7 +220,7 @@ impl Mirror {
     fn forget(&mut self, name: KeyName<'_>, now: i64) {
         match name {
             KeyName::Cluster => self.cluster = None,
-            KeyName::Revision => self.number = 0,
+            KeyName::Revision => (self.number, self.mark) = (0, Vec::new()),
             KeyName::Config => self.shared.clear(),
             KeyName::Certificate => self.served = None,
             KeyName::Certificates(name) => drop(self.certificates.remove(name)),
