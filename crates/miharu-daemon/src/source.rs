@@ -36,8 +36,10 @@ impl Own {
     /// counted by one member each.
     fn operations(&self) -> u64 {
         let state = self.store.load();
-        let tokens = state.usable_join_tokens(seconds_now());
-        tokens.filter(|token| counts_here(state.cluster.as_deref(), &token.id)).count() as u64
+        let clients = state.usable_join_tokens(seconds_now()).map(|token| &token.id);
+        let cluster = state.cluster.as_deref().filter(|cluster| !cluster.removed);
+        let members = cluster.into_iter().flat_map(|cluster| cluster.invitations.values()).map(|it| &it.id);
+        clients.chain(members).filter(|id| counts_here(cluster, id)).count() as u64
     }
 }
 
