@@ -201,12 +201,13 @@ async fn session(
 /// Whether the last change that this copy knows is the one that etcd had at that revision. An etcd that was restored from a
 /// snapshot can be the same by its id, and have come as far again by other changes: what was lost would stay here for good.
 async fn is_same_history(shared: &Shared, client: &Client, prefix: &str, seen: i64) -> bool {
-    let Some(known) = shared.local().mirror.as_ref().map(|mirror| (mirror.base(), mirror.number)) else {
-        return false;
+    let known = {
+        let local = shared.local();
+        local.mirror.as_ref().map(|mirror| (mirror.base(), mirror.mark.clone()))
     };
     // What cannot be read, because it is no longer in the history, is read anew.
     let found = client.get_at(&format!("{prefix}revision"), seen).await.ok().flatten();
-    found.is_some_and(|kv| (kv.mod_revision, codec::read_revision(&kv.value)) == known)
+    known.is_some() && found.map(|kv| (kv.mod_revision, kv.value)) == known
 }
 
 /// Reads everything; the revision of that, or 0 when this server turns out not to have become a member.
