@@ -133,7 +133,7 @@ pub enum Error {
     #[error("{0}")]
     Refused(String),
     /// etcd cannot be reached, or does not take it now. Nothing has changed.
-    #[error("the cluster's etcd cannot be reached, so nothing was changed: {0}")]
+    #[error("the cluster's etcd cannot be reached or refuses this server, so nothing was changed: {0}")]
     Away(String),
     /// etcd was asked, and its answer got lost.
     #[error("etcd did not say whether the change was made ({0}); look again when the cluster is in step")]
