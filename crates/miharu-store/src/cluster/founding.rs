@@ -68,7 +68,8 @@ pub(crate) async fn make(stored: &Stored, (first, last): &(Writes, Writes)) -> R
     {
         let words = if found.iter().any(Option::is_some) {
             format!(
-                "etcd holds a cluster under {prefix} already: join it with a token of a member's, or name another prefix"
+                "etcd holds a cluster under {prefix} already: join it with a token of a member's, or name another prefix; one whose \
+                 members are all gone is taken out with `etcdctl del --prefix {prefix}`"
             )
         } else {
             format!(
