@@ -16,7 +16,7 @@ use super::{HOUR, Member, PATIENCE, certificate, cluster, common, config, entry,
 const ROLE: &str = "MIHARU_TEST_VICTIM";
 
 /// This program again, as a process of its own that runs only the test `victim`.
-fn start(role: &str) -> Result<Child> {
+pub(super) fn start(role: &str) -> Result<Child> {
     let program = std::env::current_exe()?;
     let mut command = Command::new(program);
     command.args(["--exact", "killed::victim", "--nocapture", "--test-threads=1"]).env(ROLE, role);
@@ -44,6 +44,14 @@ fn victim() -> Result<()> {
         super::enable(&member, "a", EtcdAccess::parse(words.next().unwrap_or_default())?)?;
         writeln!(out, "enabled")?;
         return Ok(());
+    }
+    if what == "watch" {
+        loop {
+            let trusted: Vec<String> = member.state().certificates.keys().cloned().collect();
+            writeln!(out, "trusts {}", trusted.join(","))?;
+            out.flush()?;
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
     loop {
         let (entry, fingerprint) = entry("x");

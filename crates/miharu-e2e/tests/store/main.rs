@@ -17,6 +17,7 @@ mod hostile;
 mod joining;
 mod killed;
 mod outage;
+mod restored;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
