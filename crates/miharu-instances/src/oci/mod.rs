@@ -198,6 +198,10 @@ impl Found {
 /// The part of a path down to the claimed cgroup's name, which holds all of the container and its limits: crun and a
 /// systemd inside put the processes further down.
 fn whole(path: &Path, claimed: &Path) -> Option<PathBuf> {
+    // A namespace of containerd may be called like a container in it.
+    if path.starts_with(claimed) {
+        return Some(claimed.to_owned());
+    }
     let name = claimed.file_name()?;
     let mut own = PathBuf::new();
     for part in path {
