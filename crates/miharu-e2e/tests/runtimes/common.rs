@@ -14,8 +14,10 @@ use miharu_e2e::{Exposition, inside, scratch, shell};
 /// What every container of these tests writes to and reads from its disk.
 const BYTES: f64 = 8.0 * 1024.0 * 1024.0;
 
-/// What every container holds.
+/// What every container holds, and by how much the kernel may be late in counting it for a process: it does so for many pages
+/// at once.
 const HELD: f64 = 16e6;
+const UNCOUNTED: f64 = 0.5e6;
 
 /// An instance, and what miharu has to call it.
 #[derive(Clone, Debug)]
@@ -80,7 +82,7 @@ impl Subject {
             "(head -c 16000000 /dev/zero; sleep 1000) </dev/null 2>/dev/null | tail -c 16000000 >/dev/null 2>&1 &",
         )?;
         shell::wait_for("the held memory", Duration::from_secs(20), || {
-            self.resident().ok().filter(|held| *held >= HELD)
+            self.resident().ok().filter(|held| *held >= HELD - UNCOUNTED)
         })?;
         Ok(())
     }
@@ -125,7 +127,7 @@ impl Subject {
         }
         let (told, held) = (after.value("incus_memory_RSS_bytes", &self.labels())?, self.resident()?);
         assert!(
-            told >= HELD && (told - held).abs() < 3e6,
+            told >= HELD - UNCOUNTED && (told - held).abs() < 3e6,
             "{self:?}: {told} bytes, its processes hold {held}"
         );
         Ok(())
