@@ -20,10 +20,11 @@ fn init(daemon: &Miharud, subject: &Subject) -> Result<u64> {
 #[test]
 fn options_that_change_namespaces_cgroups_or_the_first_process_change_no_name() -> Result<()> {
     need!(Podman, Docker);
-    let daemon = Miharud::start()?;
-    let (podman, docker) = (Podman::start()?, Docker::start()?);
+    // Removed last, when nothing runs in it any more.
     let parent = format!("/{}/below", unique("mhparent"));
     let _note = Entry::Cgroup(parent.trim_start_matches('/')).note()?;
+    let daemon = Miharud::start()?;
+    let (podman, docker) = (Podman::start()?, Docker::start()?);
     let other = docker.any(&[])?;
     let others = format!("container:{}", other.name);
     let of_podman = podman.any(&[])?;
