@@ -5,8 +5,6 @@
 //! believed, or, of a user whom `instances.rootless` names, that very user's. What a user calls a container is learned in
 //! a thread of its own: see [`names`].
 
-#![allow(dead_code, reason = "the drivers that use it come one after another")]
-
 pub(crate) mod conmon;
 pub(crate) mod files;
 pub(crate) mod names;
