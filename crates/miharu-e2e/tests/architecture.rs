@@ -35,7 +35,8 @@ const NEVER: [(&str, &[&str]); 7] = [
     ("miharu-metrics", &["tokio", "axum", "hyper", "rustix"]),
     ("miharu-linux", &["tokio", "axum", "hyper"]),
     // hyper is a client in these two: runtimes, and the agents of Incus and LXD, answer by HTTP.
-    ("miharu-instances", &["axum", "rusqlite", "tower"]),
+    // rusqlite reads podman's own database there.
+    ("miharu-instances", &["axum"]),
     ("miharu-collect", &["axum", "rusqlite", "tower"]),
     ("miharu-api", &["tokio", "axum", "hyper", "rusqlite", "rustix"]),
     ("miharu-store", &["axum", "hyper"]),
