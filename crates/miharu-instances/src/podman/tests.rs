@@ -219,6 +219,28 @@ fn pods_and_compose_projects_of_the_database() {
 }
 
 #[test]
+fn an_image_chooses_no_project() {
+    let tree = Tree::v2();
+    let image = id_of('9');
+    let json = |name: &str, project: &str| {
+        let label = format!(r#"{{"com.docker.compose.project":"{project}"}}"#);
+        format!(r#"{{"name":"{name}","rootfsImageID":"{image}","labels":{label}}}"#)
+    };
+    let (web, db) = (json("web", "shop"), json("db", "own"));
+    database(&tree, STORAGE, &[('a', &web), ('b', &db)], &[]);
+    // The name that podman's storage gives it, as podman 4 does: `=`, and `sha256:ID` in base64.
+    let file =
+        "=c2hhMjU2Ojk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk=";
+    tree.file(
+        &format!("{STORAGE}/overlay-images/{image}/{file}"),
+        r#"{"architecture":"amd64","config":{"Labels":{"com.docker.compose.project":"shop"}}}"#,
+    );
+    Container::default().start(&tree);
+    Container { digit: 'b', pid: 200, name: "db", ..Container::default() }.start(&tree);
+    assert_eq!(names(&mut discovery(&tree, &[]), 2), ["podman podman web 101", "podman podman/own db 201"]);
+}
+
+#[test]
 fn a_known_container_outlives_its_conmon_and_roots_is_found_without_one() {
     let tree = Tree::v2();
     Container::default().start(&tree);
