@@ -111,6 +111,12 @@ fn a_name_by_nerdctl() {
     let scan = tree.scan();
     assert_eq!(listed(&scan), ["containerd containerd/default web 101"]);
     assert!(warned(&scan).is_empty());
+    // An id that somebody chose stays, whatever the image says.
+    container(&tree, STATE, "default", "k1", 201, "default/k1");
+    let config = format!("{STATE}/io.containerd.runtime.v2.task/default/k1/config.json");
+    tree.file(&config, r#"{"annotations": {"nerdctl/name": "db"}, "linux": {"cgroupsPath": "/default/k1"}}"#);
+    let expected = ["containerd containerd/default k1 201", "containerd containerd/default web 101"];
+    assert_eq!(listed(&tree.scan()), expected);
 }
 
 #[test]
