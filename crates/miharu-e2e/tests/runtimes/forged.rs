@@ -7,11 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use miharu_e2e::scratch::{Entry, Note};
+use miharu_e2e::scratch::{Entry, Note, unique};
 use miharu_e2e::{Miharud, cgroup, guest, measure, need, shell};
-
-/// An id as podman, Docker and containerd give them, which nobody has.
-const ID: &str = "00facade00facade00facade00facade00facade00facade00facade00facade";
 
 /// Some user who is not root.
 const USER: &str = "12345";
@@ -87,20 +84,23 @@ fn folders(cgroup: &str) -> Vec<PathBuf> {
 fn what_a_user_makes_look_like_a_container_is_not_served() -> Result<()> {
     need!(Podman, Docker);
     let _shared = miharu_e2e::oci::Shared::join()?;
-    let id = ID;
+    // An id as podman, Docker and containerd give them, which nobody has, and no other run of this test.
+    let id = format!("{:08x}", std::process::id()).repeat(8);
+    let (id, slice) = (id.as_str(), unique("mhforged"));
+    let of_pod = format!("kubepods/burstable/pod11111111-2222-3333-4444-{:012}", std::process::id());
     let podman =
-        ["/usr/bin/conmon", "--api-version", "1", "-c", id, "-u", id, "-r", "/usr/bin/runc", "-n", "forged"];
+        ["/usr/bin/conmon", "--api-version", "1", "-c", id, "-u", id, "-r", "/usr/bin/runc", "-n", id];
     let shim =
         ["/usr/bin/containerd-shim-runc-v2", "-namespace", "moby", "-id", id, "-address", "/run/x.sock"];
     let of_kubernetes =
         ["/usr/bin/containerd-shim-runc-v2", "-namespace", "k8s.io", "-id", id, "-address", "/run/x.sock"];
-    let pod = format!("kubepods/burstable/pod11111111-2222-3333-4444-555555555555/{id}");
+    let pod = format!("{of_pod}/{id}");
     let mut believed = 0;
     for (cgroup, line) in [
         (format!("libpod_parent/libpod-{id}"), &podman[..]),
-        (format!("mhforged/libpod-{id}.scope"), &podman[..]),
+        (format!("{slice}/libpod-{id}.scope"), &podman[..]),
         (format!("docker/{id}"), &shim[..]),
-        (format!("mhforged/docker-{id}.scope"), &shim[..]),
+        (format!("{slice}/docker-{id}.scope"), &shim[..]),
         (pod, &of_kubernetes[..]),
     ] {
         for user in [USER, "0"] {
@@ -109,7 +109,7 @@ fn what_a_user_makes_look_like_a_container_is_not_served() -> Result<()> {
             let is_served = || -> Result<bool> {
                 let scrape = daemon.scrape()?;
                 let infos = scrape.select("incus_instance_info", &[]);
-                Ok(infos.iter().any(|info| info.label("id") == id || info.label("name").contains("forged")))
+                Ok(infos.iter().any(|info| info.label("id") == id || info.label("name").contains(id)))
             };
             if user == USER {
                 for _ in 0..3 {
@@ -126,12 +126,7 @@ fn what_a_user_makes_look_like_a_container_is_not_served() -> Result<()> {
         }
     }
     assert!(believed >= 2, "a forgery that is not even good enough for root's proves nothing: {believed}");
-    for cgroup in [
-        "mhforged",
-        "kubepods/burstable/pod11111111-2222-3333-4444-555555555555",
-        "kubepods/burstable",
-        "kubepods",
-    ] {
+    for cgroup in [slice.as_str(), of_pod.as_str(), "kubepods/burstable", "kubepods"] {
         for hierarchy in cgroup::hierarchies() {
             // Only where nobody else has something in it.
             let _ = fs::remove_dir(hierarchy.join(cgroup));
