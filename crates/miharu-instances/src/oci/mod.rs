@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use miharu_linux::process::{Memberships, ProcDir};
 
-use crate::driver::{Claim, Host, Unidentified, is_trusted};
+use crate::driver::{Claim, Host, Unidentified, is_set_user_id, is_trusted};
 use crate::patience::Patience;
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
@@ -150,6 +150,9 @@ fn monitor(
     let started = process.stat(host.buffer).ok()?.starttime;
     let status = process.status(host.buffer).ok()?;
     if status.pid_namespace_depth != 1 || started > top.stat.starttime || !believed.contains(status.uid) {
+        return None;
+    }
+    if is_set_user_id(&process) {
         return None;
     }
     let command_line = if is_trusted(status.uid) {

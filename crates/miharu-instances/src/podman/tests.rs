@@ -241,6 +241,19 @@ fn an_image_chooses_no_project() {
 }
 
 #[test]
+fn what_a_user_tells_sudo_is_not_believed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let tree = Tree::v2();
+    let program = tree.path("usr/bin/sudo");
+    tree.file("usr/bin/sudo", "");
+    Container::default().start(&tree);
+    symlink(&program, tree.path("proc/100/exe")).unwrap();
+    assert_eq!(names(&mut discovery(&tree, &[]), 1), ["podman podman web 101"]);
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
+    assert_eq!(listed(&discovery(&tree, &[]).scan().unwrap()), [""; 0]);
+}
+
+#[test]
 fn a_known_container_outlives_its_conmon_and_roots_is_found_without_one() {
     let tree = Tree::v2();
     Container::default().start(&tree);
