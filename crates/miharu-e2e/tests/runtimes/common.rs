@@ -9,7 +9,7 @@ use miharu_e2e::cgroup::Cgroups;
 use miharu_e2e::lxc::block_device;
 use miharu_e2e::netns::Netns;
 use miharu_e2e::oci::Container;
-use miharu_e2e::{Exposition, inside, scratch, shell};
+use miharu_e2e::{Exposition, Miharud, inside, scratch, shell};
 
 /// What every container of these tests writes to and reads from its disk.
 const BYTES: f64 = 8.0 * 1024.0 * 1024.0;
@@ -147,6 +147,19 @@ impl Subject {
 
 fn addresses(number: u32) -> (String, String) {
     (format!("10.78.{number}.2"), format!("10.78.{number}.1"))
+}
+
+/// A scrape with all of these in it. A container is normally in the first one after its start; on a busy machine its runtime
+/// may be asked for its name for longer than that one waits.
+pub(crate) fn scrape_with<'n>(
+    daemon: &Miharud,
+    names: impl IntoIterator<Item = &'n str>,
+) -> Result<Exposition> {
+    let names: Vec<&str> = names.into_iter().collect();
+    daemon.scrape_until("all containers' names", Duration::from_secs(5), |scrape| {
+        let found = scrape.instances();
+        names.iter().all(|name| found.contains(*name))
+    })
 }
 
 /// Every instance that a scrape serves: runtime, project, name.
