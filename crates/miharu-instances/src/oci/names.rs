@@ -18,9 +18,9 @@ use miharu_linux::read::Buffer;
 
 use super::sockets::Sockets;
 use super::{Found, short};
-use crate::discovery::Warning;
+use crate::Incarnation;
+use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Renamed, Unidentified};
-use crate::{Incarnation, tree};
 
 /// The most containers whose names are kept; more cgroups are not claimed, either.
 const MAX_NAMES: usize = 20_000;
@@ -419,13 +419,6 @@ fn mark(question: &dyn Question) -> Option<Mark> {
 fn mark_of(path: &Path) -> Option<Mark> {
     let metadata = std::fs::symlink_metadata(path).ok()?;
     Some((metadata.ino(), metadata.modified().ok()?, metadata.len()))
-}
-
-fn is_running(init: &ProcDir, buffer: &mut Buffer) -> bool {
-    match init.stat(buffer) {
-        Ok(stat) => tree::is_alive(&stat),
-        Err(error) => !error.is_gone(),
-    }
 }
 
 impl std::fmt::Debug for Entry {
