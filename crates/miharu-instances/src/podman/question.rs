@@ -31,14 +31,14 @@ pub(super) struct Podmans {
     pub(super) known: Option<Identity>,
     /// Whether that is a name without what only the service and the database tell.
     pub(super) is_partial: bool,
-    /// The file that changes when it is renamed, as this process sees it.
-    pub(super) watched: Option<PathBuf>,
+    /// The file that changes when it is renamed.
+    pub(super) watched: Option<Renames>,
 }
 
 impl Question for Podmans {
     fn ask(&mut self, sockets: &mut Sockets) -> Result<Identity, Unlearned> {
         let listed = self.listed().map(|(name, list)| {
-            self.watched = self.whose.place(&list);
+            self.watched = self.whose.change(&list);
             name
         });
         // The list changes with every container that comes and goes, and a name in it seldom.
@@ -63,7 +63,7 @@ impl Question for Podmans {
                 Ok((answer, database)) => {
                     // One whose root file system is no image's is in no list.
                     if listed.is_none() {
-                        self.watched = self.whose.place(&database);
+                        self.watched = self.whose.change(&database);
                     }
                     found = Some(answer);
                 }
@@ -96,7 +96,7 @@ impl Question for Podmans {
         if self.is_partial {
             return Renames::Anybody;
         }
-        self.watched.clone().map_or(Renames::Never, Renames::Change)
+        self.watched.clone().unwrap_or(Renames::Never)
     }
 }
 

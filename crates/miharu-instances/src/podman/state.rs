@@ -16,7 +16,8 @@ use serde::Deserialize;
 
 use super::bolt;
 use crate::docker::record::Image;
-use crate::oci::files::{self, UsersPlace};
+use crate::oci::files::{self, UsersFile, UsersPlace};
+use crate::oci::names::Renames;
 
 /// The longest database of a user's that is read, bytes; root's is not read whole.
 const MAX_DATABASE: u64 = 64 << 20;
@@ -72,11 +73,14 @@ impl Whose {
         }
     }
 
-    /// The path of a file as this process sees it.
-    pub(super) fn place(&self, path: &Path) -> Option<PathBuf> {
+    /// How it shows that a file is written anew.
+    pub(super) fn change(&self, path: &Path) -> Option<Renames> {
         match self {
-            Self::System(roots) => roots.host_path(path),
-            Self::User(home, place) => Some(place.path().join(path.strip_prefix(home).ok()?)),
+            Self::System(roots) => roots.host_path(path).map(Renames::Change),
+            Self::User(home, place) => {
+                let relative = path.strip_prefix(home).ok()?.to_owned();
+                Some(Renames::ChangeOfUsers(UsersFile { place: place.clone(), relative }))
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use miharu_linux::Roots;
 
 use super::*;
 use crate::driver::DriverOptions;
+use crate::oci::files::UsersFile;
 use crate::testing::{Process, Tree, listed, warned};
 use crate::{Discovery, drivers};
 
@@ -324,6 +325,11 @@ fn a_users_files_are_read_only_where_they_can_do_no_harm() {
     let own = rustix::process::geteuid().as_raw();
     let place = UsersPlace::new(home.clone(), own);
     assert_eq!(place.read(Path::new("s/file")).unwrap(), b"text");
+    let looked_at = |relative: &str| UsersFile { place: place.clone(), relative: relative.into() }.metadata();
+    assert_eq!(looked_at("s/file").unwrap().len(), 4);
+    for bad in ["link/s/file", "s/link", "../away/s/file", "none", "/etc/passwd"] {
+        assert!(looked_at(bad).is_err(), "{bad}");
+    }
     for bad in ["link/s/file", "s/link", "../away/s/file", "fifo", "s", "none", "/etc/passwd"] {
         assert!(place.read(Path::new(bad)).is_err(), "{bad}");
     }
