@@ -166,7 +166,7 @@ pub(crate) fn read(
     if !raw.problems.is_empty() {
         // A process that ends answers some of its files with other errors than that it is gone (EINVAL of mountinfo).
         let has_ended = match instance.init.stat(buffer) {
-            Ok(stat) => !stat.is_alive(),
+            Ok(stat) => stat.is_exiting || !stat.is_alive(),
             Err(error) => error.is_gone(),
         };
         if has_ended {
@@ -228,14 +228,13 @@ mod tests {
 
     use super::*;
 
-    /// What is read of a process in this state whose mountinfo gives an error.
-    fn with_state(state: char, wanted: Wanted) -> miharu_linux::Result<Raw> {
+    /// What is read of a process whose mountinfo gives an error; its state and the fields up to its flags.
+    fn with_state(state: &str, wanted: Wanted) -> miharu_linux::Result<Raw> {
         let base = tempfile::tempdir().unwrap();
         let proc = base.path().join("proc/77");
         fs::create_dir_all(proc.join("net")).unwrap();
         fs::write(proc.join("net/dev"), "").unwrap();
-        fs::write(proc.join("stat"), format!("77 (init) {state} 1 0 0 0 0 0 0 0 0 0 1 2 3 4 5 6 1 0 99 0\n"))
-            .unwrap();
+        fs::write(proc.join("stat"), format!("77 (init) {state} 0 0 0 0 1 2 3 4 5 6 1 0 99 0\n")).unwrap();
         // A directory in a file's place is an error that is not that the file is gone.
         fs::create_dir(proc.join("mountinfo")).unwrap();
         let roots = Roots::at(base.path());
@@ -262,14 +261,17 @@ mod tests {
 
     #[test]
     fn a_process_that_ends_in_mid_read_is_gone_without_noise() {
-        assert!(with_state('Z', Wanted::all()).unwrap_err().is_gone());
-        assert_eq!(with_state('S', Wanted::all()).unwrap().problems.len(), 1);
+        assert!(with_state("Z 1 0 0 0 0 0", Wanted::all()).unwrap_err().is_gone());
+        // It waits for the others of its namespace, with nothing of its own any more.
+        let exiting = with_state("S 1 0 0 0 -1 4194564", Wanted::all());
+        assert!(exiting.unwrap_err().is_gone());
+        assert_eq!(with_state("S 1 0 0 0 -1 4194560", Wanted::all()).unwrap().problems.len(), 1);
     }
 
     #[test]
     fn mounts_are_not_read_for_nobody_and_a_process_that_ended_is_gone_all_the_same() {
         let wanted = Wanted::by(FamilySet::all().without(|name| name.starts_with("filesystem_")));
-        assert!(with_state('Z', wanted).unwrap_err().is_gone());
-        assert_eq!(with_state('S', wanted).unwrap().problems.len(), 0);
+        assert!(with_state("Z 1 0 0 0 0 0", wanted).unwrap_err().is_gone());
+        assert_eq!(with_state("S 1 0 0 0 0 0", wanted).unwrap().problems.len(), 0);
     }
 }

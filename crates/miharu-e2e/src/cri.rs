@@ -26,6 +26,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// The image of all containers here, the pause container's, too.
 const IMAGE: &str = "localhost/mh:1";
 
+/// What ends a pod.
+const STOP: &str = "/runtime.v1.RuntimeService/StopPodSandbox";
+const REMOVE: &str = "/runtime.v1.RuntimeService/RemovePodSandbox";
+
 /// The network namespace of the host, `NamespaceMode.NODE` of the CRI.
 const NODE: i32 = 2;
 
@@ -35,7 +39,9 @@ pub struct Cri {
     /// The containerd.
     pub containerd: Containerd,
     runtime: tokio::runtime::Runtime,
-    pods: Mutex<Vec<(String, Note)>>,
+    pods: Mutex<Vec<String>>,
+    /// Their cgroups, which go after the containerd, as that may have been unable to end them.
+    cgroups: Mutex<Vec<Note>>,
 }
 
 /// A pod with one container.
@@ -62,7 +68,7 @@ impl Cri {
         containerd
             .ctr("k8s.io", &["image", "import", archive.to_str().context("a path that is no UTF-8")?])?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { containerd, runtime, pods: Mutex::default() })
+        Ok(Self { containerd, runtime, pods: Mutex::default(), cgroups: Mutex::default() })
     }
 
     /// Runs a pod in a namespace, with one container in it, where a kubelet would with cgroupfs.
@@ -72,7 +78,11 @@ impl Cri {
     pub fn run(&self, namespace: &str, pod: &str, container: &str) -> Result<Pod> {
         let uid = scratch::unique("uid");
         let parent = format!("/kubepods/burstable/pod{uid}");
-        let note = Entry::Cgroup(&parent).note()?;
+        let mut cgroups = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        for path in [parent.as_str(), "/kubepods/burstable"] {
+            cgroups.push(Entry::Cgroup(path).note()?);
+        }
+        drop(cgroups);
         let logs = scratch::dir("logs")?.to_string_lossy().into_owned();
         let host_network =
             Some(SecurityContext { namespace_options: Some(NamespaceOption { network: NODE }) });
@@ -90,7 +100,7 @@ impl Cri {
             "/runtime.v1.RuntimeService/RunPodSandbox",
             RunSandbox { config: Some(sandbox_config.clone()) },
         )?;
-        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push((sandbox.id.clone(), note));
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).push(sandbox.id.clone());
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata { name: container.to_owned(), attempt: 0 }),
             image: Some(ImageSpec { image: IMAGE.to_owned() }),
@@ -142,13 +152,17 @@ impl Cri {
 impl Drop for Cri {
     fn drop(&mut self) {
         let pods = std::mem::take(&mut *self.pods.lock().unwrap_or_else(PoisonError::into_inner));
-        for (id, _) in &pods {
-            let id = Id { id: id.clone() };
-            let stopped: Result<Nothing> = self.call("/runtime.v1.RuntimeService/StopPodSandbox", id.clone());
-            // A daemon that was killed answers nothing; its shims are ended with its folder.
-            if stopped.is_ok() {
-                let _: Result<Nothing> = self.call("/runtime.v1.RuntimeService/RemovePodSandbox", id);
-            }
+        // A daemon that was killed answers nothing; its shims are ended with its folder.
+        if self.containerd.daemon().is_err() {
+            return;
+        }
+        for id in pods {
+            let id = Id { id };
+            // Just after its start the plugin knows nothing yet.
+            let _ = shell::wait_for("a pod's end", Duration::from_secs(10), || {
+                self.call::<Id, Nothing>(STOP, id.clone()).ok()
+            });
+            let _: Result<Nothing> = self.call(REMOVE, id);
         }
     }
 }

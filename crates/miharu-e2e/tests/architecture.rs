@@ -34,8 +34,9 @@ const ARROWS: [(&str, &[&str]); 11] = [
 const NEVER: [(&str, &[&str]); 7] = [
     ("miharu-metrics", &["tokio", "axum", "hyper", "rustix"]),
     ("miharu-linux", &["tokio", "axum", "hyper"]),
-    ("miharu-instances", &["axum", "hyper", "rusqlite"]),
-    // hyper is a client there: the agents of Incus and LXD answer by HTTP.
+    // hyper is a client in these two: runtimes, and the agents of Incus and LXD, answer by HTTP.
+    // rusqlite reads podman's own database there.
+    ("miharu-instances", &["axum"]),
     ("miharu-collect", &["axum", "rusqlite", "tower"]),
     ("miharu-api", &["tokio", "axum", "hyper", "rusqlite", "rustix"]),
     ("miharu-store", &["axum", "hyper"]),

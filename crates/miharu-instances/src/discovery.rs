@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use miharu_linux::cgroup::Hierarchies;
 use miharu_linux::exits::{Exits, Watched};
+use miharu_linux::process::ProcDir;
 use miharu_linux::read::Buffer;
 use miharu_linux::{Result, Roots};
 
@@ -218,7 +219,7 @@ impl Discovery {
         self.known.retain(|path, known| {
             let runs = match &known.exit {
                 Some((token, _)) => !ended.contains(token),
-                None => is_running(&known.instance, buffer),
+                None => is_running(&known.instance.init, buffer),
             };
             let is_claimed = || claims.get(path).is_some_and(|(claim, _)| claim.inode == known.inode);
             runs && (news == News::None || is_claimed())
@@ -280,8 +281,8 @@ fn unreadable(cgroup: &Path, error: &miharu_linux::Error) -> Warning {
 }
 
 /// Whether the first process is still there. The open directory answers for that very process alone.
-pub(crate) fn is_running(instance: &Instance, buffer: &mut Buffer) -> bool {
-    match instance.init.stat(buffer) {
+pub(crate) fn is_running(init: &ProcDir, buffer: &mut Buffer) -> bool {
+    match init.stat(buffer) {
         Ok(stat) => tree::is_alive(&stat),
         // Any other error, such as that no descriptor is left, says nothing of the process.
         Err(error) => !error.is_gone(),

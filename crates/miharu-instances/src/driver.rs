@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use miharu_linux::Roots;
 use miharu_linux::cgroup::Hierarchies;
+use miharu_linux::process::ProcDir;
 use miharu_linux::read::Buffer;
+use rustix::fs::{AtFlags, Mode, StatxFlags};
 
 use crate::discovery::Warning;
 use crate::{
@@ -142,6 +144,15 @@ pub struct Host<'h> {
 /// process runs as, who could change it anyway.
 pub(crate) fn is_trusted(uid: u32) -> bool {
     uid == 0 || rustix::process::geteuid().as_raw() == uid
+}
+
+/// Whether a process runs a program that gives its owner's rights to whoever starts it. One such as sudo is root's by its user
+/// ids while what it was told to run runs, and its arguments are those of the user who started it.
+pub(crate) fn is_set_user_id(process: &ProcDir) -> bool {
+    // As the kernel knows the file, so that no file system is asked.
+    let flags = AtFlags::STATX_DONT_SYNC;
+    let program = rustix::fs::statx(process.as_fd(), "exe", flags, StatxFlags::MODE);
+    program.is_ok_and(|program| Mode::from_raw_mode(program.stx_mode.into()).contains(Mode::SUID))
 }
 
 /// The owner of a path of the host, without following a link at its end.

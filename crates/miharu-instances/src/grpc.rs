@@ -31,8 +31,8 @@ const NAMESPACE: &str = "containerd-namespace";
 #[derive(Debug)]
 pub(crate) struct Connection {
     grpc: Grpc<Sender>,
-    /// What keeps the connection going; it ends with this.
-    _tasks: Tasks,
+    /// What keeps the connection going.
+    tasks: Tasks,
 }
 
 impl Connection {
@@ -50,7 +50,7 @@ impl Connection {
         });
         // A socket has no name; any will do.
         let grpc = Grpc::with_origin(Sender(sender), Uri::from_static("http://localhost"));
-        Ok(Self { grpc: grpc.max_decoding_message_size(MAX_MESSAGE), _tasks: tasks })
+        Ok(Self { grpc: grpc.max_decoding_message_size(MAX_MESSAGE), tasks })
     }
 
     /// Calls `/SERVICE/METHOD`, in a namespace of containerd where one is given.
@@ -77,6 +77,13 @@ impl Connection {
         let codec: ProstCodec<Q, A> = ProstCodec::default();
         let answer = self.grpc.unary(request, PathAndQuery::from_static(method), codec).await;
         answer.map(tonic::Response::into_inner).map_err(|status| failure(&status))
+    }
+}
+
+impl Drop for Connection {
+    /// A server that hangs keeps nothing open here.
+    fn drop(&mut self) {
+        self.tasks.end();
     }
 }
 
@@ -109,8 +116,7 @@ impl tower::Service<Request<Body>> for Sender {
     }
 }
 
-/// The tasks of one connection. They end when the last of these is dropped, so that a server that hangs keeps nothing open
-/// here.
+/// The tasks of one connection. Some of them hold one of these themselves, so they have to be ended.
 #[derive(Debug, Clone, Default)]
 struct Tasks {
     /// hyper wants to start tasks from wherever it has one of these; the lock is held only for that.
@@ -121,10 +127,72 @@ impl Tasks {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
     }
+
+    fn end(&self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
 }
 
 impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
     fn execute(&self, task: F) {
         self.spawn(task);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+    use std::sync::mpsc::channel;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::oci::sockets::{Sockets, Unanswered};
+
+    /// An empty SETTINGS frame, with which a server begins, RFC 9113.
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Anything {}
+
+    /// Asks a server that says `words` and then nothing more, but listens until nobody speaks.
+    fn ask(words: &'static [u8]) -> String {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let (sender, ended) = channel();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(words);
+            let _ = stream.read_to_end(&mut Vec::new());
+            let _ = sender.send(());
+        });
+        let begun = Instant::now();
+        let mut sockets = Sockets::default();
+        let answer: Result<Anything, Unanswered> = sockets.ask(&path, |stream| async {
+            Connection::over(stream).await?.call("/x.Y/Z", Some("default"), Anything {}).await
+        });
+        assert!(begun.elapsed() < Duration::from_secs(4));
+        assert!(ended.recv_timeout(Duration::from_secs(4)).is_ok(), "the connection is closed");
+        answer.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn one_that_does_not_answer_is_given_up_and_nothing_stays_open() {
+        for hung in [b"", SETTINGS] {
+            let problem = ask(hung);
+            assert!(problem.ends_with("nothing within 1 s"), "{problem}");
+        }
+    }
+
+    #[test]
+    fn one_that_talks_rubbish_is_told_from_one_that_says_no() {
+        for rubbish in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], &[0xff; 64]] {
+            let problem = ask(rubbish);
+            assert!(problem.contains("does not answer"), "{problem}");
+        }
+        let says_no = |code| matches!(failure(&Status::new(code, "x")), Failure::Refused(_));
+        assert!(says_no(Code::NotFound) && says_no(Code::Unimplemented) && says_no(Code::OutOfRange));
+        assert!(!says_no(Code::Unavailable) && !says_no(Code::Unknown));
     }
 }

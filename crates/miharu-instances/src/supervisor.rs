@@ -6,7 +6,7 @@ use miharu_linux::Roots;
 use miharu_linux::process::{ProcDir, Stat};
 use miharu_linux::read::Buffer;
 
-use crate::driver::{Host, is_trusted};
+use crate::driver::{Host, is_set_user_id, is_trusted};
 use crate::tree::{self, Climber, Top};
 
 /// A process that watches a machine.
@@ -26,7 +26,8 @@ impl Supervisor {
             return None;
         }
         let status = process.status(buffer).ok()?;
-        let is_supervisor = is_trusted(status.uid) && status.pid_namespace_depth == 1;
+        let is_supervisor =
+            is_trusted(status.uid) && status.pid_namespace_depth == 1 && !is_set_user_id(&process);
         is_supervisor.then_some(Self { process, stat })
     }
 

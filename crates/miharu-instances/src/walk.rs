@@ -65,6 +65,8 @@ type Placed = BTreeMap<PathBuf, BTreeSet<usize>>;
 /// What is in a directory.
 #[derive(Debug, Default)]
 struct Listing {
+    /// The directory's inode number.
+    inode: u64,
     watch: Option<WatchId>,
     claimed: Vec<Entry>,
 }
@@ -215,6 +217,7 @@ impl Walk {
     fn list(&mut self, key: Key, drivers: &[Box<dyn Driver>], waiting: &mut BTreeSet<Key>) -> News {
         let (root, path) = &key;
         let Some(directory) = self.roots.get(*root).map(|root| root.join(path)) else { return News::None };
+        let inode = std::fs::symlink_metadata(&directory).map_or(0, |metadata| metadata.ino());
         // Watched first: what comes in between is listed twice rather than never.
         let watch = match self.listings.get(&key).and_then(|listing| listing.watch) {
             Some(watch) => Some(watch),
@@ -237,18 +240,25 @@ impl Walk {
                 if let Some(watch) = watch {
                     self.watched.insert(watch, key.clone());
                 }
-                self.listings.entry(key.clone()).or_default().watch = watch;
+                let listing = self.listings.entry(key.clone()).or_default();
+                (listing.inode, listing.watch) = (inode, watch);
                 self.unwatched.insert(key);
                 self.unlisted = Some((directory, error));
                 return News::None;
             }
         };
-        let gone: Vec<Key> = self.children(&key).filter(|child| !below.contains(&child.1)).cloned().collect();
+        // Also where another has come in its place: the end of a watched cgroup is not told, IN_DELETE_SELF waits for an inode
+        // that the watch itself keeps.
+        let is_same = |child: &&Key| {
+            let inode = self.listings.get(*child).map(|listing| listing.inode);
+            inode.is_some() && below.get(&child.1).copied() == inode
+        };
+        let gone: Vec<Key> = self.children(&key).filter(|child| !is_same(child)).cloned().collect();
         let mut news = News::None;
         for child in gone {
             news = if self.forget(&child) == News::Some { News::Some } else { news };
         }
-        for path in below {
+        for path in below.into_keys() {
             let child = (*root, path);
             // One that is known is listed when it changes itself.
             if !self.listings.contains_key(&child) {
@@ -266,7 +276,7 @@ impl Walk {
         }
         let max_claimed = self.max_claimed();
         let listing = self.listings.entry(key).or_default();
-        listing.watch = watch;
+        (listing.inode, listing.watch) = (inode, watch);
         let of_others = self.claimed.saturating_sub(listing.claimed.len());
         if of_others + claimed.len() > max_claimed {
             claimed.truncate(max_claimed.saturating_sub(of_others));
@@ -332,15 +342,15 @@ fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied)
 }
 
-/// The claimed cgroups in a directory, and the paths of the others.
+/// The claimed cgroups in a directory, and the paths and inode numbers of the others.
 fn entries(
     directory: &Path,
     path: &Path,
     drivers: &[Box<dyn Driver>],
     placed: &Placed,
     opened: &BTreeSet<PathBuf>,
-) -> io::Result<(Vec<Entry>, BTreeSet<PathBuf>)> {
-    let (mut claimed, mut below) = (Vec::new(), BTreeSet::new());
+) -> io::Result<(Vec<Entry>, BTreeMap<PathBuf, u64>)> {
+    let (mut claimed, mut below) = (Vec::new(), BTreeMap::new());
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if is_nothing(&error) => return Ok((claimed, below)),
@@ -360,7 +370,7 @@ fn entries(
         let path = path.join(&name);
         let claimants = claimants(drivers, &name, parent, placed.get(&path));
         if claimants.is_empty() || opened.contains(&path) {
-            below.insert(path);
+            below.insert(path, entry.ino());
         } else {
             claimed.push(Entry { path, inode: entry.ino(), claimants });
         }
@@ -450,6 +460,28 @@ mod tests {
         fs::create_dir_all(place.join("lxc.payload.c9")).unwrap();
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert_eq!(claims(&walk), ["s/lxc.payload.c9"]);
+    }
+
+    /// The kernel does not tell that a watched cgroup has ended, nor, in other file systems, that a directory has that is open.
+    #[test]
+    fn a_directory_that_was_replaced_without_a_word_is_listed() {
+        let (base, hierarchies) = host(&["s/t"]);
+        let place = Roots::at(base.path()).cgroup.join("s");
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
+        let look = |walk: &mut Walk| walk.look(&hierarchies, &drivers, &mut Vec::new());
+        look(&mut walk);
+        let kept = [fs::File::open(&place).unwrap(), fs::File::open(place.join("t")).unwrap()];
+        fs::remove_dir_all(&place).unwrap();
+        fs::create_dir_all(place.join("t/lxc.payload.c1")).unwrap();
+        assert_eq!(look(&mut walk), News::Some);
+        assert_eq!(claims(&walk), ["s/t/lxc.payload.c1"]);
+        fs::create_dir(place.join("t/lxc.payload.c2")).unwrap();
+        look(&mut walk);
+        assert_eq!(claims(&walk), ["s/t/lxc.payload.c1", "s/t/lxc.payload.c2"], "it is watched");
+        assert_eq!(walk.listings.len(), walk.watched.len());
+        drop(kept);
+        look(&mut walk);
+        assert_eq!(walk.listings.len(), walk.watched.len());
     }
 
     #[test]

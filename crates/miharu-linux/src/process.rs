@@ -222,6 +222,9 @@ pub struct Stat {
     pub state: u8,
     /// The parent's number.
     pub ppid: u32,
+    /// Whether it is on its way out (`PF_EXITING`) and may have left its namespaces already. The first process of a namespace
+    /// stays like that, and no zombie, until all others in it have ended.
+    pub is_exiting: bool,
     /// Time in user mode, ticks; guest time is in it.
     pub utime: u64,
     /// Time in kernel mode, ticks.
@@ -240,6 +243,9 @@ impl Stat {
     }
 }
 
+/// A process' flag in `/proc/PID/stat`, `include/linux/sched.h`.
+const PF_EXITING: u64 = 0x4;
+
 /// Parses `/proc/PID/stat`. The name stands in parentheses and may hold any byte, parentheses and blanks too, so the
 /// numbers begin after the last `)`.
 #[must_use]
@@ -251,11 +257,12 @@ pub fn parse_stat(text: &[u8]) -> Option<Stat> {
     let mut rest = fields(text.get(close + 1..)?.trim_ascii_end());
     let state = *rest.next()?.first()?;
     let ppid = u32::try_from(number(rest.next()?)?).ok()?;
-    let utime = number(rest.nth(9)?)?;
+    let is_exiting = number(rest.nth(4)?)? & PF_EXITING != 0;
+    let utime = number(rest.nth(4)?)?;
     let stime = number(rest.next()?)?;
     let num_threads = number(rest.nth(4)?)?;
     let starttime = number(rest.nth(1)?)?;
-    Some(Stat { comm, state, ppid, utime, stime, num_threads, starttime })
+    Some(Stat { comm, state, ppid, is_exiting, utime, stime, num_threads, starttime })
 }
 
 /// What is used of `/proc/PID/status`.
@@ -425,8 +432,10 @@ mod tests {
     fn stat_begins_after_the_last_parenthesis() {
         let stat = parse_stat(STAT).unwrap();
         assert_eq!(stat.comm, b"CPU 0/KVM) x) (y");
-        assert_eq!((stat.state, stat.ppid), (b'S', 4242));
+        assert_eq!((stat.state, stat.ppid, stat.is_exiting), (b'S', 4242, false));
         assert_eq!((stat.utime, stat.stime, stat.num_threads, stat.starttime), (55, 44, 12, 987_654));
+        let exiting = String::from_utf8_lossy(STAT).replace("4194560", "4194564");
+        assert!(parse_stat(exiting.as_bytes()).unwrap().is_exiting);
         assert_eq!(parse_stat(b"4711 (cut"), None);
         assert_eq!(parse_stat(b"4711 )x( S 1"), None);
     }

@@ -3,6 +3,8 @@
 
 use glob::{Pattern, PatternError};
 
+use crate::keys::RUNTIMES;
+
 /// The longest pattern, in bytes. The matcher calls itself once for each `*`.
 const PATTERN_LIMIT: usize = 256;
 
@@ -107,7 +109,12 @@ impl InstanceGlobs {
                     ));
                 }
             };
-            of_kind.0.push(pattern(text)?);
+            let pattern = pattern(text)?;
+            // There are these and no others, so that a word with a slip in it would silently match nothing.
+            if kind == "runtime" && !RUNTIMES.iter().any(|runtime| pattern.matches(runtime)) {
+                return Err(format!("'{entry}': no runtime is called so, only {}", RUNTIMES.join(", ")));
+            }
+            of_kind.0.push(pattern);
         }
         Ok(globs)
     }
@@ -204,6 +211,8 @@ mod tests {
             "'image:debian*': an instance has no 'image' to choose it by, only name, project and runtime"
         );
         assert_eq!(InstanceGlobs::parse("project:").unwrap_err(), "a pattern is empty");
+        let error = InstanceGlobs::parse("runtime:lx*,runtime:dokcer").unwrap_err();
+        assert!(error.starts_with("'runtime:dokcer': no runtime is called so, only incus, lxd, "), "{error}");
     }
 
     #[test]

@@ -166,6 +166,7 @@ mod tests {
             comm: b"qemu-vm".to_vec(),
             state: b'S',
             ppid: 1,
+            is_exiting: false,
             utime: 1000,
             stime: 500,
             num_threads: 7,

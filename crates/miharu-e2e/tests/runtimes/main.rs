@@ -18,6 +18,7 @@ mod cgroup2_guest;
 mod chosen;
 mod churn;
 mod common;
+mod forged;
 mod names;
 mod network;
 mod podman;

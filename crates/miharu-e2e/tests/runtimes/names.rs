@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use miharu_e2e::scratch::unique;
 use miharu_e2e::{Containerd, Docker, Exposition, Lxc, Miharud, Podman, inside, lxc, need};
 
-use crate::common::{Subject, served};
+use crate::common::{Subject, scrape_with, served};
 
 /// The identities of all instances with one name.
 fn called(scrape: &Exposition, name: &str) -> BTreeSet<(String, String)> {
@@ -24,7 +24,7 @@ fn one_name_in_four_runtimes_is_four_instances_and_none_changes_when_another_goe
     let (podman, docker, containerd) = (Podman::start()?, Docker::start()?, Containerd::start()?);
     let (name, namespace) = (unique("web"), unique("ns"));
     let mut subjects = vec![Subject::of("podman", "podman", &podman.run(&name, &[])?)];
-    let alone = daemon.scrape()?;
+    let alone = scrape_with(&daemon, [name.as_str()])?;
     subjects[0].assert_served(&alone);
     let lxc = Lxc::with(&lxc::Config { name: name.clone(), ..lxc::Config::default() })?;
     subjects.push(Subject::of("docker", "docker", &docker.run(&name, &[])?));
@@ -32,7 +32,8 @@ fn one_name_in_four_runtimes_is_four_instances_and_none_changes_when_another_goe
     subjects.push(Subject::in_namespace(&namespace, &of_containerd));
     subjects.push(Subject::new("lxc", &format!("lxc:{}", lxc.path.display()), &name, lxc.pid));
     // Reading an exposition fails where a series is in it twice.
-    let scrape = daemon.scrape()?;
+    let scrape =
+        daemon.scrape_until("all four", Duration::from_secs(5), |scrape| called(scrape, &name).len() == 4)?;
     for subject in &subjects {
         subject.assert_served(&scrape);
     }
@@ -63,7 +64,8 @@ fn pods_and_compose_projects_are_projects() -> Result<()> {
     let of_podman_compose = podman.any(&["--label", &format!("io.podman.compose.project={shop}")])?;
     let of_docker = docker.any(&["--label", &label])?;
     let infra = format!("{}-infra", id.get(..12).context("a pod's id")?);
-    let scrape = daemon.scrape()?;
+    let all = [&in_both, &composed, &of_podman_compose, &of_docker].map(|container| container.name.as_str());
+    let scrape = scrape_with(&daemon, all.into_iter().chain([infra.as_str()]))?;
     for (runtime, project, container) in [
         ("podman", format!("podman/{pod}"), &in_both),
         ("podman", format!("podman/{shop}"), &composed),
@@ -94,7 +96,7 @@ fn a_renamed_container_gets_its_new_name_and_stays_who_it_is() -> Result<()> {
     for subject in [&of_podman, &of_docker] {
         inside::run(subject.pid, "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done")?;
     }
-    let before = daemon.scrape()?;
+    let before = scrape_with(&daemon, [&*of_podman.name, &*of_docker.name])?;
     let renamed = [&of_podman, &of_docker].map(|subject| {
         subject.assert_served(&before);
         Subject { name: unique("other"), ..subject.clone() }
@@ -130,14 +132,14 @@ fn counters_of_a_restarted_container_start_anew_and_its_identity_stays() -> Resu
     for subject in [&of_podman, &of_docker] {
         inside::run(subject.pid, "i=0; while [ $i -lt 150000 ]; do i=$((i+1)); done")?;
     }
-    let before = daemon.scrape()?;
+    let before = scrape_with(&daemon, [&*of_podman.name, &*of_docker.name])?;
     for subject in [&of_podman, &of_docker] {
         subject.assert_served(&before);
     }
     thread::sleep(Duration::from_millis(1100));
     podman.podman(&["restart", "--time", "0", &of_podman.name])?;
     docker.docker(&["restart", "--time", "0", &of_docker.name])?;
-    let after = daemon.scrape()?;
+    let after = scrape_with(&daemon, [&*of_podman.name, &*of_docker.name])?;
     for (subject, pid) in
         [(&of_podman, podman.pid(&of_podman.name)?), (&of_docker, docker.pid(&of_docker.name)?)]
     {
@@ -176,7 +178,7 @@ fn a_paused_container_is_served_and_its_counters_stand_still() -> Result<()> {
     docker.docker(&["pause", &subjects[1].name])?;
     containerd.ctr(&namespace, &["task", "pause", "mhp"])?;
     // Found while paused, too: this daemon has not seen them before.
-    let first = daemon.scrape()?;
+    let first = scrape_with(&daemon, subjects.iter().map(|subject| &*subject.name))?;
     thread::sleep(Duration::from_millis(500));
     let second = daemon.scrape()?;
     for subject in &subjects {

@@ -8,6 +8,8 @@ use miharu_e2e::oci::Container;
 use miharu_e2e::scratch::unique;
 use miharu_e2e::{Docker, Exposition, Miharud, Podman, inside, need, shell};
 
+use crate::common::scrape_with;
+
 /// The names of those among some containers that have network series.
 fn with_network(scrape: &Exposition, of: &[&Container]) -> BTreeSet<String> {
     let names = of.iter().map(|container| container.name.clone());
@@ -30,7 +32,7 @@ fn a_pods_network_is_counted_once_and_is_its_infra_containers() -> Result<()> {
     let infra = format!("{}-infra", id.get(..12).unwrap_or_default());
     let infra = Container { pid: podman.pid(&infra)?, name: infra, id: String::new() };
     inside::connect(infra.pid, &netns, "mho1", "mh0", ("10.79.1.2", "10.79.1.1"))?;
-    let before = daemon.scrape()?;
+    let before = scrape_with(&daemon, [&*infra.name, &*one.name, &*two.name])?;
     assert_eq!(with_network(&before, &[&infra, &one, &two]), set(&[&infra]));
     // Sent by one of the others, as that is where a pod's programs are.
     one.exec("ping -q -c 10 -i 0.05 -s 1000 10.79.1.1 >/dev/null")?;
@@ -54,9 +56,13 @@ fn a_network_that_is_joined_is_counted_on_the_one_that_made_it() -> Result<()> {
     let of_docker = docker.any(&[])?;
     let joined_too = docker.any(&["--network", &format!("container:{}", of_docker.name)])?;
     let all = [&of_podman, &joined, &of_docker, &joined_too];
-    assert_eq!(with_network(&daemon.scrape()?, &all), set(&[&of_podman, &of_docker]));
+    let names = || all.iter().map(|container| &*container.name);
+    assert_eq!(with_network(&scrape_with(&daemon, names())?, &all), set(&[&of_podman, &of_docker]));
     // A daemon that meets them all at once says the same.
-    assert_eq!(with_network(&Miharud::start()?.scrape()?, &all), set(&[&of_podman, &of_docker]));
+    assert_eq!(
+        with_network(&scrape_with(&Miharud::start()?, names())?, &all),
+        set(&[&of_podman, &of_docker])
+    );
     // Who is left has it.
     docker.docker(&["rm", "--force", &of_docker.name])?;
     assert_eq!(with_network(&daemon.scrape()?, &all), set(&[&of_podman, &joined_too]));
@@ -70,7 +76,7 @@ fn the_hosts_network_is_nobodys() -> Result<()> {
     let (podman, docker) = (Podman::start()?, Docker::start()?);
     let all = [podman.any(&["--network", "host"])?, docker.any(&["--network", "host"])?];
     let own = std::fs::read_link("/proc/self/ns/net")?;
-    let scrape = daemon.scrape()?;
+    let scrape = scrape_with(&daemon, all.iter().map(|container| &*container.name))?;
     for container in &all {
         let inside = shell::run("readlink", [format!("/proc/{}/ns/net", container.pid)])?;
         assert_eq!(inside.trim(), own.to_string_lossy(), "the container is in the host's network");

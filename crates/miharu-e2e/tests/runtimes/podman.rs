@@ -5,7 +5,7 @@ use miharu_e2e::netns::Netns;
 use miharu_e2e::scratch::unique;
 use miharu_e2e::{Miharud, Podman, cgroup, need, podman};
 
-use crate::common::{Subject, served};
+use crate::common::{Subject, scrape_with, served};
 
 #[test]
 fn figures_of_a_container_and_of_a_member_of_a_pod_are_what_they_did() -> Result<()> {
@@ -22,7 +22,7 @@ fn figures_of_a_container_and_of_a_member_of_a_pod_are_what_they_did() -> Result
     for (number, subject) in (1..).zip(&subjects) {
         subject.prepare(&netns, number)?;
     }
-    let before = daemon.scrape()?;
+    let before = scrape_with(&daemon, subjects.iter().chain([&member]).map(|subject| &*subject.name))?;
     for subject in subjects.iter().chain([&member]) {
         subject.assert_served(&before);
     }
@@ -56,7 +56,7 @@ fn containers_that_keep_to_other_cgroups_are_served_where_they_have_one_of_their
     let (daemon, podman) = (Miharud::start()?, Podman::start()?);
     let usual = Subject::of("podman", "podman", &podman.any(&["--cgroups", "no-conmon"])?);
     let without = podman.any(&["--cgroups", "disabled"])?;
-    let scrape = daemon.scrape()?;
+    let scrape = scrape_with(&daemon, [&*usual.name])?;
     usual.assert_served(&scrape);
     // It shares its cgroup with this test: nothing could be told of it that is not somebody else's, too.
     assert_eq!(without.cgroups()?.path("memory")?, cgroup::Cgroups::of(std::process::id())?.path("memory")?);

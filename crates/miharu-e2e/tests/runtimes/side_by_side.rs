@@ -67,7 +67,7 @@ fn all_runtimes_are_in_one_scrape_with_their_names_and_figures() -> Result<()> {
     for (number, subject) in (1..).zip(&subjects) {
         subject.prepare(&netns, number).with_context(|| format!("{subject:?}"))?;
     }
-    let before = daemon.scrape_until("the monitor's figures", Duration::from_secs(30), |scrape| {
+    let before = daemon.scrape_until("the monitor's figures", Duration::from_secs(90), |scrape| {
         !scrape.select("incus_disk_written_bytes_total", &machine.labels()).is_empty()
     })?;
     for subject in subjects.iter().chain([&member, &machine]) {

@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use miharu_e2e::scratch::{self, unique};
 use miharu_e2e::{Docker, Miharud, Podman, need, shell};
 
-use crate::common::{Subject, served};
+use crate::common::{Subject, scrape_with, served};
 
 /// A `/run` of one's own for miharud, with the sockets where runtimes have them.
 struct Run {
@@ -37,6 +37,7 @@ fn signal(pid: u32, name: &str) -> Result<()> {
 
 /// Scrapes ten times and asserts that all are served each time, and none took long.
 fn assert_on_time(daemon: &Miharud, subjects: &[Subject]) -> Result<()> {
+    scrape_with(daemon, subjects.iter().map(|subject| &*subject.name))?;
     for _ in 0..10 {
         let started = Instant::now();
         let scrape = daemon.scrape()?;

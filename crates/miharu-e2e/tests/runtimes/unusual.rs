@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use miharu_e2e::scratch::{Entry, unique};
 use miharu_e2e::{Docker, Miharud, Podman, need, shell};
 
-use crate::common::Subject;
+use crate::common::{Subject, scrape_with};
 
 /// The init that miharu takes for a container's.
 fn init(daemon: &Miharud, subject: &Subject) -> Result<u64> {
@@ -20,10 +20,11 @@ fn init(daemon: &Miharud, subject: &Subject) -> Result<u64> {
 #[test]
 fn options_that_change_namespaces_cgroups_or_the_first_process_change_no_name() -> Result<()> {
     need!(Podman, Docker);
-    let daemon = Miharud::start()?;
-    let (podman, docker) = (Podman::start()?, Docker::start()?);
+    // Removed last, when nothing runs in it any more.
     let parent = format!("/{}/below", unique("mhparent"));
     let _note = Entry::Cgroup(parent.trim_start_matches('/')).note()?;
+    let daemon = Miharud::start()?;
+    let (podman, docker) = (Podman::start()?, Docker::start()?);
     let other = docker.any(&[])?;
     let others = format!("container:{}", other.name);
     let of_podman = podman.any(&[])?;
@@ -61,7 +62,7 @@ fn options_that_change_namespaces_cgroups_or_the_first_process_change_no_name() 
     subjects.push((&["exec"], Subject::of("podman", "podman", &of_podman)));
     let fresh = Miharud::start()?;
     for daemon in [&daemon, &fresh] {
-        let scrape = daemon.scrape()?;
+        let scrape = scrape_with(daemon, subjects.iter().map(|(_, subject)| &*subject.name))?;
         let missing: Vec<_> = subjects
             .iter()
             .filter(|(_, subject)| scrape.select("incus_instance_info", &subject.labels()).len() != 1)
@@ -89,7 +90,7 @@ fn a_container_whose_monitor_was_killed_keeps_its_name() -> Result<()> {
     let mut subjects = vec![Subject::of("podman", "podman", &podman.any(&[])?)];
     subjects.push(Subject::of("podman", "podman", &podman.any(&["--cgroups", "no-conmon"])?));
     subjects.push(Subject::of("docker", "docker", &docker.any(&[])?));
-    let scrape = daemon.scrape()?;
+    let scrape = scrape_with(&daemon, subjects.iter().map(|subject| &*subject.name))?;
     for subject in &subjects {
         subject.assert_served(&scrape);
     }

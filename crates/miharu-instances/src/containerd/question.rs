@@ -68,6 +68,12 @@ impl Question {
         }
     }
 
+    /// The name that nerdctl notes, among labels or annotations. nerdctl makes ids of its own; where somebody chose the id,
+    /// the label is one that the image brought along, and who makes an image gives no names.
+    fn nerdctls<'n>(&self, noted: &'n BTreeMap<String, String>) -> Option<&'n str> {
+        noted.get(NERDCTL_NAME).map(String::as_str).filter(|_| is_id(self.id.as_bytes()))
+    }
+
     fn project_name(&self) -> String {
         format!("{PREFIX}/{}", self.namespace)
     }
@@ -82,12 +88,12 @@ impl names::Question for Question {
             })
         });
         if let Some(Ok(Container { labels, image, .. })) = answer {
-            let name = labels.get(NERDCTL_NAME).map(String::as_str);
+            let name = self.nerdctls(&labels);
             self.is_nerdctls = name.is_some();
             return Ok(self.identity(name, Some(image)));
         }
         let config = shim::config(&self.bundles).unwrap_or_default();
-        let name = config.annotation(NERDCTL_NAME);
+        let name = self.nerdctls(&config.annotations);
         self.is_nerdctls = name.is_some();
         match answer {
             // An id that nobody chose is no name.

@@ -37,17 +37,21 @@ fn containers_of_any_name_in_their_namespaces() {
         container(&tree, STATE, "default", "k1", 101, "default/k1");
         container(&tree, STATE, "other", "k1", 201, "other/k1");
         container(&tree, STATE, "own", "a.b", 301, "some/where");
+        container(&tree, STATE, "same", "same", 401, "same/same");
         let scan = tree.scan();
         let expected = [
             "containerd containerd/default k1 101",
             "containerd containerd/other k1 201",
             "containerd containerd/own a.b 301",
+            "containerd containerd/same same 401",
         ];
         assert_eq!(listed(&scan), expected);
         assert!(warned(&scan).is_empty());
         assert_eq!(scan.instances[1].id, "other/k1");
-        let own = &scan.instances[2].cgroup;
-        assert!(own.unified.iter().chain(own.v1.values()).all(|path| path.to_str() == Some("some/where")));
+        for (place, cgroup) in [(2, "some/where"), (3, "same/same")] {
+            let own = &scan.instances[place].cgroup;
+            assert!(own.unified.iter().chain(own.v1.values()).all(|path| path.to_str() == Some(cgroup)));
+        }
     }
 }
 
@@ -107,6 +111,12 @@ fn a_name_by_nerdctl() {
     let scan = tree.scan();
     assert_eq!(listed(&scan), ["containerd containerd/default web 101"]);
     assert!(warned(&scan).is_empty());
+    // An id that somebody chose stays, whatever the image says.
+    container(&tree, STATE, "default", "k1", 201, "default/k1");
+    let config = format!("{STATE}/io.containerd.runtime.v2.task/default/k1/config.json");
+    tree.file(&config, r#"{"annotations": {"nerdctl/name": "db"}, "linux": {"cgroupsPath": "/default/k1"}}"#);
+    let expected = ["containerd containerd/default k1 201", "containerd containerd/default web 101"];
+    assert_eq!(listed(&tree.scan()), expected);
 }
 
 #[test]

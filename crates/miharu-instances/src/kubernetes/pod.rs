@@ -45,12 +45,9 @@ impl Pod {
     /// By the annotations of its bundle.
     pub(crate) fn of_annotations(annotations: &BTreeMap<String, String>) -> Option<Self> {
         let get = |key: &str| annotations.get(key).filter(|value| !value.is_empty()).cloned();
-        if let Some(pod) = annotations.get(CRIO_NAME).and_then(|name| Self::of_container_name(name)) {
-            return Some(pod);
-        }
         let container = get(CONTAINER);
         if container.is_none() && get(TYPE).is_none_or(|kind| kind != "sandbox") {
-            return None;
+            return Self::of_container_name(annotations.get(CRIO_NAME)?);
         }
         Self::new(get(NAMESPACE)?, get(POD)?, container)
     }

@@ -31,9 +31,10 @@ impl Question for OfCri {
             sockets.ask(socket, |stream| async { cri::pod(Connection::over(stream).await?, id).await })
         });
         let annotations = shim::config(&self.bundles).map(|config| config.annotations).unwrap_or_default();
+        // CRI-O notes the annotations of whoever made the pod among its own; the name comes from CRI-O alone.
         let noted = || {
-            let of_name = || Pod::of_container_name(self.name.as_ref()?);
-            Pod::of_annotations(&annotations).or_else(of_name)
+            let of_name = self.name.as_deref().and_then(Pod::of_container_name);
+            of_name.or_else(|| Pod::of_annotations(&annotations))
         };
         // A kubelet asks for images by digest, and the runtime may know no more than that.
         let image = || pod::image(&annotations);

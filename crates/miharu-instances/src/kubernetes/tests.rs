@@ -83,7 +83,9 @@ fn pods_of_crio() {
         });
         // crun puts the processes one further down.
         inside(&tree, pid + 1, pid, &format!("{slice}/crio-{id}.scope/container"));
-        let image = r#"{"annotations": {"io.kubernetes.cri-o.ImageName": "quay.io/nginx:1"}}"#;
+        // With one that whoever made the pod has put there.
+        let image = r#"{"annotations": {"io.kubernetes.cri-o.ImageName": "quay.io/nginx:1",
+            "io.kubernetes.cri-o.ContainerName": "k8s_POD_x_bank_1_0"}}"#;
         tree.file(&format!("/run/containers/storage/overlay-containers/{id}/userdata/config.json"), image);
     }
     let scan = tree.scan();

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use miharu_linux::process::ProcDir;
 
 use crate::discovery::doubtful;
-use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted, owner};
+use crate::driver::{Claim, Driver, Host, Unidentified, is_set_user_id, is_trusted, owner};
 use crate::patience::Patience;
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
@@ -97,7 +97,7 @@ fn from_top(
     let started = monitor.stat(host.buffer)?.starttime;
     let status = monitor.status(host.buffer)?;
     // A monitor inside another container belongs to that; it cannot have begun after its child, either.
-    if status.pid_namespace_depth != 1 || started > top.stat.starttime {
+    if status.pid_namespace_depth != 1 || started > top.stat.starttime || is_set_user_id(&monitor) {
         return Err(Unidentified::Nothing);
     }
     let command_line = if is_trusted(status.uid) {

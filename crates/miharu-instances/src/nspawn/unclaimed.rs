@@ -46,7 +46,7 @@ pub(super) struct Memory {
 impl Memory {
     /// The machines besides `found` that run.
     pub(super) fn scan(&mut self, host: &mut Host<'_>, found: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
-        self.found.retain(|instance| is_running(instance, host.buffer));
+        self.found.retain(|instance| is_running(&instance.init, host.buffer));
         // One that has a claimed cgroup by now is in `found`.
         let is_found = |pid: u32| found.iter().any(|other| other.init.pid() == pid);
         self.found.retain(|instance| !is_found(instance.init.pid()));

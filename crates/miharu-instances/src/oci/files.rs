@@ -3,9 +3,9 @@
 //! Where a user could put something, no link is followed and nothing but a regular file of that user's is opened. Such a
 //! file can still hang in a file system of the user's own, so it is read in a thread of names alone.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -36,7 +36,7 @@ pub(crate) fn open_systems(path: &Path) -> io::Result<File> {
 }
 
 /// A directory that root made for a user, such as the user's home.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct UsersPlace {
     path: PathBuf,
     uid: u32,
@@ -46,11 +46,6 @@ impl UsersPlace {
     /// `path` as this process sees it; its own components are root's choice and may be links.
     pub(crate) fn new(path: PathBuf, uid: u32) -> Self {
         Self { path, uid }
-    }
-
-    /// Where it is.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Reads a file below it.
@@ -66,18 +61,40 @@ impl UsersPlace {
     /// # Errors
     /// As [`UsersPlace::read`], of any length.
     pub(crate) fn open(&self, relative: &Path) -> io::Result<File> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let place = rustix::fs::open(&self.path, flags, Mode::empty())?;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let open = |flags| rustix::fs::openat2(place.as_fd(), relative, flags, Mode::empty(), resolve);
-        let found = rustix::fs::fstat(open(OFlags::PATH | OFlags::CLOEXEC)?)?;
+        let found = rustix::fs::fstat(self.open_as(relative, OFlags::PATH)?)?;
         check(&found, found.st_uid == self.uid)?;
-        let file = open(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC)?;
+        let file = self.open_as(relative, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         let opened = rustix::fs::fstat(&file)?;
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino) {
             return Err(io::Error::other("it was replaced"));
         }
         Ok(file.into())
+    }
+
+    fn open_as(&self, relative: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let own = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let place = rustix::fs::open(&self.path, own, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let flags = flags | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat2(place.as_fd(), relative, flags, Mode::empty(), resolve)?)
+    }
+}
+
+/// A file in a user's place.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct UsersFile {
+    pub(crate) place: UsersPlace,
+    /// Where it is below the place.
+    pub(crate) relative: PathBuf,
+}
+
+impl UsersFile {
+    /// Its size and times, without opening it.
+    ///
+    /// # Errors
+    /// Where it is gone, or a link is on the way.
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        File::from(self.place.open_as(&self.relative, OFlags::PATH)?).metadata()
     }
 }
 

@@ -5,8 +5,6 @@
 //! believed, or, of a user whom `instances.rootless` names, that very user's. What a user calls a container is learned in
 //! a thread of its own: see [`names`].
 
-#![allow(dead_code, reason = "the drivers that use it come one after another")]
-
 pub(crate) mod conmon;
 pub(crate) mod files;
 pub(crate) mod names;
@@ -19,7 +17,7 @@ use std::sync::Arc;
 
 use miharu_linux::process::{Memberships, ProcDir};
 
-use crate::driver::{Claim, Host, Unidentified, is_trusted};
+use crate::driver::{Claim, Host, Unidentified, is_set_user_id, is_trusted};
 use crate::patience::Patience;
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
@@ -154,6 +152,9 @@ fn monitor(
     if status.pid_namespace_depth != 1 || started > top.stat.starttime || !believed.contains(status.uid) {
         return None;
     }
+    if is_set_user_id(&process) {
+        return None;
+    }
     let command_line = if is_trusted(status.uid) {
         process.command_line().ok()?
     } else {
@@ -198,6 +199,10 @@ impl Found {
 /// The part of a path down to the claimed cgroup's name, which holds all of the container and its limits: crun and a
 /// systemd inside put the processes further down.
 fn whole(path: &Path, claimed: &Path) -> Option<PathBuf> {
+    // A namespace of containerd may be called like a container in it.
+    if path.starts_with(claimed) {
+        return Some(claimed.to_owned());
+    }
     let name = claimed.file_name()?;
     let mut own = PathBuf::new();
     for part in path {

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,11 +16,12 @@ use std::time::{Duration, Instant, SystemTime};
 use miharu_linux::process::ProcDir;
 use miharu_linux::read::Buffer;
 
+use super::files::UsersFile;
 use super::sockets::Sockets;
 use super::{Found, short};
-use crate::discovery::Warning;
+use crate::Incarnation;
+use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Renamed, Unidentified};
-use crate::{Incarnation, tree};
 
 /// The most containers whose names are kept; more cgroups are not claimed, either.
 const MAX_NAMES: usize = 20_000;
@@ -60,12 +61,14 @@ pub struct Identity {
 pub(crate) struct Unlearned(pub(crate) String);
 
 /// How it shows that a container may be called otherwise by now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Renames {
     /// It keeps its name for life.
     Never,
-    /// This file changes. A path as this process sees it, of a file that can be looked at without harm.
+    /// This file of the system's changes. A path as this process sees it.
     Change(PathBuf),
+    /// This file of a user's changes.
+    ChangeOfUsers(UsersFile),
     /// Only an answer shows it, so it is asked anew each time; for sockets that are cheap to ask.
     Anybody,
 }
@@ -330,7 +333,7 @@ fn answer(shared: &Shared) {
             drop(state);
             // Many are gone again by the time it is their turn.
             let answer = is_running(&init, &mut buffer).then(|| {
-                let mark = mark(question.as_ref());
+                let mark = mark_of(&question.renames());
                 (question.ask(&mut sockets), mark)
             });
             state = shared.lock();
@@ -382,7 +385,7 @@ fn look_after<'s>(
         })
         .collect();
     drop(state);
-    let mut marks: HashMap<PathBuf, Option<Mark>> = HashMap::new();
+    let mut marks: HashMap<Renames, Option<Mark>> = HashMap::new();
     let (mut gone, mut due) = (Vec::new(), Vec::new());
     for (incarnation, init, renames, before, again) in rows {
         if !is_running(&init, buffer) {
@@ -393,9 +396,7 @@ fn look_after<'s>(
             (Some(again), _) => now >= again,
             (None, Renames::Never) => false,
             (None, Renames::Anybody) => true,
-            (None, Renames::Change(path)) => {
-                *marks.entry(path).or_insert_with_key(|path| mark_of(path)) != before
-            }
+            (None, change) => *marks.entry(change).or_insert_with_key(mark_of) != before,
         };
         if is_due {
             due.push(incarnation);
@@ -409,23 +410,14 @@ fn look_after<'s>(
     state
 }
 
-fn mark(question: &dyn Question) -> Option<Mark> {
-    match question.renames() {
-        Renames::Change(path) => mark_of(&path),
-        Renames::Never | Renames::Anybody => None,
-    }
-}
-
-fn mark_of(path: &Path) -> Option<Mark> {
-    let metadata = std::fs::symlink_metadata(path).ok()?;
+/// The mark of the file that shows new names.
+fn mark_of(renames: &Renames) -> Option<Mark> {
+    let metadata = match renames {
+        Renames::Change(path) => std::fs::symlink_metadata(path).ok()?,
+        Renames::ChangeOfUsers(file) => file.metadata().ok()?,
+        Renames::Never | Renames::Anybody => return None,
+    };
     Some((metadata.ino(), metadata.modified().ok()?, metadata.len()))
-}
-
-fn is_running(init: &ProcDir, buffer: &mut Buffer) -> bool {
-    match init.stat(buffer) {
-        Ok(stat) => tree::is_alive(&stat),
-        Err(error) => !error.is_gone(),
-    }
 }
 
 impl std::fmt::Debug for Entry {

@@ -117,6 +117,8 @@ impl Sockets {
             };
             tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(Asked::Late))
         });
+        // What the request started besides, and has told to end, ends now rather than with the next request.
+        runtime.block_on(tokio::task::yield_now());
         let problem = match asked {
             Ok(answer) => {
                 self.resting.remove(path);

@@ -13,13 +13,13 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use miharu_linux::Roots;
-use miharu_linux::read::number_file;
+use miharu_linux::read::{Buffer, number_file};
 
 use crate::Instance;
 use crate::discovery::Warning;
@@ -83,6 +83,12 @@ impl Driver for Podman {
         id(name).is_some()
     }
 
+    fn places(&mut self, roots: &Roots, _buffer: &mut Buffer) -> Option<BTreeSet<PathBuf>> {
+        // A name of nobody's is told also where there is no container.
+        self.users(roots);
+        None
+    }
+
     fn identify(&mut self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
         let id = claim.path.file_name().and_then(id).ok_or(Unidentified::Nothing)?;
         let users = self.users(host.roots);
@@ -130,6 +136,14 @@ impl Driver for Podman {
     }
 
     fn renamed(&mut self, warnings: &mut Vec<Warning>) -> Vec<Renamed> {
+        let is_known = |name: &&String| self.users.iter().any(|user| user.name == **name);
+        let unknown = self.rootless.iter().filter(|name| !is_known(name)).map(|name| Warning::Unreadable {
+            what: format!("podman of user {name}"),
+            problem: format!(
+                "instances.rootless names {name}, and /etc/passwd does not: correct the key, or make the user"
+            ),
+        });
+        warnings.extend(unknown);
         let mut renamed = self.names.changes(warnings);
         renamed.extend(self.names_of_users.values_mut().flat_map(|names| names.changes(warnings)));
         renamed

@@ -1,11 +1,12 @@
 //! What a container of podman's is called: asked of podman's service where that listens, else of its files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::state::{self, LISTS, Record, Whose};
+use crate::docker::record::Image;
 use crate::oci::names::{Identity, Question, Renames, Unlearned};
 use crate::oci::sockets::{Sockets, Unanswered};
 use crate::oci::{is_name, short};
@@ -30,14 +31,14 @@ pub(super) struct Podmans {
     pub(super) known: Option<Identity>,
     /// Whether that is a name without what only the service and the database tell.
     pub(super) is_partial: bool,
-    /// The file that changes when it is renamed, as this process sees it.
-    pub(super) watched: Option<PathBuf>,
+    /// The file that changes when it is renamed.
+    pub(super) watched: Option<Renames>,
 }
 
 impl Question for Podmans {
     fn ask(&mut self, sockets: &mut Sockets) -> Result<Identity, Unlearned> {
         let listed = self.listed().map(|(name, list)| {
-            self.watched = self.whose.place(&list);
+            self.watched = self.whose.change(&list);
             name
         });
         // The list changes with every container that comes and goes, and a name in it seldom.
@@ -62,7 +63,7 @@ impl Question for Podmans {
                 Ok((answer, database)) => {
                     // One whose root file system is no image's is in no list.
                     if listed.is_none() {
-                        self.watched = self.whose.place(&database);
+                        self.watched = self.whose.change(&database);
                     }
                     found = Some(answer);
                 }
@@ -80,7 +81,9 @@ impl Question for Podmans {
                 (Record { name, ..Record::default() }, None)
             }
         };
-        let identity = self.identity(record, pod)?;
+        let is_in_project = pod.is_none() && compose(record.labels.as_ref(), &BTreeMap::new()).is_some();
+        let of_image = if is_in_project { self.labels_of_image(&record, sockets) } else { BTreeMap::new() };
+        let identity = self.identity(record, pod, &of_image)?;
         self.known = Some(identity.clone());
         Ok(identity)
     }
@@ -93,7 +96,7 @@ impl Question for Podmans {
         if self.is_partial {
             return Renames::Anybody;
         }
-        self.watched.clone().map_or(Renames::Never, Renames::Change)
+        self.watched.clone().unwrap_or(Renames::Never)
     }
 }
 
@@ -107,7 +110,26 @@ impl Podmans {
         })
     }
 
-    fn identity(&self, record: Record, pod: Option<String>) -> Result<Identity, Unlearned> {
+    /// The labels of its image; none where the image is not known any more.
+    fn labels_of_image(&self, record: &Record, sockets: &mut Sockets) -> BTreeMap<String, String> {
+        let Some(id) = record.image_id.as_deref().filter(|id| crate::oci::is_id(id.as_bytes())) else {
+            return BTreeMap::new();
+        };
+        let kept =
+            self.containers.as_deref().and_then(|containers| state::image(&self.whose, containers, id));
+        // It may be in a storage besides, which only podman knows.
+        let told = || sockets.get(self.socket.as_deref()?, &format!("/v4.0.0/libpod/images/{id}/json")).ok();
+        kept.or_else(told).map(Image::labels).unwrap_or_default()
+    }
+
+    /// `of_image` are the labels that its image brought along, which podman mixes with its own. They do not make it one of a
+    /// Compose project: otherwise who makes an image could choose the project.
+    fn identity(
+        &self,
+        record: Record,
+        pod: Option<String>,
+        of_image: &BTreeMap<String, String>,
+    ) -> Result<Identity, Unlearned> {
         let Record { name, labels, is_infra, image, .. } = record;
         let unexpected =
             |what: &str| Unlearned(format!("{} has a {what} that podman does not give", short(&self.id)));
@@ -117,7 +139,7 @@ impl Podmans {
         let project = match pod {
             Some(pod) if is_name(&pod) => format!("{}/{pod}", self.project),
             Some(_) => return Err(unexpected("pod's name")),
-            None => match compose(labels.as_ref()) {
+            None => match compose(labels.as_ref(), of_image) {
                 Some(project) => format!("{}/{project}", self.project),
                 None => self.project.clone(),
             },
@@ -131,10 +153,14 @@ impl Podmans {
     }
 }
 
-/// The Compose project that a container is of.
-fn compose(labels: Option<&HashMap<String, String>>) -> Option<&str> {
+/// The Compose project that a container is of, by its labels and those of its image.
+fn compose<'l>(
+    labels: Option<&'l HashMap<String, String>>,
+    of_image: &BTreeMap<String, String>,
+) -> Option<&'l str> {
     let labels = labels?;
-    COMPOSE.iter().find_map(|label| labels.get(*label)).map(String::as_str).filter(|project| is_name(project))
+    let own = |label: &&str| labels.get(*label).filter(|project| of_image.get(*label) != Some(*project));
+    COMPOSE.iter().find_map(own).map(String::as_str).filter(|project| is_name(project))
 }
 
 /// `GET /libpod/containers/ID/json`, as far as it is used.
@@ -142,6 +168,7 @@ fn compose(labels: Option<&HashMap<String, String>>) -> Option<&str> {
 #[serde(default, rename_all = "PascalCase")]
 struct Inspected {
     name: String,
+    image: Option<String>,
     image_name: Option<String>,
     pod: Option<String>,
     is_infra: bool,
@@ -178,6 +205,7 @@ fn of_service(
         pod: found.pod,
         labels: found.config.labels,
         is_infra: found.is_infra,
+        image_id: found.image,
         image: found.image_name,
     };
     Ok((record, pod))

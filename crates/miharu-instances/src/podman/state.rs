@@ -7,13 +7,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use miharu_linux::Roots;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use serde::Deserialize;
 
 use super::bolt;
-use crate::oci::files::{self, UsersPlace};
+use crate::docker::record::Image;
+use crate::oci::files::{self, UsersFile, UsersPlace};
+use crate::oci::names::Renames;
 
 /// The longest database of a user's that is read, bytes; root's is not read whole.
 const MAX_DATABASE: u64 = 64 << 20;
@@ -38,6 +42,8 @@ pub(super) struct Record {
     /// Whether it holds the namespaces of its pod.
     #[serde(rename = "pause")]
     pub(super) is_infra: bool,
+    #[serde(rename = "rootfsImageID")]
+    pub(super) image_id: Option<String>,
     #[serde(rename = "rootfsImageName")]
     pub(super) image: Option<String>,
 }
@@ -67,11 +73,14 @@ impl Whose {
         }
     }
 
-    /// The path of a file as this process sees it.
-    pub(super) fn place(&self, path: &Path) -> Option<PathBuf> {
+    /// How it shows that a file is written anew.
+    pub(super) fn change(&self, path: &Path) -> Option<Renames> {
         match self {
-            Self::System(roots) => roots.host_path(path),
-            Self::User(home, place) => Some(place.path().join(path.strip_prefix(home).ok()?)),
+            Self::System(roots) => roots.host_path(path).map(Renames::Change),
+            Self::User(home, place) => {
+                let relative = path.strip_prefix(home).ok()?.to_owned();
+                Some(Renames::ChangeOfUsers(UsersFile { place: place.clone(), relative }))
+            }
         }
     }
 }
@@ -220,6 +229,16 @@ pub(super) const LISTS: [&str; 2] = ["containers.json", "volatile-containers.jso
 /// Where it cannot be read, or is not what it should be.
 pub(super) fn names(whose: &Whose, list: &Path) -> io::Result<HashMap<String, String>> {
     parse_names(&whose.read(list)?)
+}
+
+/// The configuration of an image, which the storage of that directory of containers keeps beside them. Its own name there is
+/// `sha256:ID`, and whatever has more than digits, small letters and points is written in base64.
+pub(super) fn image(whose: &Whose, containers: &Path, id: &str) -> Option<Image> {
+    let driver = containers.file_name()?.to_str()?.strip_suffix("-containers")?;
+    let file = format!("={}", BASE64.encode(format!("sha256:{id}")));
+    Image::parse(
+        &whose.read(&containers.with_file_name(format!("{driver}-images")).join(id).join(file)).ok()?,
+    )
 }
 
 fn parse_names(text: &[u8]) -> io::Result<HashMap<String, String>> {

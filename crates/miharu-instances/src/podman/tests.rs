@@ -7,6 +7,7 @@ use miharu_linux::Roots;
 
 use super::*;
 use crate::driver::DriverOptions;
+use crate::oci::files::UsersFile;
 use crate::testing::{Process, Tree, listed, warned};
 use crate::{Discovery, drivers};
 
@@ -219,6 +220,41 @@ fn pods_and_compose_projects_of_the_database() {
 }
 
 #[test]
+fn an_image_chooses_no_project() {
+    let tree = Tree::v2();
+    let image = id_of('9');
+    let json = |name: &str, project: &str| {
+        let label = format!(r#"{{"com.docker.compose.project":"{project}"}}"#);
+        format!(r#"{{"name":"{name}","rootfsImageID":"{image}","labels":{label}}}"#)
+    };
+    let (web, db) = (json("web", "shop"), json("db", "own"));
+    database(&tree, STORAGE, &[('a', &web), ('b', &db)], &[]);
+    // The name that podman's storage gives it, as podman 4 does: `=`, and `sha256:ID` in base64.
+    let file =
+        "=c2hhMjU2Ojk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk=";
+    tree.file(
+        &format!("{STORAGE}/overlay-images/{image}/{file}"),
+        r#"{"architecture":"amd64","config":{"Labels":{"com.docker.compose.project":"shop"}}}"#,
+    );
+    Container::default().start(&tree);
+    Container { digit: 'b', pid: 200, name: "db", ..Container::default() }.start(&tree);
+    assert_eq!(names(&mut discovery(&tree, &[]), 2), ["podman podman web 101", "podman podman/own db 201"]);
+}
+
+#[test]
+fn what_a_user_tells_sudo_is_not_believed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let tree = Tree::v2();
+    let program = tree.path("usr/bin/sudo");
+    tree.file("usr/bin/sudo", "");
+    Container::default().start(&tree);
+    symlink(&program, tree.path("proc/100/exe")).unwrap();
+    assert_eq!(names(&mut discovery(&tree, &[]), 1), ["podman podman web 101"]);
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o4755)).unwrap();
+    assert_eq!(listed(&discovery(&tree, &[]).scan().unwrap()), [""; 0]);
+}
+
+#[test]
 fn a_known_container_outlives_its_conmon_and_roots_is_found_without_one() {
     let tree = Tree::v2();
     Container::default().start(&tree);
@@ -265,7 +301,10 @@ fn users_containers_are_found_for_the_named_alone() {
     Container { digit: 'c', pid: 300, uid: ann, name: "c", storage: STORAGE, ..own }.start(&tree);
     list(&tree, STORAGE, &[('c', "roots")]);
     assert_eq!(listed(&discovery(&tree, &[]).scan().unwrap()), [""; 0]);
-    assert_eq!(listed(&discovery(&tree, &["root", "nobody"]).scan().unwrap()), [""; 0]);
+    let scan = discovery(&tree, &["root", "nobody"]).scan().unwrap();
+    assert_eq!(listed(&scan), [""; 0]);
+    let unknown = warned(&scan);
+    assert!(unknown.len() == 1 && unknown[0].contains("instances.rootless names nobody"), "{unknown:?}");
     let mut named = discovery(&tree, &["ann"]);
     assert_eq!(names(&mut named, 2), ["podman podman@ann c 301", "podman podman@ann web 101"]);
     assert!(warned(&named.scan().unwrap()).is_empty());
@@ -286,6 +325,11 @@ fn a_users_files_are_read_only_where_they_can_do_no_harm() {
     let own = rustix::process::geteuid().as_raw();
     let place = UsersPlace::new(home.clone(), own);
     assert_eq!(place.read(Path::new("s/file")).unwrap(), b"text");
+    let looked_at = |relative: &str| UsersFile { place: place.clone(), relative: relative.into() }.metadata();
+    assert_eq!(looked_at("s/file").unwrap().len(), 4);
+    for bad in ["link/s/file", "s/link", "../away/s/file", "none", "/etc/passwd"] {
+        assert!(looked_at(bad).is_err(), "{bad}");
+    }
     for bad in ["link/s/file", "s/link", "../away/s/file", "fifo", "s", "none", "/etc/passwd"] {
         assert!(place.read(Path::new(bad)).is_err(), "{bad}");
     }

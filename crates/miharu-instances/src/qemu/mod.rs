@@ -91,7 +91,7 @@ impl Driver for Qemu {
 
     fn without_cgroup(&mut self, host: &mut Host<'_>, _found: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
         self.watch.look(host.roots, host.buffer);
-        self.known.retain(|_, known| is_running(&known.instance, host.buffer));
+        self.known.retain(|_, known| is_running(&known.instance.init, host.buffer));
         let domains = self.domains.read(&host.roots.run, host.buffer);
         for domain in domains {
             self.see_domain(host, domain);

@@ -39,11 +39,6 @@ impl Config {
         serde_json::from_slice(text).ok()
     }
 
-    /// An annotation.
-    pub(crate) fn annotation(&self, key: &str) -> Option<&str> {
-        self.annotations.get(key).map(String::as_str)
-    }
-
     /// The container's cgroup as a part of its init's path in a hierarchy, as what runs inside may have made others below:
     /// either the path that was asked for (cgroupfs), or the first component called like the scope that
     /// `SLICE:PREFIX:NAME` stands for (systemd), or, where nothing was asked for, like the container. Units that others
@@ -136,7 +131,7 @@ mod tests {
     #[test]
     fn annotations_and_nothing_else() {
         let config = Config::parse(br#"{"annotations": {"nerdctl/name": "web"}}"#).unwrap();
-        assert_eq!(config.annotation("nerdctl/name"), Some("web"));
+        assert_eq!(config.annotations["nerdctl/name"], "web");
         assert!(config.data_roots().next().is_none());
         for bad in [&b""[..], b"1", b"{\"annotations\": []}", b"{\"root\": 1}", b"\xff"] {
             assert_eq!(Config::parse(bad), None);
