@@ -14,6 +14,8 @@ use crate::words::{self, Selected};
 
 /// The longest value that a key takes, in bytes.
 const VALUE_LIMIT: usize = 64 * 1024;
+/// The least that `cluster.trust_max_age` means: a copy that is in step is some seconds old, too.
+const SHORTEST_TRUST: Duration = Duration::from_secs(10);
 
 /// The server keys that are set. Every value in it has been checked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,7 +93,9 @@ impl Config {
     pub fn settings(&self) -> Settings {
         Settings {
             join_token_expiry: Expiry::parse(self.get("cluster.join_token_expiry")).ok(),
-            trust_max_age: Expiry::parse(self.get("cluster.trust_max_age")).ok().map(Expiry::length),
+            trust_max_age: Expiry::parse(self.get("cluster.trust_max_age"))
+                .ok()
+                .map(|age| age.length().max(SHORTEST_TRUST)),
             https_address: self.address("core.https_address", DEFAULT_HTTPS_PORT),
             metrics_address: self.address("core.metrics_address", DEFAULT_METRICS_PORT),
             metrics_advertise: Some(self.get("core.metrics_advertise").to_owned())
@@ -171,7 +175,7 @@ fn checked(key: &str, value: &str) -> Result<String, ConfigError> {
 pub struct Settings {
     /// How long the token for a new member of the cluster is valid; never `None`, as it has a default.
     pub join_token_expiry: Option<Expiry>,
-    /// From which age on the copy of what a cluster trusts opens nothing any more; `None` for no such age.
+    /// From which age on the copy of what a cluster trusts opens nothing any more, 10 s at least; `None` for no such age.
     pub trust_max_age: Option<Duration>,
     /// Where the API is served.
     pub https_address: Option<ListenAddress>,
@@ -229,6 +233,16 @@ mod tests {
 
     fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_copy_that_is_in_step_is_never_too_old() {
+        let age = |text: &str| {
+            let values = BTreeMap::from([("cluster.trust_max_age".to_owned(), text.to_owned())]);
+            Config::replace(&values).unwrap().settings().trust_max_age
+        };
+        assert_eq!((age(""), age("1S")), (None, Some(Duration::from_secs(10))));
+        assert_eq!(age("1M"), Some(Duration::from_secs(60)));
     }
 
     #[test]

@@ -82,9 +82,7 @@ pub(crate) async fn make(stored: &Stored, (first, last): &(Writes, Writes)) -> R
     let taken =
         || Trouble::Not(Error::Refused("another server made this cluster at the same moment".to_owned()));
     // What an attempt that was cut short has left.
-    let leftovers =
-        ["certificates/", "tokens/", "projects/", "members/", "invitations/", "alive/", UNWATCHED];
-    let clear = leftovers.iter().map(|name| delete_all(&key(name))).collect();
+    let clear = FOLDERS.iter().map(|name| delete_all(&key(name))).collect();
     if client.transact(mine(), clear, &[]).await? == Outcome::Differs(Vec::new()) {
         return Err(taken());
     }
