@@ -13,9 +13,10 @@ use miharu_linux::cgroup::Hierarchies;
 use miharu_linux::changes::{Change, Changes, WatchId};
 
 use crate::discovery::Warning;
-use crate::driver::{Claim, Driver};
+use crate::driver::{Claim, Driver, is_trusted};
 
-/// The most cgroups that are visited. A host's users may make cgroups of their own, as many as they like.
+/// The most cgroups that are visited. A host's users may make cgroups of their own, as many as they like; half of this, and of
+/// what is claimed, is for the system's alone.
 const MAX_CGROUPS: usize = 100_000;
 
 /// The most cgroups that are claimed. A test makes as many.
@@ -195,12 +196,6 @@ impl Walk {
     fn visit(&mut self, mut waiting: BTreeSet<Key>, drivers: &[Box<dyn Driver>]) -> News {
         let mut news = News::None;
         while let Some(key) = waiting.pop_first() {
-            // What is known is listed also where there are too many: its instances come and go as before.
-            let is_full = self.listings.len() >= MAX_CGROUPS || self.claimed >= self.max_claimed();
-            if is_full && !self.listings.contains_key(&key) {
-                self.is_cut_short = true;
-                continue;
-            }
             if self.list(key, drivers, &mut waiting) == News::Some {
                 news = News::Some;
             }
@@ -217,14 +212,23 @@ impl Walk {
     fn list(&mut self, key: Key, drivers: &[Box<dyn Driver>], waiting: &mut BTreeSet<Key>) -> News {
         let (root, path) = &key;
         let Some(directory) = self.roots.get(*root).map(|root| root.join(path)) else { return News::None };
-        let inode = std::fs::symlink_metadata(&directory).map_or(0, |metadata| metadata.ino());
+        let metadata = std::fs::symlink_metadata(&directory).ok();
+        let inode = metadata.as_ref().map_or(0, MetadataExt::ino);
+        // A user who fills all that there is room for leaves half of it to the system's own.
+        let share = if metadata.is_some_and(|metadata| !is_trusted(metadata.uid())) { 2 } else { 1 };
+        let max_claimed = self.max_claimed() / share;
+        // What is known is listed also where there are too many: its instances come and go as before.
+        let is_new = !self.listings.contains_key(&key);
+        if is_new && (self.listings.len() >= MAX_CGROUPS / share || self.claimed >= max_claimed) {
+            self.is_cut_short = true;
+            return News::None;
+        }
         // Watched first: what comes in between is listed twice rather than never.
         let watch = match self.listings.get(&key).and_then(|listing| listing.watch) {
             Some(watch) => Some(watch),
             None if self.watched.len() < MAX_WATCHES => self.changes.watch(&directory),
             None => None,
         };
-        let is_new = !self.listings.contains_key(&key);
         // A directory with two links has no other in it.
         let listed = match std::fs::symlink_metadata(&directory) {
             Ok(metadata) if metadata.nlink() == 2 => Ok(Default::default()),
@@ -274,7 +278,6 @@ impl Walk {
                 self.unwatched.insert(key.clone());
             }
         }
-        let max_claimed = self.max_claimed();
         let listing = self.listings.entry(key).or_default();
         (listing.inode, listing.watch) = (inode, watch);
         let of_others = self.claimed.saturating_sub(listing.claimed.len());
@@ -559,6 +562,27 @@ mod tests {
         fs::create_dir(top.join("lxc.payload.c2")).unwrap();
         walk.look(&hierarchies, &drivers, &mut Vec::new());
         assert!(walk.claims().contains_key(Path::new("lxc.payload.c2")));
+    }
+
+    #[test]
+    fn a_user_leaves_room_for_the_system() {
+        // Only root can give a directory away.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (base, hierarchies) = host(&["delegated"]);
+        let top = Roots::at(base.path()).cgroup;
+        std::os::unix::fs::chown(top.join("delegated"), Some(4242), None).unwrap();
+        for number in 0..MAX_CLAIMS {
+            fs::create_dir(top.join(format!("delegated/lxc.payload.u{number}"))).unwrap();
+        }
+        let (mut walk, drivers) = (Walk::default(), drivers(&DriverOptions::default()));
+        let mut warnings = Vec::new();
+        walk.look(&hierarchies, &drivers, &mut warnings);
+        assert_eq!((walk.claims().len(), &warnings[..]), (MAX_CLAIMS / 2, &[Warning::TooManyCgroups][..]));
+        fs::create_dir_all(top.join("new/lxc.payload.n1")).unwrap();
+        walk.look(&hierarchies, &drivers, &mut Vec::new());
+        assert!(walk.claims().contains_key(Path::new("new/lxc.payload.n1")));
     }
 
     #[test]
