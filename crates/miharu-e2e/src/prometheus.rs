@@ -89,6 +89,17 @@ impl Prometheus {
         Ok(answer.pointer("/data/activeTargets").and_then(Value::as_array).cloned().unwrap_or_default())
     }
 
+    /// All rules, of every group: type, name, query, health, last error.
+    ///
+    /// # Errors
+    /// When Prometheus does not answer.
+    pub fn rules(&self) -> Result<Vec<Value>> {
+        let answer: Value = serde_json::from_str(&self.get("/api/v1/rules")?)?;
+        let groups = answer.pointer("/data/groups").and_then(Value::as_array).into_iter().flatten();
+        let rules = groups.filter_map(|group| group.get("rules")?.as_array()).flatten();
+        Ok(rules.cloned().collect())
+    }
+
     /// What it answers to GET.
     ///
     /// # Errors

@@ -14,6 +14,7 @@
 )]
 
 mod agent;
+mod dashboards;
 mod demo;
 mod host;
 mod hostile;
