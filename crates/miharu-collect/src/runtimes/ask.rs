@@ -99,12 +99,13 @@ async fn one(place: PathBuf, pools: Pools, wanted: Wanted) -> io::Result<Told> {
     let mut told = Told { answer: Answer::default(), asked, pools, problems: Vec::new() };
     let questions = async {
         let mut connection = Connection::open(&place).await?;
-        if wanted.has(Part::Projects) {
+        let voice = voice(&mut connection).await?;
+        if wanted.has(Part::Projects) && voice == Voice::OfAll {
             told.answer.projects = projects(&mut connection, &mut told.problems).await?;
         }
         if wanted.has(Part::StoragePools) {
             let Told { pools, problems, .. } = &mut told;
-            told.answer.pools = storage_pools(&mut connection, &place, pools, problems).await?;
+            told.answer.pools = storage_pools(&mut connection, &place, voice, pools, problems).await?;
         }
         Ok(())
     };
@@ -112,6 +113,24 @@ async fn one(place: PathBuf, pools: Pools, wanted: Wanted) -> io::Result<Told> {
         Ok(result) => result.map(|()| told),
         Err(_) => Err(no_answer(DEADLINE)),
     }
+}
+
+/// What a daemon's figures are told for. Every member of a cluster knows all of its projects and what its members share:
+/// only one of them tells these, so that sums over hosts are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    OfAll,
+    OfItself,
+}
+
+async fn voice(connection: &mut Connection) -> io::Result<Voice> {
+    let about = parsed::<wire::About>(&connection.get("/1.0").await?)?;
+    if !about.is_clustered() {
+        return Ok(Voice::OfAll);
+    }
+    let members = connection.get("/1.0/cluster/members?recursion=1").await?;
+    let is_leader = about.leads(&parsed::<Vec<wire::ClusterMember>>(&members)?);
+    Ok(if is_leader { Voice::OfAll } else { Voice::OfItself })
 }
 
 fn parsed<'a, T: Deserialize<'a>>(body: &'a Bytes) -> io::Result<T> {
@@ -147,11 +166,13 @@ async fn projects(connection: &mut Connection, problems: &mut Vec<String>) -> io
 async fn storage_pools(
     connection: &mut Connection,
     place: &Path,
+    voice: Voice,
     failures: &mut Pools,
     problems: &mut Vec<String>,
 ) -> io::Result<Vec<StoragePool>> {
     let body = connection.get("/1.0/storage-pools?recursion=1").await?;
     let mut listed = parsed::<Vec<ListedPool>>(&body)?;
+    listed.retain(|pool| voice == Voice::OfAll || !pool.is_shared());
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     listed.dedup_by(|later, first| later.name == first.name);
     listed.truncate(MAX_POOLS);

@@ -14,6 +14,11 @@ const STATE: &str = r#"{"resources":{"containers":{"Limit":-1,"Usage":4},"cpu":{
 const POOLS: &str = r#"[{"name":"fast","driver":"zfs"},{"name":"lost","driver":"ceph"}]"#;
 const SPACE: &str = r#"{"space":{"total":100,"used":30},"inodes":{"total":0,"used":0}}"#;
 
+const ALONE: &str = r#"{"environment":{"server_clustered":false,"server_name":"n1"}}"#;
+const LEADER: &str = r#"{"environment":{"server_clustered":true,"server_name":"n1"}}"#;
+const FOLLOWER: &str = r#"{"environment":{"server_clustered":true,"server_name":"n2"}}"#;
+const MEMBERS: &str = r#"[{"server_name":"n1","roles":["database-leader","database"]},{"server_name":"n2","roles":["database"]}]"#;
+
 /// A host on which daemons run.
 struct Host {
     base: tempfile::TempDir,
@@ -46,23 +51,30 @@ impl Host {
 
     /// Has a daemon answer there.
     fn serve(&self, directory: &str) {
+        self.serve_as(directory, ALONE);
+    }
+
+    /// Has a daemon answer there, which says this of itself.
+    fn serve_as(&self, directory: &str, about: &'static str) {
         let (listener, asked) = (self.listen(directory), Arc::clone(&self.asked));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let asked = Arc::clone(&asked);
-                std::thread::spawn(move || answer(&stream, &asked));
+                std::thread::spawn(move || answer(&stream, about, &asked));
             }
         });
     }
 }
 
 /// Answers one client until it has no more to ask.
-fn answer(stream: &UnixStream, asked: &Mutex<Vec<String>>) {
+fn answer(stream: &UnixStream, about: &str, asked: &Mutex<Vec<String>>) {
     let mut lines = BufReader::new(stream).lines();
     while let Some(Ok(request)) = lines.next() {
         let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
         while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
         let (status, metadata) = match path.as_str() {
+            "/1.0" => ("200 OK", about),
+            "/1.0/cluster/members?recursion=1" => ("200 OK", MEMBERS),
             "/1.0/projects?recursion=1" => ("200 OK", PROJECTS),
             "/1.0/projects/default/state" => ("200 OK", STATE),
             "/1.0/storage-pools?recursion=1" => ("200 OK", POOLS),
@@ -124,6 +136,22 @@ fn a_daemon_tells_its_projects_and_pools_and_is_not_asked_at_every_look() {
 }
 
 #[test]
+fn of_a_cluster_one_member_tells_what_all_know() {
+    for (about, has_projects) in [(LEADER, true), (FOLLOWER, false)] {
+        let host = Host::new();
+        host.runs(&["/var/lib/incus/guestapi/sock"]);
+        host.serve_as("var/lib/incus", about);
+        let runtimes = Runtimes::new(host.roots());
+        let (told, warnings) = after_a_round(&runtimes, Wanted::all());
+        let [incus] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(incus.projects.len(), usize::from(has_projects), "{incus:?}");
+        assert_eq!(incus.pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["fast"]);
+        // The ceph pool fails here, but only who speaks for all asks for its size.
+        assert_eq!(warnings.len(), usize::from(has_projects), "{warnings:?}");
+    }
+}
+
+#[test]
 fn nobody_is_asked_for_what_nobody_wants() {
     let host = Host::new();
     host.runs(&["/var/lib/lxd/devlxd/sock"]);
@@ -131,7 +159,8 @@ fn nobody_is_asked_for_what_nobody_wants() {
     let runtimes = Runtimes::new(host.roots());
     let (told, _) = after_a_round(&runtimes, without("project_"));
     assert!(told[0].projects.is_empty() && !told[0].pools.is_empty());
-    assert!(lock(&host.asked).iter().all(|path| path.starts_with("/1.0/storage-pools")));
+    let is_wanted = |path: &String| path == "/1.0" || path.starts_with("/1.0/storage-pools");
+    assert!(lock(&host.asked).iter().all(is_wanted));
     lock(&host.asked).clear();
     let (told, _) = after_a_round(&runtimes, without("storage_pool_"));
     assert!(!told[0].projects.is_empty() && told[0].pools.is_empty());

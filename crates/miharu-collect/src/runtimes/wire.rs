@@ -24,10 +24,52 @@ const KINDS: [(&str, &str); 4] = [
 /// The resources of a project's state that are counts of what it has.
 const COUNTED: [&str; 2] = ["containers", "virtual-machines"];
 
+/// The role of the member that leads a cluster's database; there is one at a time.
+const LEADER: &str = "database-leader";
+
+/// The drivers of pools that all members of a cluster share.
+const SHARED: [&str; 9] =
+    ["alletra", "ceph", "cephfs", "cephobject", "linstor", "lvmcluster", "powerflex", "pure", "truenas"];
+
 /// What stands around every answer.
 #[derive(Debug, Deserialize)]
 pub(super) struct Envelope<T> {
     pub(super) metadata: T,
+}
+
+/// `/1.0`: whether the daemon is one of a cluster's.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct About {
+    #[serde(default)]
+    environment: Environment,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Environment {
+    #[serde(default)]
+    server_clustered: bool,
+    #[serde(default)]
+    server_name: String,
+}
+
+impl About {
+    pub(super) fn is_clustered(&self) -> bool {
+        self.environment.server_clustered
+    }
+
+    /// Whether it is the one member that leads the cluster's database.
+    pub(super) fn leads(&self, members: &[ClusterMember]) -> bool {
+        let own = members.iter().find(|member| member.server_name == self.environment.server_name);
+        own.is_some_and(|member| member.roles.iter().any(|role| role == LEADER))
+    }
+}
+
+/// A row of `/1.0/cluster/members?recursion=1`.
+#[derive(Debug, Deserialize)]
+pub(super) struct ClusterMember {
+    server_name: String,
+    #[serde(default)]
+    roles: Vec<String>,
 }
 
 /// A row of `/1.0/projects?recursion=1`.
@@ -57,6 +99,13 @@ struct StateResource {
 pub(super) struct ListedPool {
     pub(super) name: String,
     driver: String,
+}
+
+impl ListedPool {
+    /// Whether every member of a cluster sees the same pool.
+    pub(super) fn is_shared(&self) -> bool {
+        SHARED.contains(&self.driver.as_str())
+    }
 }
 
 /// `/1.0/storage-pools/NAME/resources`.
@@ -129,6 +178,23 @@ mod tests {
 
     fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> T {
         serde_json::from_str::<Envelope<T>>(text).unwrap().metadata
+    }
+
+    #[test]
+    fn the_leader_of_a_cluster_is_the_member_with_that_role() {
+        let about = |name: &str| {
+            parse::<About>(&format!(
+                r#"{{"metadata":{{"environment":{{"server_clustered":true,"server_name":"{name}"}}}}}}"#
+            ))
+        };
+        let members: Vec<ClusterMember> = parse(
+            r#"{"metadata":[{"server_name":"n1","roles":["database-leader","database"],"status":"Online"},
+                {"server_name":"n2","roles":["database"]},{"server_name":"n3"}]}"#,
+        );
+        assert!(about("n1").is_clustered() && about("n1").leads(&members));
+        assert!(!about("n2").leads(&members) && !about("n3").leads(&members) && !about("n4").leads(&members));
+        assert!(!parse::<About>(r#"{"metadata":{"environment":{"server_name":"n1"}}}"#).is_clustered());
+        assert!(!parse::<About>(r#"{"metadata":{}}"#).is_clustered());
     }
 
     #[test]
