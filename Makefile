@@ -31,7 +31,7 @@ bench-growth:
 	@scripts/growth.sh
 
 # A cluster of 200 members on one etcd and one Prometheus, all on this machine; docs/scale.md gets the table. Seven
-# minutes and 6 GB of memory; `scripts/scale.sh --members 50 --instances 20` wants less, and `--quick` tries it in two minutes.
+# minutes and at most 7 GB of memory; `scripts/scale.sh --members 50 --instances 20` wants less, and `--quick` tries it in two minutes.
 scale:
 	@scripts/scale.sh
 

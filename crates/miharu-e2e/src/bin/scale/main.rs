@@ -46,9 +46,10 @@ impl Plan {
     }
 }
 
-/// The memory that a member, and a series in Prometheus, may take at most before this is refused: what was seen, doubled.
-const MEMBER_BYTES: u64 = 40 << 20;
-const SERIES_BYTES: u64 = 8_000;
+/// The memory that a member, and a series in Prometheus, may take at most before this is refused: more than what was
+/// seen, and twice of it.
+const MEMBER_BYTES: u64 = 20 << 20;
+const SERIES_BYTES: u64 = 6_000;
 const SERIES_OF_AN_INSTANCE: u64 = 70;
 
 fn main() -> ExitCode {
