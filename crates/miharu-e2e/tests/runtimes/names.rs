@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use miharu_e2e::scratch::unique;
+use miharu_e2e::shell::wait_for;
 use miharu_e2e::{Containerd, Docker, Exposition, Lxc, Miharud, Podman, inside, lxc, need};
 
 use crate::common::{Subject, scrape_with, served};
@@ -174,9 +175,13 @@ fn a_paused_container_is_served_and_its_counters_stand_still() -> Result<()> {
         // Something that would go on counting.
         inside::run(subject.pid, "(while :; do :; done) </dev/null >/dev/null 2>&1 &")?;
     }
-    podman.podman(&["pause", &subjects[0].name])?;
-    docker.docker(&["pause", &subjects[1].name])?;
-    containerd.ctr(&namespace, &["task", "pause", "mhp"])?;
+    // runc gives up a freeze that the kernel does not end in time, as under load.
+    let pause = |act: &dyn Fn() -> Result<String>| {
+        wait_for("runc to freeze a container", Duration::from_secs(20), || act().ok())
+    };
+    pause(&|| podman.podman(&["pause", &subjects[0].name]))?;
+    pause(&|| docker.docker(&["pause", &subjects[1].name]))?;
+    pause(&|| containerd.ctr(&namespace, &["task", "pause", "mhp"]))?;
     // Found while paused, too: this daemon has not seen them before.
     let first = scrape_with(&daemon, subjects.iter().map(|subject| &*subject.name))?;
     thread::sleep(Duration::from_millis(500));

@@ -12,7 +12,6 @@
 )]
 
 mod changes;
-mod cost;
 mod hostile;
 mod joining;
 mod killed;
