@@ -16,8 +16,9 @@ use crate::common::{Subject, served};
 
 #[test]
 fn all_runtimes_are_in_one_scrape_with_their_names_and_figures() -> Result<()> {
-    need!(Podman, Docker, Containerd, Nspawn, LibvirtLxc, Lxc, Lxd, Qemu);
+    // Another test's libvirtd would be in the way, and is waited for.
     let _alone = scratch::alone()?;
+    need!(Podman, Docker, Containerd, Nspawn, LibvirtLxc, Lxc, Lxd, Qemu);
     let netns = Netns::create()?;
     let tap = vm::tap(&netns, "mhtap0")?;
     let daemon = Miharud::start()?;

@@ -74,8 +74,9 @@ fn containerd_leaves_nothing_even_when_it_is_stopped() -> Result<()> {
 
 #[test]
 fn a_container_of_libvirt_leaves_nothing() -> Result<()> {
-    need!(LibvirtLxc);
+    // Another test's libvirtd would be in the way, and is waited for.
     let _alone = scratch::alone()?;
+    need!(LibvirtLxc);
     let mut libvirt = Libvirt::start()?;
     let pid = libvirt.lxc("mhlxc")?;
     let said = inside::run(pid, "cat /proc/self/cgroup; ls /sbin/init")?;

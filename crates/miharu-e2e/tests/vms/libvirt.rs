@@ -11,8 +11,9 @@ use crate::{agent, qga};
 
 #[test]
 fn a_domain_of_libvirt_is_served_and_libvirt_keeps_what_is_its_own() -> Result<()> {
-    need!(Qemu, Libvirt, GuestAgent);
+    // Another test's libvirtd would be in the way, and is waited for.
     let _alone = miharu_e2e::scratch::alone()?;
+    need!(Qemu, Libvirt, GuestAgent);
     let mut libvirt = Libvirt::start()?;
     let mut domain = libvirt.boot("mhdom", &[agent::PORT, qga::PORT])?;
     let name = domain.name.clone();
