@@ -16,6 +16,7 @@ pub mod report;
 pub mod resources;
 pub mod server;
 pub mod sources;
+pub mod usage;
 pub mod warnings;
 
 pub use certificates::{
@@ -37,6 +38,7 @@ pub use projects::{Project, ProjectState, ProjectUsage, ProjectsPost};
 pub use report::{Answer, Report, Request};
 pub use server::{Environment, Server, ServerPut};
 pub use sources::{InstanceSources, SourceCgroup, SourceGroup};
+pub use usage::{History, InstanceUsage, Usage};
 pub use warnings::{Warning, WarningPut};
 
 /// Go clients write an empty list or map as `null`.

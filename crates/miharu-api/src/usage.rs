@@ -1,0 +1,120 @@
+//! `/1.0/usage` and `/1.0/instances/NAME/history`: what instances use, as rates and levels, for who looks rather than
+//! computes: the web page and `miharu top`. Ours; Incus and LXD have no such resource.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What each instance that the asker may see uses now.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// The server's name.
+    pub server: String,
+    /// When the figures were read, seconds since the epoch.
+    pub time: f64,
+    /// Seconds that the rates are over; absent while there was one reading only.
+    pub interval: Option<f64>,
+    /// CPUs of the host.
+    pub host_cpus: Option<u32>,
+    /// Memory of the host, bytes.
+    pub host_memory: Option<u64>,
+    /// The instances, by project, name and type.
+    pub instances: Vec<InstanceUsage>,
+}
+
+/// What one instance uses. What is not known is absent, never 0.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InstanceUsage {
+    /// Its name.
+    pub name: String,
+    /// Its project.
+    pub project: String,
+    /// `container` or `virtual-machine`.
+    #[serde(rename = "type")]
+    pub instance_type: String,
+    /// What runs it.
+    pub runtime: String,
+    /// The cluster member that it runs on; `none` on a lone server.
+    pub location: String,
+    /// When it started, seconds since the epoch.
+    pub boot_time: Option<f64>,
+    /// Whether its figures could be read this time.
+    pub readable: bool,
+    /// Where they come from: `cgroup1`, `cgroup2`, `agent`, `qga`, `host`.
+    pub source: String,
+    /// The figures of [`FIGURES`] that are known, by name.
+    pub figures: BTreeMap<String, f64>,
+    /// The last half hour of [`RECENT`], by name, oldest first, `null` where nothing was read; only with `recent=true`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub recent: BTreeMap<String, Vec<Option<f32>>>,
+}
+
+/// The last hour of one instance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// When the last slot ends, seconds since the epoch.
+    pub end: f64,
+    /// Seconds that a slot is long.
+    pub step: f64,
+    /// The figures of [`FIGURES`] that were ever known, by name, oldest slot first, `null` where nothing was read.
+    pub figures: BTreeMap<String, Vec<Option<f32>>>,
+}
+
+/// What a figure is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// CPUs.
+    Cores,
+    /// Bytes.
+    Bytes,
+    /// Bytes a second.
+    BytesPerSecond,
+    /// Events a second.
+    PerSecond,
+    /// A plain number.
+    Count,
+    /// A share between 0 and 1.
+    Ratio,
+}
+
+/// Every figure that [`InstanceUsage::figures`] and [`History::figures`] may hold, in the order in which people read them.
+pub const FIGURES: &[(&str, Unit)] = &[
+    // CPU time a second, without idle, iowait and steal.
+    ("cpu", Unit::Cores),
+    ("cpu_user", Unit::Cores),
+    ("cpu_system", Unit::Cores),
+    // CPUs that it may use: the quota, else the CPUs that it may run on.
+    ("cpu_limit", Unit::Cores),
+    // Share of the time in which the quota held it back.
+    ("cpu_throttled", Unit::Ratio),
+    // Memory in use without what can be dropped at once.
+    ("memory", Unit::Bytes),
+    ("memory_cached", Unit::Bytes),
+    // What it may use: its limit, or what the guest or the host has.
+    ("memory_limit", Unit::Bytes),
+    ("swap", Unit::Bytes),
+    ("disk_read", Unit::BytesPerSecond),
+    ("disk_written", Unit::BytesPerSecond),
+    ("disk_reads", Unit::PerSecond),
+    ("disk_writes", Unit::PerSecond),
+    // Without `lo`.
+    ("network_received", Unit::BytesPerSecond),
+    ("network_sent", Unit::BytesPerSecond),
+    ("network_errors", Unit::PerSecond),
+    // The root file system.
+    ("filesystem_used", Unit::Bytes),
+    ("filesystem_size", Unit::Bytes),
+    ("processes", Unit::Count),
+    // Share of the time in which some task waited.
+    ("pressure_cpu", Unit::Ratio),
+    ("pressure_memory", Unit::Ratio),
+    ("pressure_io", Unit::Ratio),
+    ("oom_kills", Unit::PerSecond),
+];
+
+/// Those that [`InstanceUsage::recent`] holds, for sparklines.
+pub const RECENT: &[&str] =
+    &["cpu", "memory", "disk_read", "disk_written", "network_received", "network_sent"];
