@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent lint bench bench-micro bench-growth scale clean
+.PHONY: demo demo-stop test agent lint book bench bench-micro bench-growth scale clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -12,7 +12,7 @@ demo-stop:
 test:
 	@scripts/test.sh
 
-# What a scrape costs on 10 to 500 real containers, beside the floor and beside what others use; docs/performance.md gets the tables.
+# What a scrape costs on 10 to 500 real containers, beside the floor and beside what others use; docs/explanation/performance.md gets the tables.
 bench:
 	@scripts/bench.sh
 
@@ -30,16 +30,20 @@ lint:
 bench-growth:
 	@scripts/growth.sh
 
-# A cluster of 200 members on one etcd and one Prometheus, all on this machine; docs/scale.md gets the table. Seven
+# A cluster of 200 members on one etcd and one Prometheus, all on this machine; docs/explanation/scale.md gets the table. Seven
 # minutes and at most 7 GB of memory; `scripts/scale.sh --members 50 --instances 20` wants less, and `--quick` tries it in two minutes.
 scale:
 	@scripts/scale.sh
 
 # Every parser and the encoder alone, in time and in instructions. Fails where one takes 5 % more instructions than
-# docs/performance/instructions.json says; `cargo run --release -p miharu-bench -- --bless` writes that file. Wants valgrind.
+# docs/explanation/performance/instructions.json says; `cargo run --release -p miharu-bench -- --bless` writes that file. Wants valgrind.
 bench-micro:
 	cargo bench -q --locked -p miharu-bench --bench micro -- --quiet
 	cargo run -q --release --locked -p miharu-bench
+
+# The documentation as a book, target/book/index.html; it can be read without a network.
+book:
+	@scripts/book.sh
 
 clean: demo-stop
 	cargo clean

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures what a scrape costs, beside the floor and beside what others use. usage: scripts/bench.sh [options of the bench program]
-# Without options everything is measured, in less than a quarter of an hour, and docs/performance.md gets its tables.
+# Without options everything is measured, in less than a quarter of an hour, and docs/explanation/performance.md gets its tables.
 set -eu
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
@@ -12,7 +12,7 @@ scripts/setup.sh bench || echo "bench: going on with what is there"
 cargo build -q --release --locked -p miharu-daemon -p miharu-cli -p miharu-e2e --bin miharud --bin miharu --bin bench
 bench=$(realpath "${CARGO_TARGET_DIR:-target}")/release/bench
 
-[ $# -gt 0 ] || set -- --out docs/performance --page docs/performance.md
+[ $# -gt 0 ] || set -- --out docs/explanation/performance --page docs/explanation/performance.md
 become=()
 if [ "$(id -u)" -ne 0 ]; then
   command -v sudo >/dev/null || { echo "bench: containers need root, and there is no sudo here"; exit 1; }

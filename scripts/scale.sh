@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs a cluster of hundreds of members on this machine and measures it: docs/scale.md gets the table.
+# Runs a cluster of hundreds of members on this machine and measures it: docs/explanation/scale.md gets the table.
 # usage: scripts/scale.sh [--members N] [--instances N] [--interval SECONDS] [--quick]
 set -eu
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 //! `bench-micro`: the instructions of every case, counted by valgrind, beside the times that criterion found.
 //!
 //! usage: `bench-micro [--bless]`. Instructions are the same on an idle machine and on a busy one, so they are compared with those of
-//! `docs/performance/instructions.json`; `--bless` writes that file anew.
+//! `docs/explanation/performance/instructions.json`; `--bless` writes that file anew.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person at a terminal")]
 #![allow(clippy::disallowed_methods, reason = "no part of the daemon: valgrind is a program")]
@@ -150,5 +150,5 @@ fn compiler() -> Result<String> {
 }
 
 fn record() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/performance/instructions.json")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/explanation/performance/instructions.json")
 }

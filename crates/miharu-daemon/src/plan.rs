@@ -109,7 +109,7 @@ pub(crate) fn check_families(excluded: &Globs) -> Result<(), String> {
     for pattern in excluded.patterns() {
         let served = FamilySet::all().without(|name| pattern.matches(name)).iter().count();
         if served == FAMILIES.len() {
-            return Err(format!("'{pattern}' matches no metric; docs/metrics.md lists them all"));
+            return Err(format!("'{pattern}' matches no metric; docs/reference/metrics.md lists them all"));
         }
     }
     Ok(())
@@ -188,7 +188,7 @@ mod tests {
         }
         assert_eq!(
             check("pressure_*,presure_*"),
-            Err("'presure_*' matches no metric; docs/metrics.md lists them all".to_owned())
+            Err("'presure_*' matches no metric; docs/reference/metrics.md lists them all".to_owned())
         );
     }
 }

@@ -1,4 +1,4 @@
-//! docs/metrics.md describes every family that there is, with its type, and none that there is not.
+//! docs/reference/metrics.md describes every family that there is, with its type, and none that there is not.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use miharu_metrics::{FAMILIES, Prefix};
 #[test]
 fn every_family_is_described_with_its_type() {
     let page =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md")).unwrap();
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/metrics.md"))
+            .unwrap();
     let mut described = BTreeMap::new();
     for line in page.lines() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -29,5 +30,5 @@ fn every_family_is_described_with_its_type() {
             (name, family.metric_type().as_str().to_owned())
         })
         .collect();
-    assert_eq!(described, served, "docs/metrics.md on the left, the family list on the right");
+    assert_eq!(described, served, "docs/reference/metrics.md on the left, the family list on the right");
 }

@@ -1,4 +1,4 @@
-//! docs/server-keys.md describes every server key that there is, with its default, and none that there is not.
+//! docs/reference/server-keys.md describes every server key that there is, with its default, and none that there is not.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use miharu_store::KEYS;
 #[test]
 fn every_key_is_described_with_its_default() {
     let page =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/server-keys.md")).unwrap();
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/server-keys.md"))
+            .unwrap();
     let mut described = BTreeMap::new();
     for line in page.lines() {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
@@ -21,5 +22,5 @@ fn every_key_is_described_with_its_default() {
     }
     let known: BTreeMap<String, String> =
         KEYS.iter().map(|key| (key.name.to_owned(), key.default.to_owned())).collect();
-    assert_eq!(described, known, "docs/server-keys.md on the left, the list of keys on the right");
+    assert_eq!(described, known, "docs/reference/server-keys.md on the left, the list of keys on the right");
 }

@@ -180,7 +180,7 @@ fn advise(status: StatusCode, failure: Failure) -> Failure {
             "{words}\nSomebody else changed the configuration at the same moment, and nothing was set: run this again."
         )),
         StatusCode::BAD_REQUEST if words.to_lowercase().contains("unknown") => Failure::request(format!(
-            "{words}\nNothing was set. `miharu config show` prints the keys that are set; docs/server-keys.md describes \
+            "{words}\nNothing was set. `miharu config show` prints the keys that are set; docs/reference/server-keys.md describes \
              every one there is."
         )),
         _ => failure,
@@ -237,7 +237,7 @@ mod tests {
         let failure = fake.miharu(&["config", "set", "x.y", "1"]).0.unwrap_err();
         expect![[r#"
             cannot set 'x.y' to '1': unknown key
-            Nothing was set. `miharu config show` prints the keys that are set; docs/server-keys.md describes every one there is."#]]
+            Nothing was set. `miharu config show` prints the keys that are set; docs/reference/server-keys.md describes every one there is."#]]
         .assert_eq(&failure.to_string());
     }
 

@@ -94,7 +94,7 @@ fn write_instance(out: &mut dyn Write, full: &InstanceFull) -> Result<(), Failur
             if matches!(state.source.as_str(), "host" | "qga") {
                 writeln!(
                     out,
-                    "\nNo agent answers for the guest: docs/agent.md tells how miharu-agent is installed. Without one,\n\
+                    "\nNo agent answers for the guest: docs/how-to/agent.md tells how miharu-agent is installed. Without one,\n\
                      `miharu config set instances.balloon_interval 10` has the guest report its memory at least."
                 )?;
             }

@@ -99,7 +99,7 @@ fn of_what_was_read(part: Part, version: Version) -> Option<&'static str> {
         (Part::Hugepages, _) => "neither its cgroup nor one above limits its huge pages",
         (Part::Disks, Version::V1) => {
             "no device is in these files: cgroup v1 counts only where some cgroup of the host has a throttle limit, \
-             and then what passes from there on (see docs/troubleshooting.md)"
+             and then what passes from there on (see docs/how-to/troubleshooting.md)"
         }
         (Part::Disks, Version::V2) => "no device is in the file: it has read and written nothing so far",
         (Part::Throttling, Version::V2) => {

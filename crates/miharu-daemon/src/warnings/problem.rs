@@ -39,7 +39,7 @@ pub(crate) enum Counted {
 }
 
 impl Kind {
-    /// All of them, in the order of docs/warnings.md.
+    /// All of them, in the order of docs/reference/warnings.md.
     #[cfg(test)]
     const ALL: [Self; 19] = [
         Self::Listener,
@@ -219,8 +219,10 @@ mod tests {
 
     #[test]
     fn the_pages_list_every_kind() {
-        let pages =
-            [include_str!("../../../../docs/warnings.md"), include_str!("../../../../docs/warnings.ja.md")];
+        let pages = [
+            include_str!("../../../../docs/reference/warnings.md"),
+            include_str!("../../../../docs/reference/warnings.ja.md"),
+        ];
         for page in pages {
             let rows = page.lines().filter(|line| {
                 line.contains("| high |") || line.contains("| moderate |") || line.contains("| low |")

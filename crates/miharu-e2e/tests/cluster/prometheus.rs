@@ -116,9 +116,9 @@ fn the_job_that_miharu_prints_scrapes_the_cluster_and_sums_are_right() -> Result
 
 /// The configuration of the page on scale, for one of two shards here.
 fn shard(cluster: &Cluster, number: usize) -> Result<String> {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/scale.md"))?;
-    let (_, block) = page.split_once("```yaml\n").context("docs/scale.md shows no YAML")?;
-    let (block, _) = block.split_once("```").context("docs/scale.md does not end its YAML")?;
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/explanation/scale.md"))?;
+    let (_, block) = page.split_once("```yaml\n").context("docs/explanation/scale.md shows no YAML")?;
+    let (block, _) = block.split_once("```").context("docs/explanation/scale.md does not end its YAML")?;
     let mut block = format!("global:\n  scrape_interval: 1s\n{block}");
     for (from, to) in [
         ("abydos.hosts.example.net:8444", cluster.members[0].metrics_address()),

@@ -16,7 +16,7 @@ use miharu_e2e::miharud::between;
 use miharu_e2e::netns::Netns;
 use miharu_e2e::{Exposition, Lxc, Miharud, need, rootfs, scratch, shell};
 
-/// A moved first process is noticed at the latest in this scrape, as docs/metrics.md says.
+/// A moved first process is noticed at the latest in this scrape, as docs/reference/metrics.md says.
 const SCRAPES_TO_A_NEW_NETWORK: usize = 8;
 
 /// What the daemon's descriptors lead to.

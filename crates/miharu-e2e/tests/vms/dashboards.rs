@@ -124,7 +124,7 @@ fn the_dashboard_is_in_order_and_shows_every_family() -> Result<()> {
         }
     }
     let text = dashboard.to_string();
-    let families = file("docs/metrics.md")?;
+    let families = file("docs/reference/metrics.md")?;
     let families = families.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
     let name = |text: &&str| {
         text.chars().all(|one| one == '_' || one.is_ascii_alphanumeric()) && !text.ends_with('_')

@@ -1,5 +1,5 @@
 //! `make bench`: what a scrape costs, measured on real containers: miharud, the floor below which nobody gets, and what people use
-//! instead. It prints every figure as it comes, keeps all samples in `bench.json`, and writes the table of `docs/performance.md`.
+//! instead. It prints every figure as it comes, keeps all samples in `bench.json`, and writes the table of `docs/explanation/performance.md`.
 //!
 //! CPU time is that of the processes, to the nanosecond; so what else the machine does hardly shows. Subjects take turns.
 #![forbid(unsafe_code)]

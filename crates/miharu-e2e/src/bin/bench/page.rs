@@ -1,4 +1,4 @@
-//! The generated part of `docs/performance.md`: what was reached, and all medians with their spread.
+//! The generated part of `docs/explanation/performance.md`: what was reached, and all medians with their spread.
 
 use std::fs;
 use std::path::Path;

@@ -13,8 +13,8 @@ use crate::paper;
 use crate::subject::Figures;
 
 /// The marks around each table in the page.
-const PAGE: &str = "docs/performance.md";
-const RAW: &str = "docs/performance/growth.json";
+const PAGE: &str = "docs/explanation/performance.md";
+const RAW: &str = "docs/explanation/performance/growth.json";
 
 /// Whether it is for the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! processes, nested cgroups, slow disks; and on paper what many hosts cost a Prometheus. usage: `growth [SCENARIO…] [--quick]`.
 //!
 //! Each scenario measures its own baseline in the same run, so that it reads as a ratio on any machine. The raw numbers go to
-//! `docs/performance/growth.json`, the tables of `docs/performance.md` are written from these; with `--quick`, which is for
+//! `docs/explanation/performance/growth.json`, the tables of `docs/explanation/performance.md` are written from these; with `--quick`, which is for
 //! development and a tenth of the size, to neither.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person at a terminal")]

@@ -1,7 +1,7 @@
 //! `make scale`: hundreds of members on one machine, each a `miharud` with made-up containers, on one real etcd and scraped by one
 //! real Prometheus; what they cost and how long changes take. usage: `scale [--members N] [--instances N] [--quick]`.
 //!
-//! The tables of `docs/scale.md` are written from what it sees; with `--quick`, which tries the program itself, or another size than
+//! The tables of `docs/explanation/scale.md` are written from what it sees; with `--quick`, which tries the program itself, or another size than
 //! usual, they are only printed.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person at a terminal")]

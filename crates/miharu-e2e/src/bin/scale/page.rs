@@ -1,4 +1,4 @@
-//! What was seen: said to the person who waits, and written into `docs/scale.md` between its marks.
+//! What was seen: said to the person who waits, and written into `docs/explanation/scale.md` between its marks.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::changes::{Changes, Outage};
 use crate::costs::{Costs, EtcdMetrics};
 use crate::hall::{Hall, Joined};
 
-const PAGE: &str = "docs/scale.md";
+const PAGE: &str = "docs/explanation/scale.md";
 const BEGIN: &str = "<!-- simulation: begin -->";
 const END: &str = "<!-- simulation: end -->";
 
