@@ -5,10 +5,13 @@ mod args;
 mod client;
 mod commands;
 mod error;
+mod filter;
+mod format;
 mod output;
 mod remote;
 #[cfg(test)]
 mod testing;
+mod text;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;

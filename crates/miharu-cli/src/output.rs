@@ -1,29 +1,14 @@
-//! How lists are printed: the five formats of the Incus and LXD clients.
+//! How lists are printed: the formats of the Incus and LXD clients.
 
 use std::io::Write;
 
-use clap::ValueEnum;
-use comfy_table::presets::NOTHING;
+use comfy_table::presets::{ASCII_MARKDOWN, NOTHING};
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 
 use crate::error::Failure;
-
-/// The form of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Format {
-    /// A table with lines, for reading
-    #[default]
-    Table,
-    /// Columns without lines
-    Compact,
-    /// One line an entry, without a header
-    Csv,
-    /// Everything the server said, as JSON
-    Json,
-    /// Everything the server said, as YAML
-    Yaml,
-}
+pub(crate) use crate::format::{Form, Format};
+pub(crate) use crate::text::printable;
 
 /// The lines of a table as the clients that users know draw them, in comfy-table's order of components.
 const LINES: &str = "||--+-++|-+++++++++";
@@ -43,15 +28,17 @@ pub(crate) fn write_list<T: Serialize>(
     rows: &Rows,
     full: &[T],
 ) -> Result<(), Failure> {
-    match format {
-        Format::Table => write_table(out, rows),
-        Format::Compact => write_compact(out, rows),
-        Format::Csv => write_csv(out, rows),
-        Format::Json => {
+    let headers = format.has_headers().then_some(rows.headers.as_slice());
+    match format.form {
+        Form::Table => write_table(out, &table(headers, rows, LINES)),
+        Form::Markdown => write_table(out, &table(headers, rows, ASCII_MARKDOWN)),
+        Form::Compact => write_compact(out, table(headers, rows, NOTHING)),
+        Form::Csv => write_csv(out, headers, rows),
+        Form::Json => {
             let text = serde_json::to_string(full).map_err(unprintable)?;
             Ok(writeln!(out, "{text}")?)
         }
-        Format::Yaml => write_yaml(out, full),
+        Form::Yaml => write_yaml(out, full),
     }
 }
 
@@ -59,12 +46,6 @@ pub(crate) fn write_list<T: Serialize>(
 pub(crate) fn write_yaml<T: Serialize + ?Sized>(out: &mut dyn Write, value: &T) -> Result<(), Failure> {
     let text = serde_norway::to_string(value).map_err(unprintable)?;
     Ok(out.write_all(text.as_bytes())?)
-}
-
-/// Makes text from elsewhere fit for a terminal: an instance's name or a certificate's common name may hold control
-/// characters, which a terminal would obey.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// How long, in the two largest units: `1d 2h`, `5m 3s`.
@@ -98,6 +79,14 @@ pub(crate) fn bytes(size: i64) -> String {
     format!("{value:.2}{unit}")
 }
 
+/// A share as the clients of Incus and LXD print it: `12.3%`; nothing of nothing is nothing.
+pub(crate) fn percent(part: i64, whole: i64) -> String {
+    // One decimal: what a conversion of integers this large to a double loses cannot be seen.
+    #[expect(clippy::cast_precision_loss)]
+    let share = if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    format!("{:.1}%", share * 100.0)
+}
+
 fn unprintable(error: impl std::fmt::Display) -> Failure {
     Failure::request(format!("the server's answer cannot be printed: {error}"))
 }
@@ -106,12 +95,11 @@ fn cells(rows: &Rows) -> impl Iterator<Item = Vec<String>> + '_ {
     rows.rows.iter().map(|row| row.iter().map(|cell| printable(cell)).collect())
 }
 
-fn write_table(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
-    Ok(writeln!(out, "{}", table(rows, LINES))?)
+fn write_table(out: &mut dyn Write, table: &Table) -> Result<(), Failure> {
+    Ok(writeln!(out, "{table}")?)
 }
 
-fn write_compact(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
-    let mut table = table(rows, NOTHING);
+fn write_compact(out: &mut dyn Write, mut table: Table) -> Result<(), Failure> {
     for column in table.column_iter_mut() {
         column.set_padding((2, 0)).set_cell_alignment(CellAlignment::Left);
     }
@@ -119,18 +107,22 @@ fn write_compact(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
 }
 
 /// Wide characters, as in Japanese names, take two columns of a terminal: comfy-table counts them so.
-fn table(rows: &Rows, preset: &str) -> Table {
+fn table(headers: Option<&[&'static str]>, rows: &Rows, preset: &str) -> Table {
     let mut table = Table::new();
     // Never wrapped to the terminal's width: a line a row can be searched and copied.
     table.load_preset(preset).set_content_arrangement(ContentArrangement::Disabled);
-    table
-        .set_header(rows.headers.iter().map(|header| Cell::new(header).set_alignment(CellAlignment::Center)));
+    if let Some(headers) = headers {
+        table.set_header(headers.iter().map(|header| Cell::new(header).set_alignment(CellAlignment::Center)));
+    }
     table.add_rows(cells(rows));
     table
 }
 
-fn write_csv(out: &mut dyn Write, rows: &Rows) -> Result<(), Failure> {
+fn write_csv(out: &mut dyn Write, headers: Option<&[&'static str]>, rows: &Rows) -> Result<(), Failure> {
     let mut writer = csv::Writer::from_writer(out);
+    if let Some(headers) = headers {
+        writer.write_record(headers).map_err(csv_failure)?;
+    }
     for row in cells(rows) {
         writer.write_record(&row).map_err(csv_failure)?;
     }
@@ -150,7 +142,8 @@ mod tests {
 
     use super::*;
 
-    fn written(format: Format) -> String {
+    fn written(format: &str) -> String {
+        let format = format.parse().unwrap();
         let rows = Rows {
             headers: vec!["NAME", "STATE"],
             rows: vec![
@@ -164,7 +157,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn check(format: Format, expected: &Expect) {
+    fn check(format: &str, expected: &Expect) {
         expected.assert_eq(&written(format));
     }
 
@@ -178,7 +171,7 @@ mod tests {
     #[test]
     fn table() {
         check(
-            Format::Table,
+            "table",
             &expect![[r#"
                 +-----------+---------+
                 |    NAME   |  STATE  |
@@ -197,13 +190,13 @@ mod tests {
     fn compact() {
         // Not expect!, which would take the blanks that the lines begin with for its own indentation.
         let lines = ["     NAME     STATE", "  c1         RUNNING", "  a,\"b\"�[2J", "  監視       RUNNING"];
-        assert_eq!(written(Format::Compact).lines().collect::<Vec<_>>(), lines);
+        assert_eq!(written("compact").lines().collect::<Vec<_>>(), lines);
     }
 
     #[test]
     fn csv() {
         check(
-            Format::Csv,
+            "csv",
             &expect![[r#"
                 c1,RUNNING
                 "a,""b""�[2J",
@@ -215,7 +208,7 @@ mod tests {
     #[test]
     fn json() {
         check(
-            Format::Json,
+            "json",
             &expect![[r#"
             ["one","two"]
         "#]],
@@ -225,11 +218,35 @@ mod tests {
     #[test]
     fn yaml() {
         check(
-            Format::Yaml,
+            "yaml",
             &expect![[r#"
             - one
             - two
         "#]],
         );
+    }
+
+    #[test]
+    fn markdown() {
+        check(
+            "markdown",
+            &expect![[r#"
+                |    NAME   |  STATE  |
+                |-----------|---------|
+                | c1        | RUNNING |
+                | a,"b"�[2J |         |
+                | 監視      | RUNNING |
+            "#]],
+        );
+    }
+
+    #[test]
+    fn headers_come_and_go_as_asked() {
+        assert!(written("csv,header").starts_with("NAME,STATE\nc1,RUNNING\n"));
+        assert!(!written("csv,noheader").contains("NAME"));
+        let compact = written("compact,noheader");
+        assert!(compact.trim_start().starts_with("c1"), "{compact}");
+        assert!(!written("table,noheader").contains("NAME"));
+        assert_eq!(written("json,header"), written("json"));
     }
 }

@@ -4,37 +4,34 @@ use std::io::Write;
 
 use clap::Args;
 use miharu_api::{InstanceFull, InstanceState, StateNetworkAddress};
-use regex::Regex;
 
 use super::Context;
 use crate::client::encoded;
 use crate::error::Failure;
+use crate::filter::{Filter, filters_help};
 use crate::output::{self, Format, Rows};
-use crate::remote;
 
 /// What to list, and how.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Filters, of which an instance must pass all:
-  WORD        its name starts with WORD, or is matched as a whole by WORD as
-              a regular expression
-  KEY=VALUE   its name, project, type (container or virtual-machine), status
-              or runtime is VALUE, or one of several with commas between
-  KEY~=REGEX  a part of it is matched by the regular expression REGEX, in
-              which ^ is its beginning and $ its end; capitals count
-
+#[command(after_help = concat!(
+    filters_help!(),
+    "
 Columns:
   n name       N processes                 i identifier
   e project    m memory used               4 IPv4 addresses
   t type       u CPU time used (seconds)   6 IPv6 addresses
   r runtime    p process id of its init    v vCPUs
   s state      U time since its start      o origin of its figures
+  L location   M memory used, percent      D root file system used
+
+csv has no headers unless it is csv,header; table,noheader leaves them out.
 
 Examples:
   miharu list
   miharu list web type=container
   miharu list runtime=lxc,nspawn -c nem -f csv
-  miharu list 'name~=^web-[0-9]+$' 'project~=^docker/'")]
+  miharu list 'name~=^web-[0-9]+$' 'project~=^docker/'"
+))]
 pub(crate) struct ListArgs {
     /// Start of a name, KEY=VALUE, or KEY~=REGEX
     #[arg(value_name = "FILTER")]
@@ -73,13 +70,23 @@ const COLUMNS: &[(char, &str, Cell)] = &[
     ('6', "IPV6", |i| addresses(i, "inet6")),
     ('v', "VCPUS", |i| of_state(i, |state| state.vcpus)),
     ('U', "UPTIME", |i| positive(i, |s| s.uptime).map(output::duration).unwrap_or_default()),
+    ('L', "LOCATION", |i| i.instance.location.clone()),
+    ('M', "MEMORY USAGE%", |i| {
+        let used = positive(i, |s| s.memory.usage).zip(positive(i, |s| s.memory.total));
+        used.map(|(usage, total)| output::percent(usage, total)).unwrap_or_default()
+    }),
+    ('D', "DISK USAGE", |i| {
+        positive(i, |s| s.disk.get("root").map_or(0, |root| root.usage))
+            .map(output::bytes)
+            .unwrap_or_default()
+    }),
     ('o', "SOURCE", |i| i.state.as_ref().map(|state| state.source.clone()).unwrap_or_default()),
 ];
 
 /// Asks and prints.
 pub(crate) async fn run(context: &Context<'_>, args: &ListArgs, out: &mut dyn Write) -> Result<(), Failure> {
     let columns = columns(&args.columns)?;
-    let filters = args.filters.iter().map(|word| Filter::parse(word)).collect::<Result<Vec<_>, _>>()?;
+    let filters = Filter::parse_all(&args.filters)?;
     let path = match context.project {
         Some(project) if !args.all_projects => {
             format!("/1.0/instances?recursion=2&project={}", encoded(project))
@@ -122,82 +129,6 @@ fn columns(letters: &str) -> Result<Vec<&'static (char, &'static str, Cell)>, Fa
     Ok(columns)
 }
 
-/// A field that a filter is about.
-type Field = fn(&InstanceFull) -> &str;
-
-/// The fields that filters know.
-const FIELDS: &[(&str, Field)] = &[
-    ("name", |i| &i.instance.name),
-    ("project", |i| &i.instance.project),
-    ("type", |i| &i.instance.instance_type),
-    ("status", |i| &i.instance.status),
-    ("state", |i| &i.instance.status),
-    ("runtime", |i| &i.instance.runtime),
-];
-
-/// What `type` can be; a slip would find nothing without a word.
-const TYPES: &[&str] = &["container", "virtual-machine"];
-
-/// One of the words that limit the list.
-#[derive(Debug)]
-enum Filter {
-    /// As in Incus: the start of a name, or a regular expression for the whole of it.
-    Name(String, Option<Regex>),
-    Equals(Field, Vec<String>),
-    Matches(Field, Regex),
-}
-
-impl Filter {
-    fn parse(word: &str) -> Result<Self, Failure> {
-        let Some((key, value)) = word.split_once('=') else {
-            let word = remote::strip(word)?;
-            let whole = if word.contains(['^', '$']) { word.to_owned() } else { format!("^(?:{word})$") };
-            return Ok(Self::Name(word.to_owned(), Regex::new(&whole).ok()));
-        };
-        let (key, is_regex) = key.strip_suffix('~').map_or((key, false), |key| (key, true));
-        let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == key) else {
-            return Err(Failure::usage(format!(
-                "there is no filter '{key}': use name, project, type, status or runtime"
-            )));
-        };
-        if is_regex {
-            let regex = Regex::new(value).map_err(|error| {
-                Failure::usage(format!(
-                    "'{value}' is no regular expression: {}",
-                    last_line(&error.to_string())
-                ))
-            })?;
-            return Ok(Self::Matches(*field, regex));
-        }
-        let values: Vec<String> = value.split(',').map(str::to_owned).collect();
-        let is_type = |value: &String| TYPES.iter().any(|known| known.eq_ignore_ascii_case(value));
-        if key == "type"
-            && let Some(wrong) = values.iter().find(|value| !is_type(value))
-        {
-            return Err(Failure::usage(format!("there is no type '{wrong}', only {}", TYPES.join(" and "))));
-        }
-        Ok(Self::Equals(*field, values))
-    }
-
-    fn passes(&self, instance: &InstanceFull) -> bool {
-        match self {
-            Self::Name(start, whole) => {
-                let name = &instance.instance.name;
-                name.starts_with(start.as_str()) || whole.as_ref().is_some_and(|whole| whole.is_match(name))
-            }
-            Self::Equals(field, values) => {
-                values.iter().any(|value| value.eq_ignore_ascii_case(field(instance)))
-            }
-            Self::Matches(field, regex) => regex.is_match(field(instance)),
-        }
-    }
-}
-
-/// What a regular expression's error comes to: it draws the pattern first.
-fn last_line(error: &str) -> &str {
-    error.lines().last().unwrap_or_default().trim_start_matches("error: ")
-}
-
 fn of_state(instance: &InstanceFull, figure: fn(&InstanceState) -> i64) -> String {
     positive(instance, figure).map(|figure| figure.to_string()).unwrap_or_default()
 }
@@ -224,10 +155,10 @@ mod tests {
     use crate::testing::{Canned, Fake};
 
     const INSTANCES: &str = r#"[
-        {"name":"u1","project":"lxc","type":"container","status":"Running","runtime":"lxc","id":"u1",
-         "state":{"pid":4242,"processes":7,"vcpus":2,"uptime":93784,"source":"agent","memory":{"usage":1887436},"cpu":{"usage":3400000000},
+        {"name":"u1","project":"lxc","type":"container","status":"Running","runtime":"lxc","id":"u1","location":"m1",
+         "state":{"pid":4242,"processes":7,"vcpus":2,"uptime":93784,"source":"agent","memory":{"usage":1887436,"total":4194304},"disk":{"root":{"usage":2048}},"cpu":{"usage":3400000000},
                   "network":{"eth0":{"addresses":[{"family":"inet","address":"10.0.0.2","scope":"global"}]}}}},
-        {"name":"web","project":"default","type":"container","status":"Running","runtime":"incus","state":null}
+        {"name":"web","project":"default","type":"container","status":"Running","runtime":"incus","location":"none","state":null}
     ]"#;
 
     fn list(arguments: &[&str]) -> (String, String) {
@@ -269,6 +200,12 @@ mod tests {
             u1,2,1d 2h,agent
         "#]]
         .assert_eq(&list(&["-f", "csv", "-c", "nvUo"]).1);
+        expect![[r#"
+            NAME,LOCATION,MEMORY USAGE%,DISK USAGE
+            web,none,,
+            u1,m1,45.0%,2.00KiB
+        "#]]
+        .assert_eq(&list(&["-f", "csv,header", "-c", "nLMD"]).1);
     }
 
     #[test]
@@ -299,15 +236,6 @@ mod tests {
     }
 
     #[test]
-    fn slips_in_filters_are_told() {
-        let fake = Fake::start(vec![]);
-        let told = |word: &str| fake.miharu(&["list", word]).0.unwrap_err().to_string();
-        assert_eq!(told("name~=a("), "'a(' is no regular expression: unclosed group");
-        assert_eq!(told("type=vm"), "there is no type 'vm', only container and virtual-machine");
-        assert!(told("colour~=red").starts_with("there is no filter 'colour'"));
-    }
-
-    #[test]
     fn a_project_is_asked_for() {
         let (request, _) = list(&["--project", "docker/shop"]);
         assert_eq!(request, "GET /1.0/instances?recursion=2&project=docker%2Fshop");
@@ -316,7 +244,12 @@ mod tests {
     #[test]
     fn mistakes_are_found_before_the_server_is_asked() {
         let fake = Fake::start(vec![]);
-        for wrong in [vec!["list", "-c", "nX"], vec!["list", "-c", ","], vec!["list", "colour=red"]] {
+        for wrong in [
+            vec!["list", "-c", "nX"],
+            vec!["list", "-c", ","],
+            vec!["list", "colour=red"],
+            vec!["list", "runtime=dokcer"],
+        ] {
             let result = fake.miharu(&wrong).0;
             assert!(matches!(result, Err(Failure::Usage(_))), "{wrong:?} gave {result:?}");
         }
