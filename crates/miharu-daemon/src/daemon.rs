@@ -136,6 +136,7 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
         warnings: warnings.clone(),
         requests: Arc::clone(&requests),
         store: Arc::clone(&store),
+        tls: Arc::clone(&tls),
     };
     let host = roots.clone();
     let search = Search::of(roots);

@@ -3,20 +3,24 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use miharu_store::ParsedCertificate;
+use miharu_metrics::server::CertificateEnd;
+use miharu_store::{ParsedCertificate, State};
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 use crate::app::App;
 use crate::cluster::counts_here;
-use crate::pem;
 use crate::respond::path;
+use crate::tls::Tls;
 use crate::warnings::{Group, Kind, Problem};
 
 /// How long before its end a certificate is warned of.
 const NOTICE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How often certificates are looked at.
 const PAUSE: Duration = Duration::from_secs(300);
+
+/// What the one certificate that all members of a cluster show is counted under.
+const SHOWN: &str = "cluster.crt";
 
 /// Looks at the certificates from time to time. Ends with the daemon.
 pub(crate) async fn watch(app: Arc<App>) {
@@ -30,11 +34,10 @@ pub(crate) async fn watch(app: Arc<App>) {
 /// Looks at the certificates as they are now.
 pub(crate) fn check(app: &App) {
     let now = SystemTime::now();
-    let own = pem::decode(&app.tls.identity().pem());
-    let own = own.and_then(|der| ParsedCertificate::parse(&der).ok());
+    let own = app.tls.identity().not_after();
     let mut problems: Vec<Problem> = own
-        .iter()
-        .filter_map(|certificate| {
+        .into_iter()
+        .filter_map(|not_after| {
             let (what, advice) = if app.tls.identity().shows_cluster() {
                 (
                     "the cluster's certificate",
@@ -43,12 +46,12 @@ pub(crate) fn check(app: &App) {
             } else {
                 ("the server's own certificate", "'miharu admin renew-certificate' makes a new one")
             };
-            problem(what, certificate.not_after(), advice, now, NOTICE)
+            problem(what, not_after, advice, now, NOTICE)
         })
         .collect();
     let state = app.store.load();
     let cluster = state.cluster.as_deref();
-    if !counts_here(cluster, "cluster.crt") {
+    if !counts_here(cluster, SHOWN) {
         problems = problems.into_iter().map(Problem::elsewhere).collect();
     }
     let authority = app.tls.authority().problems(now);
@@ -74,6 +77,27 @@ pub(crate) fn check(app: &App) {
         }));
     }
     app.warnings.replace(Group::Certificates, problems);
+}
+
+/// When the certificates end on which scrapes depend, as figures: the one that the server shows, and of its clients' authority and
+/// of the trusted ones the first that has not ended by `now`, seconds since 1970. Bearer tokens are none of them: they may be
+/// made for days. What a cluster has once is told by one member, as warnings are.
+pub(crate) fn ends(state: &State, tls: &Tls, now: i64) -> Vec<CertificateEnd> {
+    let cluster = state.cluster.as_deref();
+    let entries = state.certificates.values().filter(|entry| entry.token.is_none());
+    let trusted = entries
+        .map(|entry| &entry.certificate)
+        .filter(|certificate| {
+            certificate.not_after() > now && counts_here(cluster, certificate.fingerprint())
+        })
+        .map(ParsedCertificate::not_after)
+        .min();
+    let shown = tls.identity().not_after().filter(|_| counts_here(cluster, SHOWN));
+    let all = [("server", shown), ("authority", tls.authority().first_end(now)), ("trusted", trusted)];
+    let known = all.into_iter().filter_map(|(certificate, end)| {
+        Some(CertificateEnd { certificate, end_seconds: u64::try_from(end?).ok()? })
+    });
+    known.collect()
 }
 
 /// A token may have been made for a few days alone: it is warned of in the last third of its life.

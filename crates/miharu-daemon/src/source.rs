@@ -13,7 +13,9 @@ use tokio::sync::Mutex;
 use crate::cache::{Found, Gathered, Source, epoch_seconds};
 use crate::clock::seconds_now;
 use crate::cluster::counts_here;
+use crate::expiry::ends;
 use crate::requests::Requests;
+use crate::tls::Tls;
 use crate::warnings::{Group, Kind as WarningKind, Problem, Warnings};
 
 /// How long a request waits for a scan of the host.
@@ -29,6 +31,7 @@ pub(crate) struct Own {
     pub(crate) warnings: Warnings,
     pub(crate) requests: Arc<Requests>,
     pub(crate) store: Arc<Store>,
+    pub(crate) tls: Arc<Tls>,
 }
 
 impl Own {
@@ -142,6 +145,7 @@ impl Source for Host {
             operations: Some(self.own.operations()),
             warnings: Some(self.own.warnings.count() as u64),
             cluster_sync_age: self.own.store.sync_status().and_then(|status| status.age),
+            certificates: ends(&self.own.store.load(), &self.own.tls, seconds_now()),
             api_requests: self.own.requests.figures(),
             collect_duration: Some(begun.elapsed()),
             collect_timestamp_seconds: epoch_seconds(collection.started),

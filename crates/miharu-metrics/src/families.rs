@@ -448,6 +448,12 @@ pub const FAMILIES: &[Family] = &[
         },
     ),
     server(
+        "certificate_expiry_timestamp_seconds",
+        MetricType::Gauge,
+        "When the certificate ends, of several the first that has not ended, in seconds since the epoch.",
+        host::certificates,
+    ),
+    server(
         "api_requests_completed_total",
         MetricType::Counter,
         "API requests answered, by what they were about and how they ended.",

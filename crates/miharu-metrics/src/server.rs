@@ -14,6 +14,8 @@ pub struct ServerFigures {
     pub warnings: Option<u64>,
     /// For how long this member of a cluster has not known its copy to be what the cluster holds.
     pub cluster_sync_age: Option<Duration>,
+    /// When the certificates end on which scrapes depend, each kind once.
+    pub certificates: Vec<CertificateEnd>,
     /// Requests by the kind of thing that they were about.
     pub api_requests: Vec<ApiRequests>,
     /// How long the collection took.
@@ -24,6 +26,15 @@ pub struct ServerFigures {
     pub process: Process,
     /// What the daemons of Incus and LXD on this host tell.
     pub runtimes: Vec<Runtime>,
+}
+
+/// When the first certificate of a kind ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CertificateEnd {
+    /// The label `certificate`.
+    pub certificate: &'static str,
+    /// Seconds since the epoch.
+    pub end_seconds: u64,
 }
 
 /// Requests about one kind of thing.

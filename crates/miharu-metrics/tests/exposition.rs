@@ -10,7 +10,9 @@ use miharu_metrics::figures::{
     CpuMode, CpuTimes, Disk, Figures, Filesystem, Gpu, Hypervisor, Info, Interface, Memory, Pressure, Scrape,
     Sharing, Throttling, Traffic,
 };
-use miharu_metrics::server::{ApiRequests, Limit, Process, Project, Resource, Runtime, StoragePool};
+use miharu_metrics::server::{
+    ApiRequests, CertificateEnd, Limit, Process, Project, Resource, Runtime, StoragePool,
+};
 use miharu_metrics::{
     FAMILIES, FamilySet, Format, InstanceFigures, InstanceType, Prefix, Scope, ServerFigures, ServerWide,
     Snapshot, encode,
@@ -110,6 +112,7 @@ fn server() -> ServerFigures {
         operations: Some(0),
         warnings: Some(1),
         cluster_sync_age: Some(Duration::from_millis(1_500)),
+        certificates: vec![CertificateEnd { certificate: "server", end_seconds: 2_000_000_000 }],
         api_requests: vec![ApiRequests { entity_type: "server", succeeded: 5, ..ApiRequests::default() }],
         collect_duration: Some(Duration::from_millis(1)),
         collect_timestamp_seconds: Some(1_700_000_100.5),

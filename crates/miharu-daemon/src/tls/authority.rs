@@ -75,6 +75,8 @@ struct Issuer {
     /// Its subject, DER: what the certificates that it signed name as their issuer.
     subject: Vec<u8>,
     der: Vec<u8>,
+    /// When it ends, in seconds since 1970.
+    not_after: i64,
 }
 
 /// What tells two versions of a file apart; `None` when there is none.
@@ -101,6 +103,13 @@ impl Authority {
             Loaded::Broken(_) => Verdict::Refused,
             Loaded::InForce(force) => force.judge(der, now).unwrap_or(Verdict::Refused),
         }
+    }
+
+    /// When the first of its certificates that have not ended by that moment does, both in seconds since 1970.
+    pub(crate) fn first_end(&self, now: i64) -> Option<i64> {
+        let current = self.current.load();
+        let Loaded::InForce(force) = &**current else { return None };
+        force.authorities.iter().map(|issuer| issuer.not_after).filter(|end| *end > now).min()
     }
 
     /// What is wrong with its files at that moment, for people.
@@ -268,7 +277,8 @@ fn authorities(text: &[u8]) -> anyhow::Result<Vec<Issuer>> {
             usage.is_none_or(|usage| usage.value.key_cert_sign()),
             "the key of '{name}' is not for signing certificates"
         );
-        found.push(Issuer { subject: name.as_raw().to_vec(), der: pem.contents.clone() });
+        let not_after = certificate.validity().not_after.timestamp();
+        found.push(Issuer { subject: name.as_raw().to_vec(), der: pem.contents.clone(), not_after });
     }
     ensure!(!found.is_empty(), "no certificate in PEM form");
     Ok(found)

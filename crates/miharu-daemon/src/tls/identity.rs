@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use miharu_store::ParsedCertificate;
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
 };
@@ -50,6 +51,8 @@ struct Shown {
     certified: Arc<CertifiedKey>,
     pem: String,
     fingerprint: String,
+    /// When it ends, in seconds since 1970, where that can be read.
+    not_after: Option<i64>,
 }
 
 /// What tells two versions of the files apart.
@@ -132,6 +135,11 @@ impl Identity {
     /// SHA-256 of the certificate's DER.
     pub(crate) fn fingerprint(&self) -> String {
         self.current.load().fingerprint.clone()
+    }
+
+    /// When the certificate ends, in seconds since 1970.
+    pub(crate) fn not_after(&self) -> Option<i64> {
+        self.current.load().not_after
     }
 
     /// Reads the files again, if they changed since the last look and that is a while ago.
@@ -292,6 +300,7 @@ fn read(pem: &[u8], key_pem: &[u8]) -> anyhow::Result<Shown> {
     let Some(leaf) = chain.first() else { bail!("no certificate in PEM form") };
     let shown_pem = crate::pem::encode(leaf);
     let fingerprint = miharu_store::fingerprint(leaf);
+    let not_after = ParsedCertificate::parse(leaf).ok().map(|certificate| certificate.not_after());
     let private = PrivateKeyDer::from_pem_slice(key_pem).context("no private key in PEM form")?;
     let signing = any_supported_type(&private).context("the private key")?;
     let certified = CertifiedKey::new(chain, signing);
@@ -300,7 +309,7 @@ fn read(pem: &[u8], key_pem: &[u8]) -> anyhow::Result<Shown> {
         Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
         Err(error) => return Err(error).context("the key is not the certificate's"),
     }
-    Ok(Shown { certified: Arc::new(certified), pem: shown_pem, fingerprint })
+    Ok(Shown { certified: Arc::new(certified), pem: shown_pem, fingerprint, not_after })
 }
 
 /// Makes a certificate as api.md says: P-384, self-signed, for a server, no authority.
@@ -376,6 +385,7 @@ mod tests {
         let seconds =
             certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
         assert_eq!(seconds, VALIDITY.whole_seconds());
+        assert_eq!(first.not_after(), Some(certificate.validity().not_after.timestamp()));
     }
 
     #[test]

@@ -17,6 +17,12 @@ pub(super) fn instances_running(instances: &[&InstanceFigures], out: &mut Sample
     }
 }
 
+pub(super) fn certificates(snapshot: &Snapshot, out: &mut Samples<'_>) {
+    for end in &snapshot.server.certificates {
+        out.labelled(&[Label::Text("certificate", end.certificate)], end.end_seconds);
+    }
+}
+
 pub(super) fn api_requests_completed(snapshot: &Snapshot, out: &mut Samples<'_>) {
     for requests in &snapshot.server.api_requests {
         let results = [

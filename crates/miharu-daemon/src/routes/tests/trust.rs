@@ -1,5 +1,7 @@
 //! How one comes to be trusted, and for what: join tokens, bearer tokens, an authority of certificates.
 
+use std::collections::BTreeMap;
+
 use http::header::AUTHORIZATION;
 use miharu_store::{JoinToken, Secret, SecretHash};
 
@@ -200,6 +202,38 @@ async fn a_bearer_token_is_warned_of_in_the_last_third_of_its_life() {
         }
         assert_eq!(warned().await, warnings, "{expiry}");
     }
+}
+
+#[tokio::test]
+async fn the_ends_of_certificates_are_figures() {
+    let bench = Bench::new();
+    let now = crate::clock::seconds_now();
+    let ends = |now: i64| {
+        let ends = crate::expiry::ends(&bench.app.store.load(), &bench.app.tls, now);
+        ends.into_iter().map(|end| (end.certificate, end.end_seconds)).collect::<BTreeMap<_, _>>()
+    };
+    let year = 365 * 24 * 3600;
+    let own = ends(now);
+    assert_eq!(own.keys().collect::<Vec<_>>(), [&"server"]);
+    assert!(own["server"] > (now + 9 * year).unsigned_abs(), "{own:?}");
+    bench.bearer(json!({}), "1d").await;
+    assert_eq!(ends(now), own, "a token is no certificate");
+
+    let later = bench.trust(CertificateType::Metrics, None);
+    let later = ParsedCertificate::parse(&later).unwrap().not_after();
+    assert_eq!(ends(now)["trusted"], later.unsigned_abs());
+    let ca = Ca::new("ca");
+    let sooner = ca.sign(1, None);
+    let post = json!({"name": "x", "type": "metrics", "certificate": crate::pem::encode(&sooner)});
+    assert_eq!(bench.change("POST", "/1.0/certificates", post).await.0, StatusCode::CREATED);
+    let sooner = ParsedCertificate::parse(&sooner).unwrap().not_after();
+    assert!(sooner < now + year);
+    assert_eq!(ends(now)["trusted"], sooner.unsigned_abs());
+    assert_eq!(ends(sooner)["trusted"], later.unsigned_abs(), "one that has ended does not hide the next");
+
+    std::fs::write(bench.app.tls.identity().dir().join("server.ca"), ca.pem).unwrap();
+    bench.app.tls.authority().reload();
+    assert_eq!(ends(now).len(), 3, "{:?}", ends(now));
 }
 
 #[tokio::test]
