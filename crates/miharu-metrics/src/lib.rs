@@ -6,6 +6,7 @@
 pub mod encode;
 pub mod families;
 pub mod figures;
+pub mod reference;
 mod sample;
 pub mod selection;
 pub mod server;

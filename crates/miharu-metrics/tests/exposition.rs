@@ -10,6 +10,7 @@ use miharu_metrics::figures::{
     CpuMode, CpuTimes, Disk, Figures, Filesystem, Gpu, Hypervisor, Info, Interface, Memory, Pressure, Scrape,
     Sharing, Throttling, Traffic,
 };
+use miharu_metrics::reference::TABLES;
 use miharu_metrics::server::{
     ApiRequests, CertificateEnd, Limit, Process, Project, Resource, Runtime, StoragePool,
 };
@@ -170,6 +171,36 @@ fn every_family_has_a_producer_and_its_place() {
     assert_eq!(families(&text(&snapshot, Format::Text, &Scope::all())), expected);
     let expected: Vec<_> = FAMILIES.iter().map(|f| f.openmetrics_name(Prefix::Incus)).collect();
     assert_eq!(families(&text(&snapshot, Format::OpenMetrics, &Scope::all())), expected);
+}
+
+/// What the reference page says of labels is what is served; each label has a value in these figures.
+#[test]
+fn labels_are_those_of_the_reference() {
+    let snapshot = Snapshot::new(vec![complete("default", "c1")], server());
+    let served = text(&snapshot, Format::Text, &Scope::all());
+    for row in TABLES.iter().flat_map(|table| table.rows) {
+        let family = FAMILIES.iter().find(|family| family.bare_name() == row.family).unwrap();
+        let samples: Vec<&str> = served
+            .lines()
+            .filter_map(|line| line.strip_prefix(&family.name(Prefix::Incus)))
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .collect();
+        assert!(!samples.is_empty(), "{}", row.family);
+        let labels: BTreeSet<&str> = samples
+            .iter()
+            .filter_map(|rest| rest.strip_prefix('{')?.split_once('}'))
+            .flat_map(|(labels, _)| labels.split(',').filter_map(|label| label.split('=').next()))
+            // A second daemon's series carry it; the page says so.
+            .filter(|label| *label != "server" || row.labels.contains(label))
+            .collect();
+        let mut told: BTreeSet<&str> = row.labels.iter().copied().collect();
+        match (row.family, family.is_of_instances()) {
+            ("instances_running", _) => told.extend(["project", "type"]),
+            (_, true) => told.extend(["name", "project", "type"]),
+            (_, false) => {}
+        }
+        assert_eq!(labels, told, "{}: served on the left, the reference on the right", row.family);
+    }
 }
 
 #[test]
