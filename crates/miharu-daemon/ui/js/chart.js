@@ -5,7 +5,7 @@ import { el, setText } from './dom.js';
 import { ABSENT, clock, clockShort, WRITERS } from './format.js';
 import { t } from './i18n.js';
 
-const HEIGHT = 190;
+const HEIGHT = 200;
 /** Steps of an axis of bytes: powers of two. */
 const BINARY = Array.from({ length: 51 }, (_, power) => 2 ** power);
 
@@ -81,9 +81,9 @@ export class Chart {
       hooks: { setCursor: [(plot) => this.point(plot.cursor.idx)] },
       scales: { y: { range: (plot, least, most) => [0, most > 0 ? most * 1.08 : 1] } },
       axes: [
-        { ...axis, values: (plot, splits) => splits.map(clockShort), space: 60, incrs: [60, 300, 600, 900, 1800, 3600] },
+        { ...axis, size: 32, values: (plot, splits) => splits.map((at) => clockShort(at)), space: 60, incrs: [60, 300, 600, 900, 1800, 3600] },
         {
-          ...axis, size: 74, space: 36, values: (plot, splits) => splits.map((value) => this.write(value)),
+          ...axis, size: 74, space: 36, values: (plot, splits) => splits.map((value) => this.write(value, 0)),
           ...(isBytes ? { incrs: BINARY } : {}), ...(this.chart.unit === 'count' ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 1e4, 1e5] } : {}),
         },
       ],

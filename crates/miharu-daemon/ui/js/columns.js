@@ -23,12 +23,15 @@ const PRESSURES = {
 /** A figure's text in a cell, with a word for those that are not known. */
 function figure(text) {
   const node = el('span', { class: 'figure' }, text);
-  return (next) => {
-    if (next !== undefined) {
-      setText(node, next);
+  let last = text;
+  return (next = last) => {
+    if (next === last) return node;
+    node.textContent = next;
+    if (next === ABSENT || last === ABSENT) {
       setAttribute(node, 'title', next === ABSENT ? t('absent') : null);
       node.classList.toggle('absent', next === ABSENT);
     }
+    last = next;
     return node;
   };
 }
@@ -81,7 +84,7 @@ export const COLUMNS = [
       const address = link('instance', [told.project, told.name], { target: context.target });
       const mark = el('span', { class: 'mark', hidden: true }, t('unreadable'));
       const name = foreign(told.name);
-      const second = el('span', { class: 'second-line' }, foreign(told.project), ` · ${typeWords(told.type)} · `, foreign(told.runtime));
+      const second = el('span', { class: 'second-line' }, `${typeWords(told.type)} · `, foreign(told.runtime), ' · ', foreign(told.project));
       cell.append(el('a', { href: address, class: 'name' }, name), mark, second);
       return (instance) => { mark.hidden = instance.told.readable !== false; };
     },
@@ -120,11 +123,11 @@ export const COLUMNS = [
         const { memory, memory_limit: limit } = figures;
         const share = limit > 0 && memory !== undefined ? Math.min(1, memory / limit) : null;
         used(bytes(memory));
-        setText(of, limit > 0 ? t('of', { limit: bytes(limit) }) : '');
-        bar.hidden = share === null;
+        setText(of, limit > 0 ? t('of', { limit: bytes(limit, 0) }) : '');
+        if (bar.hidden !== (share === null)) bar.hidden = share === null;
         const width = `${((share ?? 0) * 100).toFixed(1)}%`;
         if (filled.style.width !== width) filled.style.width = width;
-        bar.className = `bar ${level(share ?? 0, 0.8, 0.95)}`;
+        setAttribute(bar, 'data-level', level(share ?? 0, 0.8, 0.95));
         if (isNear) spark.draw(lines.memory);
       };
     },
@@ -158,7 +161,7 @@ export const COLUMNS = [
         const worst = instance.pressure();
         show(ratio(worst?.value));
         setText(which, worst && worst.value >= 0.005 ? t(PRESSURES[worst.name]) : '');
-        cell.dataset.level = level(worst?.value ?? 0, 0.1, 0.4);
+        setAttribute(cell, 'data-level', level(worst?.value ?? 0, 0.2, 0.5));
       };
     },
   },

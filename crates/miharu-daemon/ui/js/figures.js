@@ -1,6 +1,9 @@
 // The figures of an instance that `/1.0/usage` tells, and the charts that they make.
 
-/** A chart a line: the figures in it, the first with its area filled, and how they are written. `limit` is drawn dashed. */
+/**
+ * A chart a line: the figures in it, the first with its area filled, and how they are written. `limit` is drawn dashed;
+ * a `quiet` chart is there only where something in it ever was more than 0.
+ */
 export const CHARTS = [
   {
     title: 'chart.cpu', unit: 'cores',
@@ -59,7 +62,7 @@ export const CHARTS = [
   },
   { title: 'chart.processes', unit: 'count', series: [{ figure: 'processes', label: 'figure.processes' }] },
   {
-    title: 'chart.trouble', unit: 'perSecond',
+    title: 'chart.trouble', unit: 'perSecond', quiet: true,
     series: [
       { figure: 'network_errors', label: 'figure.network_errors' },
       { figure: 'oom_kills', label: 'figure.oom_kills' },

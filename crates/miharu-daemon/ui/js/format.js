@@ -5,24 +5,29 @@ import { language, t } from './i18n.js';
 /** What stands for a figure that is not known. */
 export const ABSENT = '–';
 
-const formats = new Map();
+let formats = new Map();
+let formatsOf = null;
 
-function format(kind, options) {
-  const key = `${language()} ${kind.name} ${JSON.stringify(options)}`;
+/** A format of the language of now, made once; `make` makes it. */
+function format(key, make) {
+  const tag = language();
+  if (formatsOf !== tag) formats = new Map();
+  formatsOf = tag;
   let found = formats.get(key);
-  if (!found) formats.set(key, (found = new kind(language(), options)));
+  if (!found) formats.set(key, (found = make(tag)));
   return found;
 }
 
-function plain(value, digits) {
-  return format(Intl.NumberFormat, { maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
+function plain(value, digits, least = digits) {
+  const number = format(digits * 10 + least, (tag) => new Intl.NumberFormat(tag, { maximumFractionDigits: digits, minimumFractionDigits: least }));
+  return number.format(value);
 }
 
 function known(write) {
-  return (value) => (typeof value === 'number' && Number.isFinite(value) ? write(value) : ABSENT);
+  return (value, least) => (typeof value === 'number' && Number.isFinite(value) ? write(value, least) : ABSENT);
 }
 
-function scaled(value, base, units, after) {
+function scaled(value, base, units, after, least) {
   let step = 0;
   let rest = Math.abs(value);
   // 999.6 would be written as 1000, which is one of the next unit.
@@ -31,29 +36,37 @@ function scaled(value, base, units, after) {
     step += 1;
   }
   const digits = step === 0 || rest >= 99.95 ? 0 : rest >= 9.995 ? 1 : 2;
-  return `${plain(value < 0 ? -rest : rest, digits)} ${units[step]}${after}`;
+  return `${plain(value < 0 ? -rest : rest, digits, least ?? digits)} ${units[step]}${after}`;
 }
 
 const BINARY = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
 const DECIMAL = ['B', 'kB', 'MB', 'GB', 'TB', 'PB'];
 
 /** Bytes, in powers of 1024. */
-export const bytes = known((value) => scaled(value, 1024, BINARY, ''));
+export const bytes = known((value, least) => scaled(value, 1024, BINARY, '', least));
 /** Bytes a second, in powers of 1000. */
-export const bytesPerSecond = known((value) => scaled(value, 1000, DECIMAL, '/s'));
+export const bytesPerSecond = known((value, least) => scaled(value, 1000, DECIMAL, '/s', least));
 /** Events a second. */
-export const perSecond = known((value) => `${plain(value, value >= 99.95 || value === 0 ? 0 : value >= 1 ? 1 : 2)} /s`);
+export const perSecond = known((value, least) => {
+  const digits = value >= 99.95 || value === 0 ? 0 : value >= 0.995 ? 1 : 2;
+  return `${plain(value, digits, least ?? digits)} /s`;
+});
 /** CPUs. */
-export const cores = known((value) => plain(value, value >= 9.995 ? 1 : value >= 0.0995 || value === 0 ? 2 : 3));
+export const cores = known((value, least) => {
+  const digits = value >= 9.995 ? 1 : value >= 0.0995 || value < 0.0005 ? 2 : 3;
+  return plain(value, digits, least ?? digits);
+});
 /** A plain number. */
 export const count = known((value) => plain(value, 0));
 /** A share of 1, as percent. */
 export const ratio = known((value) => {
   const digits = value >= 0.0995 || value === 0 ? 0 : value >= 0.00995 ? 1 : 2;
-  return format(Intl.NumberFormat, { style: 'percent', maximumFractionDigits: digits, minimumFractionDigits: digits }).format(value);
+  return format(`percent ${digits}`, (tag) => new Intl.NumberFormat(tag, {
+    style: 'percent', maximumFractionDigits: digits, minimumFractionDigits: digits,
+  })).format(value);
 });
 
-/** How a figure is written, by its unit. */
+/** How a figure is written, by its unit. A second argument of 0 leaves out zeros at the end, as limits and axes have it. */
 export const WRITERS = { cores, bytes, bytesPerSecond, perSecond, count, ratio };
 
 /** Seconds as the two largest units: `3 d 4 h`. */
@@ -70,13 +83,16 @@ export const duration = known((seconds) => {
   return some.map(([value, unit]) => t(unit, { n: plain(value, 0) })).join(' ');
 });
 
+function dated(key, options) {
+  return known((seconds) => format(key, (tag) => new Intl.DateTimeFormat(tag, options)).format(seconds * 1000));
+}
+
 /** A moment of today, seconds since the epoch: `06:05:01`. */
-export const clock = known((seconds) => format(Intl.DateTimeFormat, { timeStyle: 'medium' }).format(seconds * 1000));
+export const clock = dated('clock', { timeStyle: 'medium', hourCycle: 'h23' });
 /** The same without seconds, for axes. */
-export const clockShort = known((seconds) =>
-  format(Intl.DateTimeFormat, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' }).format(seconds * 1000));
+export const clockShort = dated('short clock', { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
 /** A moment with its day. */
-export const moment = known((seconds) => format(Intl.DateTimeFormat, { dateStyle: 'medium', timeStyle: 'medium' }).format(seconds * 1000));
+export const moment = dated('moment', { dateStyle: 'medium', timeStyle: 'medium', hourCycle: 'h23' });
 
 /** Seconds since the epoch of a time in RFC 3339; `undefined` for none, and for Go's zero time. */
 export function parseTime(text) {
@@ -87,7 +103,7 @@ export function parseTime(text) {
 /** How long ago, in words: `5 minutes ago`. */
 export const ago = known((seconds) => {
   const past = seconds - Date.now() / 1000;
-  const words = format(Intl.RelativeTimeFormat, { numeric: 'auto' });
+  const words = format('ago', (tag) => new Intl.RelativeTimeFormat(tag, { numeric: 'auto' }));
   const size = Math.abs(past);
   if (size < 60) return words.format(Math.round(past), 'second');
   if (size < 3600) return words.format(Math.round(past / 60), 'minute');

@@ -2,16 +2,30 @@
 
 import en from '../words/en.js';
 import ja from '../words/ja.js';
-import { setting } from './settings.js';
+import { choose, setting } from './settings.js';
 
 export const LANGUAGES = { en: 'English', ja: '日本語' };
 const WORDS = { en, ja };
 
+// Asked for thousands of times a refresh.
+let now = null;
+
 /** The language of now: what was chosen, else the first of the browser's that there is. */
 export function language() {
+  now ??= find();
+  return now;
+}
+
+/** Chooses a language, and remembers it. */
+export function speak(language) {
+  choose('language', language);
+  now = null;
+}
+
+function find() {
   const chosen = setting('language');
   if (Object.hasOwn(WORDS, chosen ?? '')) return chosen;
-  const wanted = navigator.languages?.map((tag) => tag.split('-')[0]) ?? [];
+  const wanted = (navigator.languages ?? []).map((tag) => tag.split('-')[0]);
   return wanted.find((tag) => Object.hasOwn(WORDS, tag)) ?? 'en';
 }
 

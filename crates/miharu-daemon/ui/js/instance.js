@@ -92,8 +92,8 @@ export class InstanceView {
 
   now() {
     const { figures } = this;
-    const pair = (one, two) => `↓ ${bytesPerSecond(figures[one])}  ↑ ${bytesPerSecond(figures[two])}`;
-    const of = (value, write) => (value > 0 ? t('of', { limit: write(value) }) : '');
+    const pair = (one, two) => `↓ ${bytesPerSecond(figures[one])}\n↑ ${bytesPerSecond(figures[two])}`;
+    const of = (value, write) => (value > 0 ? t('of', { limit: write(value, 0) }) : '');
     const tiles = [
       ['column.cpu', cores(figures.cpu), of(figures.cpu_limit, cores)],
       ['column.memory', bytes(figures.memory), of(figures.memory_limit, bytes)],
@@ -135,7 +135,10 @@ export class InstanceView {
     const all = [...times, ...live.map(({ time }) => time)];
     let shownCharts = 0;
     for (const chart of CHARTS) {
-      const isKnown = ({ figure }) => figures[figure]?.some((value) => value !== null) || live.some(({ figures: now }) => now[figure] !== undefined);
+      const isKnown = ({ figure }) => {
+        const isIt = (value) => value !== null && value !== undefined && (value > 0 || !chart.quiet);
+        return figures[figure]?.some(isIt) || live.some(({ figures: now }) => isIt(now[figure]));
+      };
       const series = chart.series.filter(isKnown);
       if (!series.some(({ limit }) => !limit)) continue;
       shownCharts += 1;

@@ -109,7 +109,7 @@ class Totals {
       setText(this.values[id].of, of);
     };
     show('cpu', cores(sum('cpu')), server.host_cpus ? t('of', { limit: count(server.host_cpus) }) : '');
-    show('memory', bytes(sum('memory')), server.host_memory ? t('of', { limit: bytes(server.host_memory) }) : '');
+    show('memory', bytes(sum('memory')), server.host_memory ? t('of', { limit: bytes(server.host_memory, 0) }) : '');
     show('disk', bytesPerSecond(sum('disk_read', 'disk_written')));
     show('network', bytesPerSecond(sum('network_received', 'network_sent')));
   }
@@ -142,12 +142,21 @@ class Filters {
     const labelled = (label, node, name) => el('label', { class: name }, el('span', {}, t(label)), node);
     this.element = el('search', { class: 'filters', 'aria-label': t('filter.label') },
       labelled('filter.name', this.name, 'filter-name'),
-      members.length > 0 ? labelled('filter.member', memberChoice(members, target, changed), 'filter-member') : null,
+      members.length > 0 ? labelled('filter.member', memberChoice(members, target, changed), 'filter-choice') : null,
       labelled('column.project', this.choices.project.node, 'filter-choice'),
       labelled('column.type', this.choices.type.node, 'filter-choice'),
       labelled('column.runtime', this.choices.runtime.node, 'filter-choice'),
-      labelled('filter.sort', this.sort, 'filter-sort'),
+      labelled('filter.sort', this.sort, 'filter-sort'), this.more(),
       this.clear = el('button', { type: 'button', class: 'button', onclick: () => this.reset() }, t('filter.clear')));
+  }
+
+  /** On a phone the less used ones are folded away. */
+  more() {
+    const node = el('button', {
+      type: 'button', class: 'button filters-more', 'aria-expanded': 'false',
+      onclick: () => node.setAttribute('aria-expanded', String(this.element.classList.toggle('open'))),
+    }, t('filter.label'));
+    return node;
   }
 
   /** Offers the values that there are, and the one that was asked for though nothing has it. */

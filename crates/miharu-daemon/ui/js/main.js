@@ -4,7 +4,7 @@ import { ask } from './api.js';
 import { setText, shown } from './dom.js';
 import { clock, count } from './format.js';
 import { listen, openHelp } from './help.js';
-import { language, LANGUAGES, t, translate } from './i18n.js';
+import { language, LANGUAGES, speak, t, translate } from './i18n.js';
 import { InstanceView } from './instance.js';
 import { back, InstancesView } from './instances.js';
 import { ClusterView, newOnes, WarningsView } from './lists.js';
@@ -73,7 +73,7 @@ function takeUsage(answer) {
     if (!isNew) return;
     performance.mark('refresh-begin');
     view.update(usage);
-    performance.clearMeasures('refresh');
+    if (performance.getEntriesByName('refresh').length >= 50) performance.clearMeasures('refresh');
     performance.measure('refresh', 'refresh-begin');
     performance.clearMarks('refresh-begin');
   });
@@ -200,7 +200,7 @@ node.theme.addEventListener('change', () => {
   showTheme();
 });
 node.language.addEventListener('change', () => {
-  choose('language', node.language.value);
+  speak(node.language.value);
   showHead();
   show();
 });
@@ -215,6 +215,10 @@ node.skip.addEventListener('click', (event) => {
   event.preventDefault();
   node.main.focus();
 });
+// What sticks below the head has to know how high that is.
+new ResizeObserver(([{ target }]) => {
+  document.documentElement.style.setProperty('--head', `${target.offsetHeight}px`);
+}).observe(document.querySelector('.top'));
 matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => view?.redraw?.());
 window.addEventListener('hashchange', () => show('moved'));
 

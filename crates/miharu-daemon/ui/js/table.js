@@ -11,7 +11,7 @@ export class Table {
     this.columns = COLUMNS.filter((column) => !column.cluster || isCluster);
     this.body = el('tbody', { role: 'rowgroup' });
     this.headings = new Map(this.columns.map((column) => [column.id, heading(column, sorted)]));
-    this.element = el('table', { class: 'instances', role: 'table', 'aria-label': t('nav.instances') },
+    this.element = el('table', { class: `instances${isCluster ? ' with-location' : ''}`, role: 'table', 'aria-label': t('nav.instances') },
       el('thead', { role: 'rowgroup' }, el('tr', { role: 'row' }, ...this.headings.values())), this.body);
     this.near = new IntersectionObserver((entries) => this.moved(entries), { rootMargin: '400px 0px' });
     this.body.addEventListener('keydown', (event) => this.key(event));
@@ -145,6 +145,5 @@ class Row {
 
   update(context) {
     for (const update of this.updates) update(this.instance, context, this.isNear);
-    this.element.classList.toggle('unreadable', this.instance.told.readable === false);
   }
 }

@@ -100,7 +100,7 @@ export default {
   'sources.lacks': 'What there is not',
   'sources.cgroups': 'Its cgroups ({n})',
   'sources.figures': 'Its figures, by what they are read from ({n})',
-  'chart.cpu': 'CPU (CPUs)',
+  'chart.cpu': 'CPUs in use',
   'chart.memory': 'Memory',
   'chart.disk': 'Disk',
   'chart.operations': 'Disk operations',

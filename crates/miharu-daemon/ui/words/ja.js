@@ -100,7 +100,7 @@ export default {
   'sources.lacks': '得られないもの',
   'sources.cgroups': 'cgroup ({n})',
   'sources.figures': '読み取り元ごとの値 ({n})',
-  'chart.cpu': 'CPU (個数)',
+  'chart.cpu': '使用中の CPU 数',
   'chart.memory': 'メモリー',
   'chart.disk': 'ディスク',
   'chart.operations': 'ディスク操作',
