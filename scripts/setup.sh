@@ -25,7 +25,7 @@ demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:ip
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
   promtool:prometheus jq:jq dnsmasq:dnsmasq-base podman:podman conmon:conmon runc:runc crun:crun fuse-overlayfs:fuse-overlayfs
   newuidmap:uidmap dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd dbus-daemon:dbus
-  etcd:etcd-server etcdctl:etcd-client faketime:faketime"
+  etcd:etcd-server etcdctl:etcd-client faketime:faketime chromium:chromium certutil:libnss3-tools"
 bench_needs="lxc-start:lxc busybox:busybox-static openssl:openssl ip:iproute2 lxcfs:lxcfs lxd:lxd lxc:lxd-client dnsmasq:dnsmasq-base
   netdata:netdata perf:linux-perf unsquashfs:squashfs-tools newuidmap:uidmap unshare:util-linux"
 
@@ -176,6 +176,27 @@ install_policy() {
   [ -f /etc/containers/policy.json ] || install golang-github-containers-common
 }
 
+# Japanese letters for the pictures of the web page; a font is no program.
+install_font() {
+  [ -d /usr/share/fonts/opentype/ipafont-gothic ] || [ -d /usr/share/fonts/opentype/noto ] || install fonts-ipafont-gothic
+}
+
+# What looks through the web page for what shuts people out (MPL-2.0; it stays in target/ and is part of nothing): from the registry of
+# npm, by its own client where that is there, as it may be set to another registry.
+fetch_axe() {
+  [ -f "$cache/axe-core/axe.min.js" ] && return 0
+  say "fetching axe-core from npm into target/"
+  local tmp version=4.14.1 sum=e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
+  tmp=$(mktemp -d)
+  { if have npm; then (cd "$tmp" && npm pack --silent "axe-core@$version"); else
+      curl -fsSL --max-time 60 -o "$tmp/axe-core-$version.tgz" "https://registry.npmjs.org/axe-core/-/axe-core-$version.tgz"; fi
+    printf '%s  %s\n' "$sum" "$tmp/axe-core-$version.tgz" | sha256sum -c --quiet - && tar -xzf "$tmp/axe-core-$version.tgz" -C "$tmp"; } >"$log" 2>&1
+  mkdir -p "$cache"
+  if [ -f "$tmp/package/axe.min.js" ] && rm -rf "$cache/axe-core" && mv "$tmp/package" "$cache/axe-core"
+  then :; else fail "could not fetch axe-core:"; fi
+  rm -rf "$tmp"
+}
+
 # A strict OpenMetrics parser, the reference one, from PyPI.
 install_parser() {
   "$cache/venv/bin/python" -c 'import prometheus_client.openmetrics.parser' 2>/dev/null && return 0
@@ -219,6 +240,8 @@ test)
   fetch_incus
   build_vsock
   install_parser
+  install_font
+  fetch_axe
   install_pylxd ;;
 bench)
   # shellcheck disable=SC2046

@@ -5,6 +5,7 @@
 // The ban on subprocesses is for the daemon and its libraries; driving runtimes from outside is what this crate is for.
 #![allow(clippy::disallowed_methods)]
 
+pub mod browser;
 pub mod cgroup;
 pub mod clients;
 pub mod cluster;
@@ -42,6 +43,7 @@ pub mod tls;
 pub mod vm;
 pub mod vsock;
 
+pub use browser::Browser;
 pub use clients::Client;
 pub use containerd::Containerd;
 pub use cri::Cri;

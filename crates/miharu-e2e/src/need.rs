@@ -55,6 +55,12 @@ pub enum Need {
     Faketime,
     /// A C compiler.
     Compiler,
+    /// Chromium, and curl to find its page.
+    Browser,
+    /// Chromium's certificate database: `certutil` and `pk12util`.
+    BrowserCertificates,
+    /// axe-core, which looks for what shuts people out of a page.
+    Axe,
 }
 
 impl Need {
@@ -113,6 +119,9 @@ impl Need {
                 crate::cluster::faketime().is_none().then(|| "libfaketime is not installed".to_owned())
             }
             Self::Compiler => program("cc"),
+            Self::Browser => program("chromium").or_else(|| program("curl")),
+            Self::BrowserCertificates => program("certutil").or_else(|| program("pk12util")),
+            Self::Axe => (!axe().exists()).then(|| "no axe-core in target/e2e-cache".to_owned()),
         }
     }
 }
@@ -122,6 +131,12 @@ impl Need {
 pub fn cache() -> PathBuf {
     std::env::var_os("MIHARU_CACHE")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/e2e-cache"), PathBuf::from)
+}
+
+/// The program of axe-core, from its package in the registry of npm.
+#[must_use]
+pub fn axe() -> PathBuf {
+    cache().join("axe-core/axe.min.js")
 }
 
 /// Whether this test has to be skipped, having said so.
