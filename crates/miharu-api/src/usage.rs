@@ -44,9 +44,13 @@ pub struct InstanceUsage {
     pub readable: bool,
     /// Where they come from: `cgroup1`, `cgroup2`, `agent`, `qga`, `host`.
     pub source: String,
+    /// CPU time since its start, seconds, without idle, iowait and steal; no figure of [`FIGURES`], as it only grows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
     /// The figures of [`FIGURES`] that are known, by name.
     pub figures: BTreeMap<String, f64>,
-    /// The last half hour of [`RECENT`], by name, oldest first, `null` where nothing was read; only with `recent=true`.
+    /// The last half hour of [`RECENT`], by name, in slots of 30 s, oldest first, `null` where nothing was read; only with
+    /// `recent=true`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub recent: BTreeMap<String, Vec<Option<f32>>>,
 }
@@ -59,9 +63,20 @@ pub struct History {
     pub end: f64,
     /// Seconds that a slot is long.
     pub step: f64,
-    /// The figures of [`FIGURES`] that were ever known, by name, oldest slot first, `null` where nothing was read.
+    /// The figures of [`FIGURES`] that were ever known, by name, oldest slot first, `null` where nothing was read. The last
+    /// slot may still be filling.
     pub figures: BTreeMap<String, Vec<Option<f32>>>,
+    /// Why there are none: [`OFF`], [`FULL`] or [`NEW`]; absent where there are some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
+
+/// [`History::missing`]: the server key `ui.history` is false.
+pub const OFF: &str = "off";
+/// [`History::missing`]: more instances run than histories are kept, and this is one of the others.
+pub const FULL: &str = "full";
+/// [`History::missing`]: nothing was read of the instance yet.
+pub const NEW: &str = "new";
 
 /// What a figure is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,7 +103,7 @@ pub const FIGURES: &[(&str, Unit)] = &[
     ("cpu_system", Unit::Cores),
     // CPUs that it may use: the quota, else the CPUs that it may run on.
     ("cpu_limit", Unit::Cores),
-    // Share of the time in which the quota held it back.
+    // Share of the quota's periods in which it held the instance back.
     ("cpu_throttled", Unit::Ratio),
     // Memory in use without what can be dropped at once.
     ("memory", Unit::Bytes),

@@ -147,6 +147,17 @@ pub struct Collection {
     pub duration: Duration,
     /// The figures of this process.
     pub process: Process,
+    /// What the host has.
+    pub host: HostSize,
+}
+
+/// What the host has for all of its instances together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostSize {
+    /// CPUs that run.
+    pub cpus: Option<u32>,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
 }
 
 /// What the guest of a virtual machine told of itself, and who told the machine's figures.

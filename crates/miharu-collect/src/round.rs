@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use miharu_instances::{Incarnation, Instance, Kind};
 use miharu_linux::cgroup::{Hierarchies, Version};
-use miharu_linux::host::HostFacts;
+use miharu_linux::host::{CpuList, HostFacts};
 use miharu_linux::process::Interface;
 use miharu_linux::read::Buffer;
 use miharu_linux::statfs::{Identity, Whose};
@@ -22,7 +22,7 @@ use crate::kept::Kept;
 use crate::own_process::start_time;
 use crate::vm::{self, Age};
 use crate::warning::{InstanceName, Warning, WarningKind};
-use crate::{Collection, Collector, Cpus, Guest, Options, datasets, filesystems, own_process};
+use crate::{Collection, Collector, Cpus, Guest, HostSize, Options, datasets, filesystems, own_process};
 
 /// An instance and what was read of it.
 type Row = (Arc<Instance>, Raw);
@@ -78,7 +78,11 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
     warnings.sort();
     warnings.dedup();
     let process = own_process(&collector.roots, &host.facts);
-    Collection { instances, guests, runtimes, warnings, started, duration: start.elapsed(), process }
+    let host = HostSize {
+        cpus: host.facts.cpus_online.as_ref().map(CpuList::count).filter(|cpus| *cpus > 0),
+        memory: host.facts.mem_total,
+    };
+    Collection { instances, guests, runtimes, warnings, started, duration: start.elapsed(), process, host }
 }
 
 /// A collection under way.

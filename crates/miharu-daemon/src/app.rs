@@ -19,6 +19,7 @@ use crate::requests::Requests;
 use crate::respond::ApiError;
 use crate::source::Finder;
 use crate::tls::Tls;
+use crate::usage::Usage;
 use crate::warnings::Warnings;
 
 /// The project that every server of this API has.
@@ -50,6 +51,8 @@ pub(crate) struct App {
     pub(crate) told: Told,
     /// The way to the other members.
     pub(crate) forward: Forward,
+    /// What instances use, and used.
+    pub(crate) usage: Usage,
 }
 
 impl App {

@@ -6,9 +6,9 @@ mod rendered;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use miharu_collect::{Guest, Options};
+use miharu_collect::{Guest, HostSize, Options};
 use miharu_metrics::{InstanceFigures, InstanceType, Snapshot};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub(crate) use rendered::{Rendered, Rendering};
 
@@ -38,6 +38,8 @@ pub(crate) struct Gathered {
     pub(crate) found: Vec<Found>,
     /// What guests told of themselves.
     pub(crate) guests: Vec<Guest>,
+    /// What the host has.
+    pub(crate) host: HostSize,
 }
 
 /// Where figures come from: the host, or a test's fake. It blocks, for about `options.collect_timeout` at most.
@@ -58,6 +60,11 @@ pub(crate) struct Collected {
 }
 
 impl Collected {
+    /// When its collection began.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// Whether it tells what the wish wants to be told, and in the way in which it wants it.
     fn covers(&self, wish: &Wish) -> bool {
         Arc::ptr_eq(&self.options, &wish.options) || self.options.covers(&wish.options)
@@ -130,6 +137,8 @@ pub(crate) struct Cache {
     make_source: MakeSource,
     /// Held for a few assignments, never across a wait or a collection.
     inner: Mutex<Inner>,
+    /// Told when a collection has given figures; one waits for it, and learns of several as of one.
+    renewed: Notify,
 }
 
 impl std::fmt::Debug for Cache {
@@ -140,7 +149,7 @@ impl std::fmt::Debug for Cache {
 
 impl Cache {
     pub(crate) fn new(make_source: MakeSource) -> Arc<Self> {
-        Arc::new(Self { make_source, inner: Mutex::default() })
+        Arc::new(Self { make_source, inner: Mutex::default(), renewed: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -150,6 +159,11 @@ impl Cache {
     /// The last collection, however old.
     pub(crate) fn last(&self) -> Option<Arc<Collected>> {
         self.lock().last.clone()
+    }
+
+    /// Waits until a collection has given figures since the last time that this was waited for.
+    pub(crate) async fn renewed(&self) {
+        self.renewed.notified().await;
     }
 
     /// Figures that are young enough: those at hand, those of the collection that runs, or those of a new one. A client
@@ -249,8 +263,12 @@ impl Cache {
             }
             inner.running = None;
         }
+        let is_new = result.is_ok();
         // Nobody may be waiting any more.
         let _ = sender.send(Some(result));
+        if is_new {
+            self.renewed.notify_one();
+        }
     }
 
     /// Leaves a hanging collection to itself; its source comes back with it, if ever.

@@ -28,6 +28,7 @@ use crate::source::{Finder, Host, Own, Search};
 use crate::state_dir::{StateDir, group_id};
 use crate::tls::identity::{remove_cluster, write_cluster};
 use crate::tls::{Identity, Tls, Versions};
+use crate::usage::Usage;
 use crate::warnings::Warnings;
 
 /// How long requests in progress may take to end when the daemon stops.
@@ -87,6 +88,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     tokio::spawn(crate::events::watch(Arc::clone(&app)));
     tokio::spawn(crate::expiry::watch(Arc::clone(&app)));
     tokio::spawn(crate::cluster::watch(Arc::clone(&app)));
+    tokio::spawn(crate::usage::watch(Arc::clone(&app)));
     say_what_is_missing(&roots);
     notify(NotifyState::Ready);
     let of_first = Arc::clone(&app);
@@ -157,6 +159,7 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
         changes: tokio::sync::Mutex::default(),
         told: changes::Told::default(),
         forward: Forward::default(),
+        usage: Usage::default(),
     };
     crate::cluster::show_certificate(&app, &app.store.load());
     Ok((Arc::new(app), warnings))

@@ -57,6 +57,9 @@ impl Default for Forward {
 /// What is asked for, and for whom.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
+    /// The path, and a query of which the projects are no part.
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a [(&'a str, &'a str)],
     pub(crate) right: MetricsRight,
     pub(crate) projects: Option<BTreeSet<String>>,
     pub(crate) headers: &'a HeaderMap,
@@ -116,11 +119,11 @@ fn decoded(text: &str) -> Option<String> {
 }
 
 impl Forward {
-    /// The metrics of this member.
+    /// What this member tells of its instances: its metrics, or what they use.
     ///
     /// # Errors
     /// 503 with what went wrong when it cannot be reached, or does not answer as it should.
-    pub(crate) async fn metrics(&self, identity: &Identity, member: &Member, wanted: Wanted<'_>) -> Answer {
+    pub(crate) async fn ask(&self, identity: &Identity, member: &Member, wanted: Wanted<'_>) -> Answer {
         let name = &member.name;
         let away = |reason: String| {
             let message = format!("the cluster member {name} cannot be asked: {reason}");
@@ -207,10 +210,13 @@ async fn connect(identity: &Identity, member: &Member) -> Result<TlsStream<TcpSt
 }
 
 fn request(wanted: &Wanted<'_>, left: Duration) -> Result<Request<Empty<Bytes>>, String> {
-    let mut path = "/1.0/metrics".to_owned();
-    for (at, project) in wanted.projects.iter().flatten().enumerate() {
-        path.push_str(if at == 0 { "?project=" } else { "&project=" });
-        path.push_str(&encoded(project));
+    let mut path = wanted.path.to_owned();
+    let projects = wanted.projects.iter().flatten().map(|project| ("project", project.as_str()));
+    for (at, (name, value)) in projects.chain(wanted.query.iter().copied()).enumerate() {
+        path.push(if at == 0 { '?' } else { '&' });
+        path.push_str(name);
+        path.push('=');
+        path.push_str(&encoded(value));
     }
     let rights = right_to_text(&wanted.right).ok_or("who asks may read nothing")?;
     let mut request = Request::get(path).header(HOST, MEMBER_NAME).header(RIGHTS, rights);

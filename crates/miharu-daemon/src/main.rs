@@ -25,6 +25,7 @@ mod secrets;
 mod source;
 mod state_dir;
 mod tls;
+mod usage;
 mod warnings;
 
 use std::process::ExitCode;

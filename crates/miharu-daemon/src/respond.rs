@@ -5,15 +5,20 @@ use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use miharu_api::Envelope;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::negotiate::{self, Encoding};
+
 /// The largest body, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
+/// Answers that are shorter, in bytes, are not worth the work of compressing them.
+const COMPRESSED: usize = 1024;
 /// How long a body may take.
 const BODY_TIME: Duration = Duration::from_secs(3);
 
@@ -96,6 +101,26 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response {
 /// 200 with a result.
 pub(crate) fn ok(metadata: impl Serialize) -> Answer {
     Ok(json(StatusCode::OK, &Envelope::sync(metadata)))
+}
+
+/// 200 with a result that may be long: written, and compressed as the client likes it, on a thread that may take its time.
+pub(crate) async fn ok_compressed(metadata: impl Serialize + Send + 'static, asked: &HeaderMap) -> Answer {
+    let encoding = negotiate::encoding(asked);
+    let write = move || {
+        let body = serde_json::to_vec(&Envelope::sync(metadata)).map(Bytes::from)?;
+        let encoding = if body.len() < COMPRESSED { Encoding::Identity } else { encoding };
+        Ok::<_, serde_json::Error>((encoding, encoding.compress(body)))
+    };
+    let written = tokio::task::spawn_blocking(write).await.map_err(ApiError::internal)?;
+    let (encoding, body) = written.map_err(ApiError::internal)?;
+    let mut response = (StatusCode::OK, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    if let Some(encoding) = encoding.header() {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
+    }
+    Ok(response)
 }
 
 /// 200 without one.

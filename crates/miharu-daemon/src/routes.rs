@@ -4,6 +4,7 @@ mod certificates;
 mod cluster;
 mod discovery;
 mod events;
+mod foreign;
 mod instances;
 mod internal;
 mod metrics;
@@ -12,7 +13,9 @@ mod projects;
 mod resources;
 mod root;
 mod server;
+mod ui;
 mod unmanaged;
+mod usage;
 mod warnings;
 
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use http::HeaderValue;
-use http::header::{HeaderName, X_CONTENT_TYPE_OPTIONS};
+use http::header::X_CONTENT_TYPE_OPTIONS;
 
 use crate::app::App;
 use crate::respond::ApiError;
@@ -31,8 +34,6 @@ use crate::respond::ApiError;
 pub(crate) use discovery::own_target;
 pub(crate) use instances::{instance_path, instance_path_of};
 pub(crate) use operations::tell_cancelled;
-
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// The routes of the unix socket and of `core.https_address`.
 pub(crate) fn all(app: &Arc<App>) -> Router {
@@ -56,8 +57,12 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
     let router = Router::new()
         .route("/", get(root::show))
         .route("/1.0", get(server::show).put(server::replace).patch(server::merge))
+        .route("/ui", get(ui::redirect))
+        .route("/ui/", get(ui::index))
+        .route("/ui/{*path}", get(ui::file))
         .route("/1.0/metrics", get(metrics::show))
         .route("/1.0/discovery/prometheus", get(discovery::prometheus))
+        .route("/1.0/usage", get(usage::show))
         .route("/1.0/events", get(events::listen))
         .route("/1.0/resources", get(resources::show))
         .route("/1.0/warnings", get(warnings::list))
@@ -81,6 +86,7 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/1.0/instances/{name}", instance.clone())
         .route("/1.0/instances/{name}/state", instance_state.clone())
         .route("/1.0/instances/{name}/sources", get(instances::sources::show))
+        .route("/1.0/instances/{name}/history", get(usage::history))
         .route("/1.0/containers", get(instances::list_containers).merge(unmanaged::changes()))
         .route("/1.0/containers/{name}", instance.clone())
         .route("/1.0/containers/{name}/state", instance_state.clone())
@@ -116,12 +122,10 @@ fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
 /// is never taken for something else than it says.
 async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let ongoing = app.requests.begin(request.uri().path());
-    let foreign = request
-        .headers()
-        .get_all(&SEC_FETCH_SITE)
-        .into_iter()
-        .any(|site| site == "cross-site" || site == "same-site");
-    let mut response = if foreign { ApiError::forbidden().into_response() } else { next.run(request).await };
+    let mut response = match foreign::is_foreign(&request) {
+        true => ApiError::forbidden().into_response(),
+        false => next.run(request).await,
+    };
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     ongoing.completed(response.status());
     response

@@ -154,7 +154,7 @@ impl Source for Host {
         };
         let found = scan.instances.iter().map(|instance| found(instance)).collect();
         let snapshot = Snapshot::new(collection.instances, server);
-        Ok(Gathered { snapshot, found, guests: collection.guests })
+        Ok(Gathered { snapshot, found, guests: collection.guests, host: collection.host })
     }
 }
 

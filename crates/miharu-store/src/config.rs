@@ -122,6 +122,7 @@ impl Config {
             rootless: words::users(self.get("instances.rootless")).unwrap_or_default(),
             included_instances: self.instances("instances.include"),
             excluded_instances: self.instances("instances.exclude"),
+            history: self.bool("ui.history"),
         }
     }
 
@@ -225,6 +226,8 @@ pub struct Settings {
     pub included_instances: InstanceGlobs,
     /// Instances that are not served all the same.
     pub excluded_instances: InstanceGlobs,
+    /// Whether the last hour of each instance is kept.
+    pub history: bool,
 }
 
 #[cfg(test)]

@@ -220,6 +220,12 @@ pub const KEYS: &[Key] = &[
         default: "true",
         description: "Whether a root that is a directory on a shared file system shows that file system's size",
     },
+    Key {
+        name: "ui.history",
+        kind: Kind::Bool,
+        default: "true",
+        description: "Whether the last hour of each instance is kept in memory, for the web page and `miharu top`",
+    },
 ];
 
 /// The key of this name.

@@ -38,8 +38,9 @@ pub(super) async fn show(
         return Err(ApiError::forbidden());
     }
     if let Some(member) = elsewhere(&app, &caller, parameters.get("target"))? {
-        let wanted = Wanted { right, projects: parameters.projects(), headers: &headers };
-        return app.forward.metrics(app.tls.identity(), &member, wanted).await;
+        let (path, projects) = ("/1.0/metrics", parameters.projects());
+        let wanted = Wanted { path, query: &[], right, projects, headers: &headers };
+        return app.forward.ask(app.tls.identity(), &member, wanted).await;
     }
     let timeout = headers.get(&SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let wish = Wish {
@@ -67,7 +68,7 @@ pub(super) async fn show(
 }
 
 /// The member that is to answer, unless it is this server.
-fn elsewhere(
+pub(super) fn elsewhere(
     app: &App,
     caller: &Caller,
     target: Option<&str>,

@@ -3,6 +3,8 @@
 mod cluster;
 mod looking;
 mod trust;
+mod ui;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
@@ -54,7 +56,7 @@ impl Source for FakeHost {
             figures: Figures { procs: Some(3), ..Figures::default() },
         });
         let server = ServerFigures { operations: Some(0), ..ServerFigures::default() };
-        Ok(Gathered { snapshot: Snapshot::new(figures.collect(), server), found, guests: Vec::new() })
+        Ok(Gathered { snapshot: Snapshot::new(figures.collect(), server), found, ..Gathered::default() })
     }
 }
 
@@ -102,6 +104,7 @@ impl Bench {
             changes: tokio::sync::Mutex::default(),
             told: crate::changes::Told::default(),
             forward: crate::forward::Forward::default(),
+            usage: crate::usage::Usage::default(),
         };
         Self { _dir: dir, app: Arc::new(app) }
     }
@@ -306,7 +309,7 @@ async fn errors_have_the_bodies_that_clients_know() {
     let (status, error) = bench.change("DELETE", "/1.0/metrics", Value::Null).await;
     assert_eq!((status.as_u16(), error.as_str()), (501, "not implemented"));
     let mut foreign = request("GET", "/", Body::empty());
-    foreign.headers_mut().insert(SEC_FETCH_SITE, HeaderValue::from_static("cross-site"));
+    foreign.headers_mut().insert("sec-fetch-site", HeaderValue::from_static("cross-site"));
     let response = bench.send(&Who::Socket, foreign).await;
     assert_eq!(response.status(), FORBIDDEN);
     assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
