@@ -114,12 +114,19 @@ pub(crate) fn list_mounts(namespace: u64, ids: &mut [u64]) -> io::Result<usize> 
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
 }
 
-/// Makes all threads share one arena of the C library's heap. Only glibc has such; elsewhere nothing happens.
-pub(crate) fn share_heap() {
+/// Makes all threads share one arena of the C library's heap, maps what is as large as `large` bytes or more by itself, and
+/// gives the end of the heap back where more than `spare` bytes of it are free. Only glibc has such settings; elsewhere nothing happens.
+pub(crate) fn set_heap(large: i32, spare: i32) {
     #[cfg(target_env = "gnu")]
     {
-        // SAFETY: mallopt(3) takes two integers, changes settings of the allocator under its own lock, and touches no
-        // memory of ours.
-        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+        for (setting, value) in
+            [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, large), (libc::M_TRIM_THRESHOLD, spare)]
+        {
+            // SAFETY: mallopt(3) takes two integers, changes settings of the allocator under its own lock, and touches no
+            // memory of ours.
+            let _ = unsafe { libc::mallopt(setting, value) };
+        }
     }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = (large, spare);
 }
