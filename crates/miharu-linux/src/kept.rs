@@ -4,9 +4,11 @@
 //! about 4.5 kB of the kernel's memory (`seq_file`'s buffer), so how many are kept is counted. What is beyond the budget
 //! is opened each time.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// How many files may be kept open, and how many are. Clones count together.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +20,8 @@ pub struct Budget {
 struct Count {
     limit: AtomicUsize,
     used: AtomicUsize,
+    /// What the files and the hierarchies are called that they are in: the same for every instance, so it is held once.
+    names: Mutex<BTreeSet<Arc<OsStr>>>,
 }
 
 impl Budget {
@@ -44,6 +48,17 @@ impl Budget {
     #[must_use]
     pub fn used(&self) -> usize {
         self.count.used.load(Ordering::Relaxed)
+    }
+
+    /// This name, held in common with all who have asked for it. Only names that do not depend on instances belong here.
+    pub(crate) fn name(&self, name: &OsStr) -> Arc<OsStr> {
+        let mut names = self.count.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = names.get(name) {
+            return Arc::clone(known);
+        }
+        let name = Arc::from(name);
+        names.insert(Arc::clone(&name));
+        name
     }
 
     /// Keeps a file, or gives it back where the budget is used up.
@@ -97,5 +112,13 @@ mod tests {
         drop(second);
         assert!(budget.keep(open()).is_ok());
         assert!(Budget::default().keep(open()).is_err());
+    }
+
+    #[test]
+    fn who_asks_for_the_same_name_gets_the_same() {
+        let budget = Budget::new(0);
+        let name = budget.name(OsStr::new("cpu.stat"));
+        assert!(Arc::ptr_eq(&name, &budget.clone().name(OsStr::new("cpu.stat"))));
+        assert_eq!(budget.name(OsStr::new("memory.stat")).as_ref(), "memory.stat");
     }
 }

@@ -1,8 +1,10 @@
 //! One cgroup's control files, kept open or opened for one reading, so that a file that is not there and a cgroup that is
 //! not there any more are told apart.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -60,7 +62,10 @@ impl Kept {
         let index = match found {
             Some(index) => index,
             None => {
-                self.directories.push(KeptDirectory::new(place));
+                let new = KeptDirectory::new(place, &self.budget, &self.directories);
+                // There are a few, and they stay for as long as the instance runs.
+                self.directories.reserve_exact(1);
+                self.directories.push(new);
                 self.directories.len() - 1
             }
         };
@@ -81,23 +86,26 @@ impl Kept {
 /// What is kept of one cgroup.
 #[derive(Debug)]
 struct KeptDirectory {
-    hierarchy: PathBuf,
-    cgroup: PathBuf,
+    hierarchy: Arc<OsStr>,
+    cgroup: Arc<OsStr>,
     /// The directory itself, where something is asked of it in every reading.
     fd: Option<KeptFile>,
-    files: Vec<(Box<str>, KeptFile)>,
+    files: Vec<(Arc<OsStr>, KeptFile)>,
     /// Where the next one is expected, as with directories.
     next: usize,
     /// Names of files that it does not have.
-    absent: Vec<Box<str>>,
+    absent: Vec<Arc<OsStr>>,
     readings: u8,
 }
 
 impl KeptDirectory {
-    fn new(place: Place<'_>) -> Self {
+    /// Nothing of this place yet. Its path is mostly that of its sisters in other hierarchies.
+    fn new(place: Place<'_>, budget: &Budget, sisters: &[Self]) -> Self {
+        let cgroup = place.cgroup.as_os_str();
+        let same = sisters.iter().find(|sister| *sister.cgroup == *cgroup);
         Self {
-            hierarchy: place.hierarchy.to_owned(),
-            cgroup: place.cgroup.to_owned(),
+            hierarchy: budget.name(place.hierarchy.as_os_str()),
+            cgroup: same.map_or_else(|| Arc::from(cgroup), |sister| Arc::clone(&sister.cgroup)),
             fd: None,
             files: Vec::new(),
             next: 0,
@@ -107,12 +115,11 @@ impl KeptDirectory {
     }
 
     fn is_at(&self, place: Place<'_>) -> bool {
-        self.hierarchy.as_os_str() == place.hierarchy.as_os_str()
-            && self.cgroup.as_os_str() == place.cgroup.as_os_str()
+        *self.hierarchy == *place.hierarchy.as_os_str() && *self.cgroup == *place.cgroup.as_os_str()
     }
 
     fn file(&mut self, name: &str) -> Option<&KeptFile> {
-        let is_it = |(kept, _): &(Box<str>, KeptFile)| **kept == *name;
+        let is_it = |(kept, _): &(Arc<OsStr>, KeptFile)| **kept == *name;
         let is_next = self.files.get(self.next).is_some_and(is_it);
         let index = if is_next { self.next } else { self.files.iter().position(is_it)? };
         self.next = if index + 1 < self.files.len() { index + 1 } else { 0 };
@@ -253,7 +260,8 @@ impl<'k> Directory<'k> {
         if let (Ok(()), Some((kept, budget))) = (&result, &mut self.kept)
             && let Ok(file) = budget.keep(file)
         {
-            kept.files.push((name.into(), file));
+            kept.files.reserve_exact(1);
+            kept.files.push((budget.name(OsStr::new(name)), file));
         }
         Ok(result)
     }
@@ -263,7 +271,8 @@ impl<'k> Directory<'k> {
             && budget.limit() > 0
             && !kept.absent.iter().any(|absent| **absent == *name)
         {
-            kept.absent.push(name.into());
+            kept.absent.reserve_exact(1);
+            kept.absent.push(budget.name(OsStr::new(name)));
         }
     }
 
