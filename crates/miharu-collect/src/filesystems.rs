@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use miharu_linux::mount_table::MountTable;
@@ -99,13 +100,11 @@ pub(crate) struct Measured {
     pub(crate) missing: usize,
 }
 
-/// The longest mountinfo that is kept to compare the next one with.
-const MAX_KEPT: usize = 64 << 10;
-
 /// What was chosen in the last collection, and out of what: most instances' mounts never change.
 #[derive(Debug, Default)]
 pub(crate) struct Choice {
-    mountinfo: Vec<u8>,
+    /// What tells the mounts' text from another; the text itself is a kilobyte and more.
+    mountinfo: Option<Digest>,
     remote: RemoteFilesystems,
     host: Option<Arc<HostMounts>>,
     /// The mounts of that text, where the kernel tells their numbers.
@@ -113,6 +112,20 @@ pub(crate) struct Choice {
     /// How often that table was taken for the process'.
     readings: u8,
     found: Found,
+}
+
+/// What stands for a text. An instance chooses what is in its own, so it is made with a key that nobody else knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Digest {
+    length: usize,
+    hash: u64,
+}
+
+impl Digest {
+    fn of(text: &[u8]) -> Self {
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        Self { length: text.len(), hash: KEY.hash_one(text) }
+    }
 }
 
 /// After so many readings it is made sure that an instance's first process is still in the mount namespace that was chosen
@@ -159,16 +172,12 @@ pub(crate) fn find(
     let table = MountTable::read(init);
     let mountinfo = init.read(buffer, "mountinfo")?;
     choice.table = table;
-    // A text that was too long to be kept left none to compare with.
-    let is_kept = !choice.mountinfo.is_empty();
-    if is_kept && choice.mountinfo == mountinfo && choice.is_under(host, remote) {
+    let digest = Some(Digest::of(mountinfo));
+    if choice.mountinfo == digest && choice.is_under(host, remote) {
         return Ok(choice.found.clone());
     }
     let found = choose(mountinfo, whose, directory, host, remote);
-    choice.mountinfo.clear();
-    if mountinfo.len() <= MAX_KEPT {
-        choice.mountinfo.extend_from_slice(mountinfo);
-    }
+    choice.mountinfo = digest;
     choice.host = Some(Arc::clone(host));
     choice.remote = remote;
     choice.found = found.clone();
@@ -223,7 +232,7 @@ pub(crate) fn measure(
     let mut answers = answers.into_iter();
     let mut all = Vec::with_capacity(found.len());
     for (found, _) in found {
-        let mut measured = Measured::default();
+        let mut measured = Measured { rows: Vec::with_capacity(found.chosen.len()), ..Measured::default() };
         for Chosen { file_system, sharing, .. } in found.chosen.iter() {
             // One answer for each, whether or not it makes a row.
             match answers.next().unwrap_or_default() {
