@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    admin, cluster, completion, config, info, list, monitor, operation, project, prometheus, query, version,
-    warning,
+    admin, cluster, completion, config, info, list, monitor, operation, project, prometheus, query, top,
+    version, warning,
 };
 
 /// The metrics of every container on this host: configure miharud, and ask it.
@@ -23,6 +23,7 @@ use crate::commands::{
     after_help = "\
 Examples:
   miharu list                                        Who runs here
+  miharu top                                         What they use
   miharu query /1.0/metrics                          What Prometheus would get
   miharu config set core.metrics_address :8444       Serve it on port 8444
   miharu config trust add-certificate metrics.crt --type=metrics
@@ -77,6 +78,8 @@ pub(crate) enum Command {
     /// List the running instances
     #[command(visible_alias = "ls")]
     List(list::ListArgs),
+    /// See what each instance uses, live or as a table
+    Top(top::TopArgs),
     /// Show the server, or how an instance does
     Info(info::InfoArgs),
     /// See and declare projects

@@ -11,6 +11,7 @@ pub(crate) mod operation;
 pub(crate) mod project;
 pub(crate) mod prometheus;
 pub(crate) mod query;
+pub(crate) mod top;
 pub(crate) mod trust;
 pub(crate) mod version;
 pub(crate) mod warning;
@@ -63,6 +64,7 @@ pub(crate) async fn run(cli: &Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Query(args) => query::run(&context, args, out).await,
         Command::Config(command) => config::run(&context, command, out).await,
         Command::List(args) => list::run(&context, args, out).await,
+        Command::Top(args) => top::run(&context, args, out).await,
         Command::Info(args) => info::run(&context, args, out).await,
         Command::Project(command) => project::run(&context, command, out).await,
         Command::Operation(command) => operation::run(&context, command, out).await,

@@ -13,6 +13,8 @@ pub(crate) enum Failure {
     Request(String),
     /// The answer could not be written. Exit code 1, or 0 and no word when a reader such as `head` has seen enough.
     Output(io::Error),
+    /// A signal of this number ended it, in good order. Exit code 128 and that, as shells have it.
+    Signal(i32),
 }
 
 impl Failure {
@@ -32,12 +34,17 @@ impl Failure {
             Self::Usage(_) => ExitCode::from(2),
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Self::Request(_) | Self::Output(_) => ExitCode::FAILURE,
+            Self::Signal(number) => ExitCode::from(u8::try_from(128 + number).unwrap_or(1)),
         }
     }
 
-    /// Whether the user is to be told: a closed pipe is no error of anybody's.
+    /// Whether the user is to be told: a closed pipe is no error of anybody's, and a signal was sent by somebody.
     pub(crate) fn is_worth_saying(&self) -> bool {
-        !matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        match self {
+            Self::Output(error) => error.kind() != io::ErrorKind::BrokenPipe,
+            Self::Signal(_) => false,
+            Self::Usage(_) | Self::Request(_) => true,
+        }
     }
 }
 
@@ -46,6 +53,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Usage(message) | Self::Request(message) => f.write_str(message),
             Self::Output(error) => write!(f, "cannot write the output: {error}"),
+            Self::Signal(number) => write!(f, "ended by signal {number}"),
         }
     }
 }
