@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent lint references book bench bench-micro bench-growth scale clean
+.PHONY: demo demo-stop test agent lint references pictures book bench bench-micro bench-growth scale clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -41,9 +41,14 @@ bench-micro:
 	cargo bench -q --locked -p miharu-bench --bench micro -- --quiet
 	cargo run -q --release --locked -p miharu-bench
 
-# The tables of docs/reference/ that are made from the code's own lists; tests fail while a page says something else.
+# What of docs/reference/ is made from the code's own lists; tests fail while a page says something else.
 references:
 	UPDATE_EXPECT=1 cargo test -q --locked -p miharu-metrics --test docs the_page
+	UPDATE_EXPECT=1 cargo test -q --locked -p miharu-cli the_reference
+
+# The pictures of the book, target/pictures, from a live run; none is kept in the repository.
+pictures:
+	@scripts/pictures.sh
 
 # The documentation as a book, target/book/index.html; it can be read without a network.
 book:
