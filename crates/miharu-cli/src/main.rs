@@ -3,6 +3,7 @@
 
 mod args;
 mod client;
+mod colour;
 mod commands;
 #[cfg(test)]
 mod documented;
@@ -15,12 +16,13 @@ mod remote;
 mod testing;
 mod text;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::args::Cli;
+use crate::colour::{Colours, Reader};
 use crate::error::Failure;
 
 fn main() -> ExitCode {
@@ -49,9 +51,10 @@ fn run(cli: &Cli) -> Result<(), Failure> {
 
 fn complain(failure: &Failure) {
     let mut stderr = std::io::stderr();
-    // https://no-color.org: any value that is not empty means no colours.
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let label = if stderr.is_terminal() && !plain { "\u{1b}[1;31mError:\u{1b}[0m" } else { "Error:" };
+    let label = match Colours::for_reader(Reader::of(&stderr)) {
+        Colours::On => "\u{1b}[1;31mError:\u{1b}[0m",
+        Colours::Off => "Error:",
+    };
     // The standard error being closed too, there is nobody left to tell.
     let _ = writeln!(stderr, "{label} {failure}");
 }
