@@ -35,6 +35,7 @@ export class Chart {
   /** Draws columns of values over times, oldest first, `null` where there is none; `now` are the figures of this moment. */
   show(times, columns, now) {
     this.data = [times, ...columns];
+    this.top = this.highest(columns);
     this.now = now;
     if (this.plot) {
       this.plot.setData(this.data);
@@ -54,6 +55,14 @@ export class Chart {
       chart: t(this.chart.title), figure: t(this.chart.series[0].label), now: this.write(now[0]), mean: first[1], most: first[2],
     }));
     this.canvas.dataset.points = String(columns[0].filter((value) => value !== null).length);
+  }
+
+  /** How high the chart goes: to a limit only where that leaves something to be seen of the rest. */
+  highest(columns) {
+    const tops = columns.map((column) => column.reduce((top, value) => Math.max(top, value ?? 0), 0));
+    const ofLimits = (isLimit) => Math.max(0, ...tops.filter((top, index) => Boolean(this.chart.series[index].limit) === isLimit));
+    const [used, limit] = [ofLimits(false), ofLimits(true)];
+    return limit <= used * 5 || used === 0 ? Math.max(used, limit) : used;
   }
 
   /** Shows the values of one moment, or those of now. */
@@ -79,7 +88,7 @@ export class Chart {
       legend: { show: false },
       cursor: { sync: { key: sync.key }, drag: { x: false, y: false }, points: { size: 6 } },
       hooks: { setCursor: [(plot) => this.point(plot.cursor.idx)] },
-      scales: { y: { range: (plot, least, most) => [0, most > 0 ? most * 1.08 : 1] } },
+      scales: { y: { range: () => [0, this.top > 0 ? this.top * 1.08 : 1] } },
       axes: [
         { ...axis, size: 32, values: (plot, splits) => splits.map((at) => clockShort(at)), space: 60, incrs: [60, 300, 600, 900, 1800, 3600] },
         {

@@ -63,7 +63,7 @@ function pair(first, second, firstWord, secondWord) {
     return (instance, context, isNear) => {
       one(bytesPerSecond(instance.figures[first]));
       two(bytesPerSecond(instance.figures[second]));
-      if (isNear) spark.draw(instance.lines[first], instance.lines[second]);
+      if (isNear) spark.draw(4000, instance.lines[first], instance.lines[second]);
     };
   };
 }
@@ -105,7 +105,7 @@ export const COLUMNS = [
       cell.append(used(), spark.element);
       return (instance, context, isNear) => {
         used(cores(instance.figures.cpu));
-        if (isNear) spark.draw(instance.lines.cpu);
+        if (isNear) spark.draw(0.02, instance.lines.cpu);
       };
     },
   },
@@ -128,7 +128,7 @@ export const COLUMNS = [
         const width = `${((share ?? 0) * 100).toFixed(1)}%`;
         if (filled.style.width !== width) filled.style.width = width;
         setAttribute(bar, 'data-level', level(share ?? 0, 0.8, 0.95));
-        if (isNear) spark.draw(lines.memory);
+        if (isNear) spark.draw(1, lines.memory);
       };
     },
   },

@@ -16,6 +16,9 @@ const AGAIN = 60;
 /** Seconds of history that a chart shows. */
 const HOUR = 3600;
 
+/** Why there is no history, as the server says it. */
+const MISSING = { off: 'history.off', full: 'history.full' };
+
 export class InstanceView {
   constructor({ parts, target }) {
     const [project, name] = parts;
@@ -127,7 +130,7 @@ export class InstanceView {
   /** The hour: the slots of the history, and after them what was heard since. */
   draw() {
     if (!this.history || !this.Chart || this.destroyed) return;
-    const { end, step, figures } = this.history;
+    const { end, step, figures = {} } = this.history;
     const slots = Math.max(0, ...Object.values(figures).map((values) => values.length));
     const times = Array.from({ length: slots }, (_, index) => end - (slots - index - 0.5) * step);
     const last = times.at(-1) ?? 0;
@@ -152,7 +155,7 @@ export class InstanceView {
     }
     const empty = this.chartsBox.querySelector('.empty');
     if (shownCharts > 0) empty?.remove();
-    else if (empty) setText(empty, t('instance.nothing'));
+    else if (empty) setText(empty, t(MISSING[this.history.missing] ?? 'instance.nothing'));
   }
 
   /** The chart of these series; one with other series takes the place of the one that there was. */

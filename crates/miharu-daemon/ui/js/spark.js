@@ -15,11 +15,12 @@ export class Spark {
     }, this.area, ...this.lines);
   }
 
-  /** Draws these values, oldest first, `null` where there is none; all lines to one scale that begins at 0. */
-  draw(...values) {
-    const all = values.flat().filter((value) => value !== null);
-    // A container that does nothing has a line at the bottom, and not one blown up.
-    const most = Math.max(...all, 0) || 1;
+  /**
+   * Draws these values, oldest first, `null` where there is none; all lines to one scale that begins at 0 and goes up to `least` at
+   * least, so that an instance that does next to nothing has a line at the bottom and not one blown up.
+   */
+  draw(least, ...values) {
+    const most = Math.max(least, ...values.flat().filter((value) => value !== null));
     values.forEach((line, index) => this.lines[index].setAttribute('d', path(line, most)));
     this.area.setAttribute('d', values.length === 1 ? area(values[0], most) : '');
   }

@@ -88,6 +88,8 @@ export default {
   'instance.gone': 'This instance does not run any more, or you may not see it.',
   'instance.unreadable': 'The figures of this instance cannot be read at the moment.',
   'instance.nothing': 'No figures yet. They gather as time goes by; a first rate needs two readings.',
+  'history.off': 'The server keeps no history (server key ui.history). Charts begin with what comes from now on.',
+  'history.full': 'The server keeps a history of its first instances only, and this is not one of them. Charts begin with what comes from now on.',
   'fact.hostname': 'Host name',
   'fact.started': 'Started',
   'fact.pid': 'Process on the host',
