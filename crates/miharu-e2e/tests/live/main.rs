@@ -34,4 +34,5 @@ mod real_clients;
 mod rights;
 mod sources;
 mod trust;
+mod tutorial;
 mod watching;
