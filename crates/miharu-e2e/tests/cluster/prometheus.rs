@@ -107,6 +107,10 @@ fn the_job_that_miharu_prints_scrapes_the_cluster_and_sums_are_right() -> Result
         value(&prometheus.query(&format!("sum({family})"))?).context(family.to_owned())
     };
     assert_eq!(sum("incus_operations_total")?, 1.0);
+    // The certificate that all of them show is one, too, and told of by one.
+    let shown =
+        prometheus.query("incus_certificate_expiry_timestamp_seconds{certificate=\"server\"} > time()")?;
+    assert_eq!(shown.len(), 1, "{shown:?}");
     let running = sum("incus_instances_running").or_else(|_| sum("incus_instances"))?;
     assert_eq!(running, 6.0);
     let age = value(&prometheus.query("max(incus_cluster_sync_age_seconds)")?).context("age")?;

@@ -2,6 +2,7 @@
 //! expression of the Grafana dashboards and of the rules parses, and has data where it should, under both prefixes.
 
 mod form;
+mod others;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -150,6 +151,16 @@ fn prometheus(daemon: &Miharud, address: &str) -> Result<Prometheus> {
     Prometheus::start(dir, &config)
 }
 
+/// Every expression of the dashboards finds what it should.
+fn all_served(prometheus: &Prometheus, prefix: &str, names: &[&str]) -> Result<()> {
+    let scraped =
+        || prometheus.query(&format!("{prefix}_instance_info")).ok().filter(|found| !found.is_empty());
+    shell::wait_for("the first scrape", Duration::from_secs(30), scraped)?;
+    let mut questions = questions(prefix, names)?;
+    others::add_questions(prometheus, prefix, &mut questions)?;
+    all_found(prometheus, &questions)
+}
+
 /// Waits until every question but the excused ones has found something; each is asked at least once, so that each parses.
 fn all_found(prometheus: &Prometheus, questions: &BTreeMap<String, Vec<String>>) -> Result<()> {
     let mut open: Vec<_> = questions.iter().collect();
@@ -226,13 +237,13 @@ fn every_expression_finds_what_a_real_miharud_serves() -> Result<()> {
     let names = [busy.name.as_str(), idle.name.as_str(), vm.name.as_str()];
 
     let first = prometheus(&daemon, &address)?;
-    all_found(&first, &questions("incus", &names)?)?;
+    all_served(&first, "incus", &names)?;
     rules_work(&first)?;
 
     daemon.miharu(&["config", "set", "metrics.prefix", "lxd"])?;
     // One that has never seen the other prefix, so that nothing is found on its account.
     let second = prometheus(&daemon, &address)?;
-    all_found(&second, &questions("lxd", &names)?)?;
+    all_served(&second, "lxd", &names)?;
     rules_work(&second)?;
     // And one that has seen both within the rates' five minutes.
     assert!(!first.query("lxd_instance_info")?.is_empty());
