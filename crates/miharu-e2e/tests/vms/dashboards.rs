@@ -118,15 +118,19 @@ fn promtool_accepts_the_rules_and_their_cases() -> Result<()> {
         let tests = dir.join("tests").join(name);
         shell::run("promtool", ["test".as_ref(), "rules".as_ref(), tests.as_os_str()])?;
     }
-    // Each alert has a case that fires.
+    // Each alert has a case that fires, and a row on the page.
     let tests = file("dashboards/prometheus/tests/alerts.yml")?;
     let cases: Vec<_> = tests.split("alertname: ").skip(1).filter_map(|case| case.split_once('\n')).collect();
     let alerts = file("dashboards/prometheus/alerts.yml")?;
     let alerts: Vec<_> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() > 9, "{alerts:?}");
+    let pages = [file("docs/how-to/dashboards.md")?, file("docs/how-to/dashboards.ja.md")?];
     for alert in alerts {
         let fires = cases.iter().any(|(name, case)| *name == alert && case.contains("exp_labels"));
         assert!(fires, "{alert} has no case that fires");
+        for page in &pages {
+            assert!(page.contains(&format!("| `{alert}` |")), "docs/how-to/dashboards: no row for {alert}");
+        }
     }
     Ok(())
 }
