@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Ok(Action::Serve(transports)) => serve(transports),
         Ok(Action::Once) => once(),
         Ok(Action::Help) => say(options::HELP),
-        Ok(Action::Version) => say(concat!("miharu-agent ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Action::Version) => say(concat!("miharu-agent ", env!("MIHARU_VERSION"), "\n")),
         Err(mistake) => {
             log(&format!("{mistake}; --help tells more"));
             return ExitCode::from(2);

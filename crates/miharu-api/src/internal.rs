@@ -19,3 +19,36 @@ pub struct RenewedCertificate {
     /// Its fingerprint: SHA-256 of its DER, in hexadecimal digits.
     pub fingerprint: String,
 }
+
+/// `GET /internal/build`: what the program that answers was built from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Build {
+    /// The version.
+    pub version: String,
+    /// The commit, with a `+` behind it where files differed from it; empty where it is not known.
+    pub commit: String,
+    /// The compiler.
+    pub rustc: String,
+    /// What it was compiled for: the machine's architecture, the kernel, the C library.
+    pub target: String,
+    /// `release`, or `debug` for a development build.
+    pub profile: String,
+    /// Names and versions of libraries, with commas between.
+    pub libraries: String,
+}
+
+/// The [`Build`] of the program that this is compiled into, from what its build script (`packaging/build-info.rs`) found out.
+#[macro_export]
+macro_rules! this_build {
+    () => {
+        $crate::Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: env!("MIHARU_COMMIT").to_owned(),
+            rustc: env!("MIHARU_RUSTC").to_owned(),
+            target: env!("MIHARU_TARGET").to_owned(),
+            profile: env!("MIHARU_PROFILE").to_owned(),
+            libraries: env!("MIHARU_LIBRARIES").to_owned(),
+        }
+    };
+}

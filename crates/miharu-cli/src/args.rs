@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    admin, cluster, completion, config, info, list, monitor, operation, project, prometheus, query, top,
-    version, warning,
+    admin, cluster, completion, config, info, list, manual, monitor, operation, project, prometheus, query,
+    top, version, warning,
 };
 
 /// The metrics of every container on this host: configure miharud, and ask it.
@@ -16,7 +16,7 @@ use crate::commands::{
 #[derive(Debug, Parser)]
 #[command(
     name = "miharu",
-    version,
+    version = env!("MIHARU_VERSION"),
     disable_help_subcommand = false,
     subcommand_required = true,
     arg_required_else_help = true,
@@ -106,6 +106,9 @@ pub(crate) enum Command {
     Admin(admin::AdminCommand),
     /// Print a script that completes commands in your shell
     Completion(completion::CompletionArgs),
+    /// Write the man pages into a folder, for who makes a package
+    #[command(hide = true)]
+    Manual(manual::ManualArgs),
 }
 
 #[cfg(test)]

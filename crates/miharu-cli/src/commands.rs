@@ -6,6 +6,7 @@ pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod info;
 pub(crate) mod list;
+pub(crate) mod manual;
 pub(crate) mod monitor;
 pub(crate) mod operation;
 pub(crate) mod project;
@@ -72,8 +73,10 @@ pub(crate) async fn run(cli: &Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Cluster(command) => cluster::run(&context, command, out).await,
         Command::Monitor(args) => monitor::run(&context, args, out).await,
         Command::Prometheus(command) => prometheus::run(&context, command, out).await,
+        Command::Version(args) if cli.global.verbose => version::builds(&context, args, out).await,
         Command::Version(args) => version::run(&context, args, out).await,
         Command::Admin(command) => admin::run(&context, command, out).await,
         Command::Completion(args) => completion::run(args, out),
+        Command::Manual(args) => manual::run(args),
     }
 }

@@ -1,8 +1,9 @@
 //! The command line of `miharud`.
 
+use std::io;
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser, ValueEnum};
 use miharu_collect::Roots;
 
 /// Serves the metrics of every container on this host, over the API of Incus and LXD.
@@ -10,7 +11,7 @@ use miharu_collect::Roots;
 /// Without any option it keeps its state in /var/lib/miharu and listens on the unix socket there. Where metrics are
 /// served is a server key: `miharu config set core.metrics_address :8444`.
 #[derive(Debug, Parser)]
-#[command(name = "miharud", version)]
+#[command(name = "miharud", version = env!("MIHARU_VERSION"))]
 pub(crate) struct Args {
     /// Directory of the state: the database, the certificate and the unix socket
     #[arg(long, env = "MIHARU_DIR", default_value = "/var/lib/miharu")]
@@ -51,6 +52,10 @@ pub(crate) struct Args {
     /// How the log is written
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
+
+    /// Print the man page, for who makes a package
+    #[arg(long, hide = true)]
+    pub(crate) manual: bool,
 }
 
 /// How the log is written.
@@ -61,6 +66,13 @@ pub(crate) enum LogFormat {
     Text,
     /// A line of JSON an event.
     Json,
+}
+
+/// The man page, miharud(8), from the definitions that `--help` is made of.
+pub(crate) fn manual() -> io::Result<Vec<u8>> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(Args::command()).section("8").render(&mut page)?;
+    Ok(page)
 }
 
 impl Args {
@@ -88,13 +100,18 @@ impl Args {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_is_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_man_page_tells_the_options_but_the_hidden_one() {
+        let page = String::from_utf8(manual().unwrap()).unwrap();
+        assert!(page.contains(".TH miharud 8") && page.contains("\\-\\-log\\-level"), "{page}");
+        assert!(!page.contains("\\-\\-manual"), "{page}");
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::tls::identity::{remove_cluster, write_cluster};
 use crate::tls::{Identity, Tls, Versions};
 use crate::usage::Usage;
 use crate::warnings::Warnings;
+use crate::watchdog;
 
 /// How long requests in progress may take to end when the daemon stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -85,6 +86,9 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     listeners.start(&settings).await;
     let unix = unix.serve(routes::all(&app));
 
+    if let Some(limit) = sd_notify::watchdog_enabled() {
+        tokio::spawn(watchdog::watch(routes::all(&app), limit));
+    }
     tokio::spawn(crate::events::watch(Arc::clone(&app)));
     tokio::spawn(crate::expiry::watch(Arc::clone(&app)));
     tokio::spawn(crate::cluster::watch(Arc::clone(&app)));
@@ -220,7 +224,8 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn notify(state: NotifyState<'_>) {
+/// Tells the service manager, where there is one.
+pub(crate) fn notify(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!("the service manager was not told: {error}");
     }

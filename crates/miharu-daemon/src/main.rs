@@ -27,6 +27,7 @@ mod state_dir;
 mod tls;
 mod usage;
 mod warnings;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,11 @@ use events::Events;
 fn main() -> ExitCode {
     miharu_collect::host::share_heap();
     let args = Args::parse();
+    if args.manual {
+        let printed =
+            args::manual().and_then(|page| std::io::Write::write_all(&mut std::io::stdout(), &page));
+        return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let events = Events::default();
     if let Err(error) = logging::start(&args.log_level, args.log_format, events.clone()) {
         // There is no log to tell it to.

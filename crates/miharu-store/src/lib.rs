@@ -36,6 +36,12 @@ pub use keys::{DRIVERS, KEYS, Key, Kind};
 pub use token::{JoinToken, Secret, SecretHash};
 pub use words::Selected;
 
+/// The version of the SQLite that is compiled in.
+#[must_use]
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// Everything that is stored, as of one revision.
 #[derive(Debug, Clone, Default)]
 pub struct State {

@@ -38,7 +38,10 @@ impl UnixListener {
     pub(crate) fn bind(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
         remove_stale(path)?;
         let listener = tokio::net::UnixListener::bind(path).with_context(|| path.display().to_string())?;
-        std::os::unix::fs::chown(path, None, group).with_context(|| group_refused(path, group))?;
+        if group.is_some() {
+            // A service may be forbidden the call itself.
+            std::os::unix::fs::chown(path, None, group).with_context(|| group_refused(path, group))?;
+        }
         std::fs::set_permissions(path, Permissions::from_mode(0o660))
             .with_context(|| path.display().to_string())?;
         Ok(Self { path: path.to_owned(), listener })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use miharu_api::{CertificateRenewal, RenewedCertificate};
+use miharu_api::{CertificateRenewal, RenewedCertificate, this_build};
 use miharu_collect::host::own_addresses;
 
 use crate::app::App;
@@ -13,6 +13,13 @@ use crate::respond::{Answer, ApiError, Json, done, ok};
 /// `GET /internal/ready`: the socket is served only once everything else is, so an answer is all there is to it.
 pub(super) async fn ready(_: LocalOnly) -> Answer {
     done()
+}
+
+/// `GET /internal/build`: what this program was built from.
+pub(super) async fn build(_: LocalOnly) -> Answer {
+    let mut build = this_build!();
+    build.libraries += &format!(", SQLite {}", miharu_store::sqlite_version());
+    ok(build)
 }
 
 /// `POST /internal/reload`: reads the server's certificate and the clients' authority again, as SIGHUP does.
