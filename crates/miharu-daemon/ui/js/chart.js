@@ -9,6 +9,9 @@ const HEIGHT = 200;
 /** Steps of an axis of bytes: powers of two. */
 const BINARY = Array.from({ length: 51 }, (_, power) => 2 ** power);
 
+/** How high a chart goes at least, by its unit: next to nothing is to look like that. */
+const LEAST = { cores: 0.01, bytes: 1024, bytesPerSecond: 1000, perSecond: 1, count: 4, ratio: 0.01 };
+
 /** Charts of one page show the same moment under the pointer. */
 const sync = uPlot.sync('miharu');
 
@@ -62,7 +65,7 @@ export class Chart {
     const tops = columns.map((column) => column.reduce((top, value) => Math.max(top, value ?? 0), 0));
     const ofLimits = (isLimit) => Math.max(0, ...tops.filter((top, index) => Boolean(this.chart.series[index].limit) === isLimit));
     const [used, limit] = [ofLimits(false), ofLimits(true)];
-    return limit <= used * 5 || used === 0 ? Math.max(used, limit) : used;
+    return Math.max(LEAST[this.chart.unit], used, limit <= used * 5 || used === 0 ? limit : 0);
   }
 
   /** Shows the values of one moment, or those of now. */
@@ -88,7 +91,7 @@ export class Chart {
       legend: { show: false },
       cursor: { sync: { key: sync.key }, drag: { x: false, y: false }, points: { size: 6 } },
       hooks: { setCursor: [(plot) => this.point(plot.cursor.idx)] },
-      scales: { y: { range: () => [0, this.top > 0 ? this.top * 1.08 : 1] } },
+      scales: { y: { range: () => [0, this.top * 1.08] } },
       axes: [
         { ...axis, size: 32, values: (plot, splits) => splits.map((at) => clockShort(at)), space: 60, incrs: [60, 300, 600, 900, 1800, 3600] },
         {

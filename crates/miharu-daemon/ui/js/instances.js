@@ -148,6 +148,7 @@ class Filters {
       labelled('column.runtime', this.choices.runtime.node, 'filter-choice'),
       labelled('filter.sort', this.sort, 'filter-sort'), this.more(),
       this.clear = el('button', { type: 'button', class: 'button', onclick: () => this.reset() }, t('filter.clear')));
+    this.offer([]);
   }
 
   /** On a phone the less used ones are folded away. */

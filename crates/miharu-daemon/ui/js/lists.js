@@ -36,6 +36,12 @@ class ListView {
     else this.replace(table(this.title, columns, rows));
   }
 
+  /** Says that there is nothing to be seen for this visitor. */
+  refuse() {
+    setText(this.note, '');
+    this.box.replaceChildren(el('p', { class: 'empty' }, t('refused')));
+  }
+
   replace(next) {
     // Who has the keyboard in the list keeps it.
     const focused = this.box.contains(document.activeElement) ? document.activeElement.getAttribute('href') : null;

@@ -54,11 +54,21 @@ function show(how) {
     window.scrollTo(0, 0);
     view.element.querySelector('h1')?.focus({ preventScroll: true });
   }
-  poll = isList ? new Poll({ ask: (signal) => view.ask(signal), answer: (answer) => answered(() => view.answer(answer)), state: showState, interval: 15 })
+  poll = isList ? new Poll({ ask: askList, answer: (answer) => answered(() => (answer ? view.answer(answer) : view.refuse())), state: showState, interval: 15 })
     : new Poll({ ask: askUsage, answer: takeUsage, state: showState, interval: setting('interval') });
   if (isPaused) holdAll();
   // What is known already is shown before the next answer comes.
   if (!isList && usage.time !== null) view.update(usage);
+}
+
+/** What a list wants to know; `null` where this visitor, who is let in, may not see it. */
+async function askList(signal) {
+  try {
+    return await view.ask(signal);
+  } catch (error) {
+    if (error.status === 403 && (await ask([], {}, signal)).auth === 'trusted') return null;
+    throw error;
+  }
 }
 
 function askUsage(signal) {
@@ -92,6 +102,8 @@ const STATES = { connecting: 'state.connecting', live: 'state.live', paused: 'st
 
 /** Says how the connection is; screen readers hear it where it changes. */
 function showState(state, detail) {
+  // Going from one view to the next is no news of the connection.
+  if (state === 'connecting' && lastAnswer !== null) return;
   const isFailing = state === 'failing';
   node.state.dataset.state = state;
   setText(node['state-text'], t(STATES[state]));

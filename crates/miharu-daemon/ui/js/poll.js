@@ -30,7 +30,7 @@ export class Poll {
 
   async run() {
     const abort = (this.abort = new AbortController());
-    let wait = this.interval;
+    let wait;
     const began = performance.now();
     try {
       const result = await this.ask(abort.signal);
@@ -39,7 +39,7 @@ export class Poll {
       this.answer(result);
       if (!this.paused) this.state('live');
       // The time that the answer took is part of the interval.
-      wait = Math.max(0.5, wait - (performance.now() - began) / 1000);
+      wait = Math.max(0.5, this.interval - (performance.now() - began) / 1000);
     } catch (error) {
       if (this.stopped || this.abort !== abort) return;
       if (error.status === undefined) console.error(error);

@@ -90,9 +90,12 @@ export class Table {
     links[wanted].scrollIntoView({ block: 'nearest' });
   }
 
-  /** Moves the keyboard to the first row. */
+  /** Moves the keyboard to the first row that is in sight. */
   focus() {
-    this.body.querySelector('a.name')?.focus();
+    const top = this.body.previousElementSibling.getBoundingClientRect().bottom;
+    const rows = [...this.rows.values()].map(({ element }) => element);
+    const row = rows.find((element) => element.getBoundingClientRect().top >= top - 1) ?? rows[0];
+    row?.querySelector('a.name').focus();
   }
 
   destroy() {

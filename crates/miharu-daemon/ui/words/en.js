@@ -31,6 +31,7 @@ export default {
   'trouble.again': 'Next attempt in {n} s.',
   'trouble.now': 'Try now',
   'failed': 'This could not be had: {why}',
+  'refused': 'Your certificate is restricted to some projects; this is not for you to see.',
   'type.container': 'container',
   'type.vm': 'VM',
   'unreadable': 'not readable',

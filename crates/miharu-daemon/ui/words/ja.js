@@ -31,6 +31,7 @@ export default {
   'trouble.again': '{n} 秒後に再試行します。',
   'trouble.now': '今すぐ再試行',
   'failed': '取得できませんでした: {why}',
+  'refused': 'お使いの証明書は一部のプロジェクトに限定されているため、表示できません。',
   'type.container': 'コンテナ',
   'type.vm': '仮想マシン',
   'unreadable': '読み取り不可',
