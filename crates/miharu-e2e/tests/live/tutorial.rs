@@ -10,9 +10,18 @@ use miharu_e2e::{Lxc, Miharud, need, scratch};
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 /// Beginnings of lines that are not run, as the harness has done what they do: it built the programs, made the container and
-/// started the daemon.
-const DONE: [&str; 7] =
-    ["apt-get ", "cargo ", "install ", "lxc-create ", "lxc-start ", "make ", "sed -i -e '/^lxc"];
+/// started the daemon. No Prometheus runs as a service here.
+const DONE: [&str; 9] = [
+    "apt-get ",
+    "cargo ",
+    "install ",
+    "lxc-create ",
+    "lxc-start ",
+    "make ",
+    "promtool ",
+    "sed -i -e '/^lxc",
+    "systemctl ",
+];
 
 /// The lines of a page's code blocks that are commands.
 fn commands(page: &str) -> Result<Vec<String>> {
@@ -46,6 +55,8 @@ struct Reader {
     daemon: Miharud,
     home: std::path::PathBuf,
     address: String,
+    /// Where the whole API is served.
+    api: String,
 }
 
 impl Reader {
@@ -54,22 +65,28 @@ impl Reader {
         let daemon = Miharud::start()?;
         fs::copy(daemon.dir.join("server.crt"), home.join("server.crt"))?;
         let address = format!("127.0.0.1:{}", free_port()?);
-        Ok(Self { lxc: Lxc::start(&[])?, daemon, home, address })
+        let api = format!("127.0.0.1:{}", free_port()?);
+        Ok(Self { lxc: Lxc::start(&[])?, daemon, home, address, api })
     }
 
     /// Types a line with the page's names made those of this test, and tells what it printed.
     fn types(&self, line: &str) -> Result<String> {
         let path = self.lxc.path.display().to_string();
+        // Put in first, as a path may have the same letters in it, and made the real name last.
+        let name = "\u{1}";
         let line = line
+            .replace("u1", name)
             .replace("/var/lib/miharu", &self.daemon.dir.display().to_string())
             .replace("/etc/prometheus", &self.home.join("prometheus").display().to_string())
             .replace("prometheus:prometheus", "root:root")
             .replace("127.0.0.1:8444", &self.address)
             .replace("foo.example.com:8444", &self.address)
+            .replace("192.0.2.101:8444", &self.address)
             .replace("\":8444\"", &self.address)
+            .replace("\":8443\"", &self.api)
             .replace("--projects lxc", &format!("--projects lxc:{path}"))
-            .replace("lxc-attach -n u1", &format!("lxc-attach -P {path} -n u1"))
-            .replace("u1", &self.lxc.name)
+            .replace("lxc-attach -n", &format!("lxc-attach -P {path} -n"))
+            .replace(name, &self.lxc.name)
             // A container that counts for minutes teaches no more.
             .replace("1000000", "10000")
             .replace("FINGERPRINT", &self.fingerprint()?);
@@ -131,6 +148,14 @@ fn the_tutorial_works_in_japanese() -> Result<()> {
 fn the_steps_for_prometheus_work_as_they_are_written() -> Result<()> {
     for page in ["docs/how-to/prometheus.md", "docs/how-to/prometheus.ja.md", "README.md", "README.ja.md"] {
         walk(page, 6)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_pages_of_incus_and_lxd_are_walked() -> Result<()> {
+    for page in ["docs/how-to/walk.md", "docs/how-to/walk.ja.md"] {
+        walk(page, 12)?;
     }
     Ok(())
 }
