@@ -109,3 +109,23 @@ fn every_page_that_is_mentioned_is_there() {
     }
     assert!(mentions > 40, "{mentions}");
 }
+
+/// A picture that is not in the repository is named by a comment, which `make book` reads in this form alone.
+#[test]
+fn every_picture_is_named_as_the_book_reads_it() {
+    let mut files = Vec::new();
+    pages::below(&pages::top().join("docs"), &mut files);
+    let texts = files.iter().filter_map(|file| Some((file, fs::read_to_string(file).ok()?)));
+    for (file, text) in texts {
+        for line in text.lines().filter(|line| line.contains("<!-- picture")) {
+            let inner = line.strip_prefix("<!-- picture: ").and_then(|rest| rest.strip_suffix(" -->"));
+            let parts = inner.and_then(|inner| inner.split_once(": "));
+            let sound = parts.is_some_and(|(name, what)| {
+                let (stem, kind) = name.rsplit_once('.').unwrap_or_default();
+                let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                stem.chars().all(plain) && ["svg", "png"].contains(&kind) && !what.trim().is_empty()
+            });
+            assert!(sound, "{}: {line}", file.display());
+        }
+    }
+}
