@@ -12,6 +12,9 @@ const BINARY = Array.from({ length: 51 }, (_, power) => 2 ** power);
 /** How high a chart goes at least, by its unit: next to nothing is to look like that. */
 const LEAST = { cores: 0.01, bytes: 1024, bytesPerSecond: 1000, perSecond: 1, count: 4, ratio: 0.01 };
 
+/** Seconds that a chart is wide at least. */
+const SHORTEST = 600;
+
 /** Charts of one page show the same moment under the pointer. */
 const sync = uPlot.sync('miharu');
 
@@ -91,7 +94,7 @@ export class Chart {
       legend: { show: false },
       cursor: { sync: { key: sync.key }, drag: { x: false, y: false }, points: { size: 6 } },
       hooks: { setCursor: [(plot) => this.point(plot.cursor.idx)] },
-      scales: { y: { range: () => [0, this.top * 1.08] } },
+      scales: { x: { range: (plot, first, last) => [Math.min(first, last - SHORTEST), last] }, y: { range: () => [0, this.top * 1.08] } },
       axes: [
         { ...axis, size: 32, values: (plot, splits) => splits.map((at) => clockShort(at)), space: 60, incrs: [60, 300, 600, 900, 1800, 3600] },
         {

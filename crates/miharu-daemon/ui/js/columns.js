@@ -1,6 +1,6 @@
 // The columns of the list of instances: what each shows of one, and what it is sorted by.
 
-import { el, foreign, setAttribute, setText } from './dom.js';
+import { el, foreign, setAttribute, setText, shown } from './dom.js';
 import { ABSENT, bytes, bytesPerSecond, cores, count, duration, ratio } from './format.js';
 import { t } from './i18n.js';
 import { link } from './route.js';
@@ -10,7 +10,7 @@ import { Spark } from './spark.js';
 export function typeWords(type) {
   if (type === 'container') return t('type.container');
   if (type === 'virtual-machine') return t('type.vm');
-  return type;
+  return shown(type);
 }
 
 /** Words for the worst of an instance's pressures. */

@@ -131,11 +131,16 @@ export class InstanceView {
   draw() {
     if (!this.history || !this.Chart || this.destroyed) return;
     const { end, step, figures = {} } = this.history;
-    const slots = Math.max(0, ...Object.values(figures).map((values) => values.length));
-    const times = Array.from({ length: slots }, (_, index) => end - (slots - index - 0.5) * step);
-    const last = times.at(-1) ?? 0;
-    const live = this.live.filter(({ time }) => time > last);
-    const all = [...times, ...live.map(({ time }) => time)];
+    const all = Math.max(0, ...Object.values(figures).map((values) => values.length));
+    // The last slot is not over yet: what was heard in it says more.
+    const live = this.live.filter(({ time }) => time > end - step);
+    const until = live.length > 0 ? all - 1 : all;
+    const padded = (values) => [...new Array(all - values.length).fill(null), ...values];
+    // A server that has just been started has not seen an hour yet.
+    const firsts = Object.values(figures).map((values) => padded(values).findIndex((value) => value !== null));
+    const from = Math.max(0, Math.min(until, ...firsts.filter((at) => at >= 0)));
+    const past = Array.from({ length: Math.max(0, until - from) }, (_, index) => end - (all - from - index - 0.5) * step);
+    const times = [...past, ...live.map(({ time }) => time)];
     let shownCharts = 0;
     for (const chart of CHARTS) {
       const isKnown = ({ figure }) => {
@@ -147,11 +152,10 @@ export class InstanceView {
       shownCharts += 1;
       const kept = this.chart(chart, series);
       const columns = series.map(({ figure }) => {
-        const values = figures[figure] ?? [];
-        const past = [...new Array(slots - values.length).fill(null), ...values];
-        return [...past, ...live.map(({ figures: now }) => now[figure] ?? null)];
+        const then = padded(figures[figure] ?? []).slice(from, from + past.length);
+        return [...then, ...live.map(({ figures: now }) => now[figure] ?? null)];
       });
-      kept.show(all, columns, series.map(({ figure }) => (this.gone ? undefined : this.figures?.[figure])));
+      kept.show(times, columns, series.map(({ figure }) => (this.gone ? undefined : this.figures?.[figure])));
     }
     const empty = this.chartsBox.querySelector('.empty');
     if (shownCharts > 0) empty?.remove();
