@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
     admin, cluster, completion, config, info, list, manual, monitor, operation, project, prometheus, query,
-    top, version, warning,
+    top, version, warning, webui,
 };
 
 /// The metrics of every container on this host: configure miharud, and ask it.
@@ -80,6 +80,8 @@ pub(crate) enum Command {
     List(list::ListArgs),
     /// See what each instance uses, live or as a table
     Top(top::TopArgs),
+    /// Open the web page, through the socket
+    Webui(webui::WebuiArgs),
     /// Show the server, or how an instance does
     Info(info::InfoArgs),
     /// See and declare projects

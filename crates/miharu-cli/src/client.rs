@@ -1,23 +1,24 @@
 //! Asks the daemon: HTTP/1.1 over its unix socket, one connection a request as the Incus and LXD clients do.
 
 mod events;
+mod socket;
 mod unreachable;
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, ETAG, HOST, IF_MATCH, USER_AGENT};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
 use miharu_api::{Envelope, Kind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 
 use crate::error::Failure;
+use crate::progress::Progress;
+
+pub(crate) use socket::Socket;
 
 /// How long an answer is awaited. A collection has a deadline of its own (4 s by default), so this is only met when the
 /// daemon itself is stuck.
@@ -35,8 +36,8 @@ pub(crate) enum Trace {
 /// The daemon behind one unix socket.
 #[derive(Debug)]
 pub(crate) struct Client {
-    socket: PathBuf,
-    trace: Trace,
+    socket: Socket,
+    progress: Progress,
 }
 
 /// A request.
@@ -50,6 +51,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) body: Option<Vec<u8>>,
     /// The ETag that the resource must still have.
     pub(crate) if_match: Option<&'a str>,
+    /// What is said at a terminal where the answer takes long.
+    pub(crate) words: &'static str,
 }
 
 /// An answer, whatever its status.
@@ -68,7 +71,7 @@ pub(crate) struct Reply {
 impl<'a> Ask<'a> {
     /// A request without a body.
     pub(crate) fn new(method: Method, path: &'a str) -> Self {
-        Self { method, path, body: None, if_match: None }
+        Self { method, path, body: None, if_match: None, words: "Waiting for miharud" }
     }
 
     /// With `body` as JSON.
@@ -82,17 +85,32 @@ impl<'a> Ask<'a> {
     pub(crate) fn if_match(self, etag: Option<&'a str>) -> Self {
         Self { if_match: etag, ..self }
     }
+
+    /// What to say at a terminal where the answer takes long.
+    pub(crate) fn saying(self, words: &'static str) -> Self {
+        Self { words, ..self }
+    }
 }
 
 impl Client {
     /// A client of the daemon whose directory is `dir`.
-    pub(crate) fn new(dir: &Path, trace: Trace) -> Self {
-        Self { socket: dir.join("unix.socket"), trace }
+    pub(crate) fn new(dir: &Path, trace: Trace, progress: Progress) -> Self {
+        Self { socket: Socket::new(dir.join("unix.socket"), trace), progress }
+    }
+
+    /// What says that something takes long.
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// The daemon's directory, where its certificate is.
     pub(crate) fn dir(&self) -> &Path {
-        self.socket.parent().unwrap_or(Path::new("."))
+        self.socket.path().parent().unwrap_or(Path::new("."))
+    }
+
+    /// The way to it.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
     }
 
     /// GETs a resource and returns its metadata.
@@ -107,35 +125,17 @@ impl Client {
 
     /// As [`send`](Self::send), giving up after `patience`.
     pub(crate) async fn send_within(&self, patience: Duration, ask: Ask<'_>) -> Result<Reply, Failure> {
-        match tokio::time::timeout(patience, self.exchange(ask)).await {
+        let words = ask.words;
+        let answer = tokio::time::timeout(patience, self.exchange(ask));
+        match self.progress.during(words, answer).await {
             Ok(reply) => reply,
-            Err(_) => Err(Failure::request(format!(
-                "miharud took the request on {} and did not answer within {} s: look at its log, or restart it",
-                self.socket.display(),
-                patience.as_secs()
-            ))),
+            Err(_) => Err(self.socket.late(patience)),
         }
     }
 
     async fn exchange(&self, ask: Ask<'_>) -> Result<Reply, Failure> {
-        let cut_off = |error: &dyn std::fmt::Display| {
-            Failure::request(format!("miharud broke the connection off ({error}): look at its log"))
-        };
-        self.say(&format!("{} {}", ask.method, ask.path));
-        let request = request(ask)?;
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| unreachable::explain(&self.socket, &error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| cut_off(&error))?;
-        // Its errors come back through `send_request` too, where they are told.
-        let pump = tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|error| cut_off(&error))?;
+        let response = self.socket.deliver(request(ask)?).await?;
         let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(|error| cut_off(&error))?.to_bytes();
-        pump.abort();
-        self.say(&format!("{} ({} bytes)", head.status, body.len()));
         let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
         Ok(Reply {
             status: head.status,
@@ -143,13 +143,6 @@ impl Client {
             is_json: text(CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")),
             body,
         })
-    }
-
-    fn say(&self, what: &str) {
-        if self.trace == Trace::Requests {
-            // What cannot be written to the standard error cannot be complained about either.
-            let _ = writeln!(std::io::stderr(), "DEBUG: {what}");
-        }
     }
 }
 

@@ -16,12 +16,14 @@ pub(crate) mod top;
 pub(crate) mod trust;
 pub(crate) mod version;
 pub(crate) mod warning;
+pub(crate) mod webui;
 
 use std::io::Write;
 
 use crate::args::{Cli, Command, Global};
 use crate::client::{Client, Trace};
 use crate::error::Failure;
+use crate::progress::Progress;
 
 /// What every command works with.
 pub(crate) struct Context<'a> {
@@ -46,7 +48,13 @@ impl<'a> Context<'a> {
     fn new(global: &'a Global) -> Self {
         let trace = if global.debug { Trace::Requests } else { Trace::Off };
         let chatter = if global.quiet { Chatter::Quiet } else { Chatter::Spoken };
-        Self { client: Client::new(&global.dir, trace), project: global.project.as_deref(), chatter }
+        // Lines among the lines of --debug would only be in their way.
+        let progress = if global.quiet || global.debug { Progress::none() } else { Progress::at_terminal() };
+        Self {
+            client: Client::new(&global.dir, trace, progress),
+            project: global.project.as_deref(),
+            chatter,
+        }
     }
 
     /// Says that something was done, unless nobody wants to hear it.
@@ -75,6 +83,7 @@ pub(crate) async fn run(cli: &Cli, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Prometheus(command) => prometheus::run(&context, command, out).await,
         Command::Version(args) if cli.global.verbose => version::builds(&context, args, out).await,
         Command::Version(args) => version::run(&context, args, out).await,
+        Command::Webui(args) => webui::run(&context, args, out).await,
         Command::Admin(command) => admin::run(&context, command, out).await,
         Command::Completion(args) => completion::run(args, out),
         Command::Manual(args) => manual::run(args),

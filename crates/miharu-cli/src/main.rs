@@ -11,6 +11,7 @@ mod error;
 mod filter;
 mod format;
 mod output;
+mod progress;
 mod remote;
 #[cfg(test)]
 mod testing;

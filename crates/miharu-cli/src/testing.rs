@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::Parser as _;
 
 use crate::args::Cli;
+use crate::client::{Client, Trace};
 use crate::error::Failure;
+use crate::progress::Progress;
 
 /// An answer to give.
 pub(crate) struct Canned {
@@ -127,6 +129,11 @@ impl Fake {
         let mut out = Vec::new();
         let result = runtime.block_on(crate::commands::run(&cli, &mut out));
         (result, String::from_utf8(out).unwrap())
+    }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.dir.path(), Trace::Off, Progress::none())
     }
 
     /// What was asked so far.

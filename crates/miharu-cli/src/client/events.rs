@@ -6,7 +6,7 @@ use tokio::net::UnixStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::{Client, unreachable};
+use super::Client;
 use crate::error::Failure;
 
 /// Events as they come.
@@ -16,10 +16,8 @@ pub(crate) struct Events(WebSocketStream<UnixStream>);
 impl Client {
     /// Begins to listen at `path`.
     pub(crate) async fn listen(&self, path: &str) -> Result<Events, Failure> {
-        self.say(&format!("GET {path} (WebSocket)"));
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| unreachable::explain(&self.socket, &error))?;
+        self.socket.say(&format!("GET {path} (WebSocket)"));
+        let stream = self.socket.connect().await?;
         match tokio_tungstenite::client_async(format!("ws://miharu{path}"), stream).await {
             Ok((events, _)) => Ok(Events(events)),
             Err(error) => Err(refused(error)),

@@ -52,7 +52,10 @@ pub(crate) async fn run(
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
     match command {
-        AdminCommand::Waitready(args) => wait(context, args.timeout).await,
+        AdminCommand::Waitready(args) => {
+            let ready = wait(context, args.timeout);
+            context.client.progress().during("Waiting until miharud is ready", ready).await
+        }
         AdminCommand::RenewCertificate(args) => renew(context, args, out).await,
     }
 }

@@ -208,7 +208,8 @@ async fn update_certificate(
         cluster_certificate_key: read(&args.key)?,
         san: args.san.clone(),
     };
-    let ask = Ask::new(Method::PUT, "/1.0/cluster/certificate").json(&body)?;
+    let ask =
+        Ask::new(Method::PUT, "/1.0/cluster/certificate").json(&body)?.saying("Replacing the certificate");
     context.client.send(ask).await?.check()?;
     let file = context.client.dir().join("cluster.crt");
     let text = format!(

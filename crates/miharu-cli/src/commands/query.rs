@@ -97,7 +97,8 @@ async fn wait(client: &Client, reply: Reply) -> Result<Reply, Failure> {
     };
     // An operation takes the time it takes; a day is only there so that a script ends at last.
     let day = std::time::Duration::from_secs(24 * 60 * 60);
-    client.send_within(day, Ask::new(Method::GET, &format!("{operation}/wait"))).await
+    let path = format!("{operation}/wait");
+    client.send_within(day, Ask::new(Method::GET, &path).saying("Waiting for the operation's end")).await
 }
 
 fn print(reply: &Reply, args: &QueryArgs, out: &mut dyn Write) -> Result<(), Failure> {

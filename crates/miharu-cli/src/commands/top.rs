@@ -6,6 +6,7 @@ mod figure;
 mod graph;
 mod live;
 mod screen;
+mod source;
 mod table;
 mod view;
 mod words;
@@ -14,16 +15,13 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::Args;
-use http::{Method, StatusCode};
-use miharu_api::{History, Usage};
 
 use self::columns::Sort;
 use self::graph::Glyphs;
-use self::live::Graphs;
+use self::source::Source;
 use self::table::Table;
-use self::view::{Key, View};
+use self::view::View;
 use super::Context;
-use crate::client::{Ask, encoded};
 use crate::colour::{Colours, Reader};
 use crate::error::Failure;
 use crate::filter::{Filter, filters_help};
@@ -31,8 +29,6 @@ use crate::output::{Form, Format};
 
 /// The pause between two readings that nobody chose: as top of procps has it.
 const PAUSE: Duration = Duration::from_secs(3);
-/// How long an answer is awaited on the screen, on which keys are heard meanwhile.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What to show, and how.
 #[derive(Debug, Args)]
@@ -82,7 +78,7 @@ pub(crate) struct TopArgs {
     /// How many tables are written
     #[arg(short = 'n', long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
-    /// Ask this member of the cluster
+    /// Ask this member of the cluster alone, and not all of them
     #[arg(long, value_name = "MEMBER")]
     target: Option<String>,
     /// Instances of all projects, as without --project
@@ -97,7 +93,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &TopArgs, out: &mut dyn Wri
     let chosen = args.columns.as_deref().map(columns::parse).transpose()?;
     let refresh = args.refresh.map(|seconds| Duration::from_secs(seconds.into()));
     let project = context.project.filter(|_| !args.all_projects);
-    let source = Source { context, project, target: args.target.as_deref() };
+    let source = Source::find(context, project, args.target.as_deref()).await?;
     let people = (Reader::of(&std::io::stdin()), Reader::of(&std::io::stdout()));
     let is_seen = people == (Reader::Terminal, Reader::Terminal) && args.count.is_none();
     let glyphs = Glyphs::of_environment();
@@ -108,6 +104,7 @@ pub(crate) async fn run(context: &Context<'_>, args: &TopArgs, out: &mut dyn Wri
         };
         let mut view = View::new(columns, sort, refresh.unwrap_or(PAUSE), glyphs);
         view.filters = filters;
+        context.client.progress().hush();
         return live::run(&source, &mut view, out, Colours::for_reader(people.1)).await;
     }
     let columns = match chosen {
@@ -117,54 +114,6 @@ pub(crate) async fn run(context: &Context<'_>, args: &TopArgs, out: &mut dyn Wri
     let format = args.format.unwrap_or(Format::from(Form::Table));
     let table = Table { format, columns, sort, filters: &filters, glyphs };
     table::run(&source, &table, refresh, args.count, out).await
-}
-
-/// The server, and what of it is asked for.
-struct Source<'a> {
-    context: &'a Context<'a>,
-    project: Option<&'a str>,
-    target: Option<&'a str>,
-}
-
-impl Source<'_> {
-    /// What all instances use now, by figures that are not much older than `pause`.
-    async fn usage(&self, graphs: Graphs, pause: Duration) -> Result<Usage, Failure> {
-        let mut path = format!("/1.0/usage?max_age={}", pause.as_secs().max(1));
-        if graphs == Graphs::Wanted {
-            path.push_str("&recent=true");
-        }
-        self.limit(&mut path);
-        let reply = self.context.client.send_within(PATIENCE, Ask::new(Method::GET, &path)).await?;
-        reply.metadata().map_err(|failure| match reply.status {
-            StatusCode::NOT_FOUND if self.target.is_none() => Failure::request(format!(
-                "{failure}\nThe server does not say what instances use: it is older than this miharu top, which needs one \
-                 that does."
-            )),
-            _ => failure,
-        })
-    }
-
-    /// The last hour of an instance.
-    async fn history(&self, (project, name, kind): &Key) -> Result<History, Failure> {
-        let mut path = format!(
-            "/1.0/instances/{}/history?project={}&type={}",
-            encoded(name),
-            encoded(project),
-            encoded(kind)
-        );
-        if let Some(target) = self.target {
-            path.push_str(&format!("&target={}", encoded(target)));
-        }
-        self.context.client.send_within(PATIENCE, Ask::new(Method::GET, &path)).await?.metadata()
-    }
-
-    fn limit(&self, path: &mut String) {
-        for (key, value) in [("project", self.project), ("target", self.target)] {
-            if let Some(value) = value {
-                path.push_str(&format!("&{key}={}", encoded(value)));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ pub(super) async fn enable(
         san: args.san.clone(),
         ..ClusterPut::default()
     };
-    change(context, &put).await?;
+    change(context, &put, "Making the cluster").await?;
     let cluster: Cluster = context.client.get("/1.0/cluster").await?;
     let text = format!(
         "Clustering enabled: this server is {name}, the first member of the cluster {}.\nEvery member serves with {}: Prometheus needs \
@@ -144,7 +144,7 @@ pub(super) async fn join(context: &Context<'_>, args: &JoinArgs, out: &mut dyn W
     }
     let store = args.login.store(args.store.as_deref().unwrap_or_default())?;
     let put = ClusterPut { enabled: true, cluster_token: token, store: Some(store), ..ClusterPut::default() };
-    change(context, &put).await?;
+    change(context, &put, "Joining the cluster").await?;
     let cluster: Cluster = context.client.get("/1.0/cluster").await?;
     let text =
         format!("This server is the member {} of the cluster {}.", cluster.server_name, cluster.cluster_name);
@@ -156,15 +156,16 @@ pub(super) async fn leave(
     args: &LeaveArgs,
     out: &mut dyn Write,
 ) -> Result<(), Failure> {
-    change(context, &ClusterPut { force: args.force, ..ClusterPut::default() }).await?;
+    let put = ClusterPut { force: args.force, ..ClusterPut::default() };
+    change(context, &put, "Leaving the cluster").await?;
     context.say(
         out,
         "This server is one of its own again, with a copy of what the cluster had configured and trusted.",
     )
 }
 
-async fn change(context: &Context<'_>, put: &ClusterPut) -> Result<(), Failure> {
-    let ask = Ask::new(Method::PUT, "/1.0/cluster").json(put)?;
+async fn change(context: &Context<'_>, put: &ClusterPut, words: &'static str) -> Result<(), Failure> {
+    let ask = Ask::new(Method::PUT, "/1.0/cluster").json(put)?.saying(words);
     context.client.send_within(PATIENCE, ask).await?.check()
 }
 

@@ -215,8 +215,12 @@ impl Sort {
     /// Sorts; what is not known comes last either way, and what is equal goes by project and name.
     pub(super) fn apply(&self, rows: &mut [&InstanceUsage], now: f64) {
         rows.sort_by(|a, b| {
-            let by_name =
-                (&a.project, &a.name, &a.instance_type).cmp(&(&b.project, &b.name, &b.instance_type));
+            let by_name = (&a.project, &a.name, &a.instance_type, &a.location).cmp(&(
+                &b.project,
+                &b.name,
+                &b.instance_type,
+                &b.location,
+            ));
             let turn = |ordering: std::cmp::Ordering| match self.order {
                 Order::Usual => ordering,
                 Order::Reversed => ordering.reverse(),

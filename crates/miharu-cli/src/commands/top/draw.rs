@@ -116,6 +116,15 @@ fn foot(view: &View, canvas: &mut Canvas<'_>, y: u16, now: Instant) {
         canvas.put(0, y, &format!("figures of {age} ago: {first}"), all, canvas.style(Tone::Full));
         return;
     }
+    if let Some(missing) = view.missing.first().filter(|_| view.page == Page::List) {
+        let first = canvas.glyphs.show(missing.lines().next().unwrap_or_default());
+        let more = match view.missing.len() {
+            1 => String::new(),
+            all => format!(" ({all} members do not answer)"),
+        };
+        canvas.put(0, y, &format!("{first}{more}"), all, canvas.style(Tone::Busy));
+        return;
+    }
     let keys: &[&str] = match view.page {
         Page::Instance => &["q back", "< > others", "p pause", "? help"],
         Page::Help => &["q back"],

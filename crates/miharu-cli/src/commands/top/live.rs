@@ -5,14 +5,14 @@ use std::io;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use miharu_api::{History, Usage};
+use miharu_api::History;
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::Source;
 use super::draw::draw;
 use super::screen::Screen;
+use super::source::{Graphs, Reading, Source};
 use super::view::{Flow, Key, Page, View, Wish};
 use crate::colour::Colours;
 use crate::error::Failure;
@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// How often a screen that gets no figures says how old they are.
 const TICK: Duration = Duration::from_secs(1);
 
-type Reading<'a> = Pin<Box<dyn Future<Output = Result<Usage, Failure>> + 'a>>;
+type Asked<'a> = Pin<Box<dyn Future<Output = Result<Reading, Failure>> + 'a>>;
 type Past<'a> = Pin<Box<dyn Future<Output = (Key, Result<History, Failure>)> + 'a>>;
 
 /// The signals that end or interrupt a program at a terminal.
@@ -37,7 +37,7 @@ struct Signals {
 /// What happened.
 enum Happening {
     Key(Option<io::Result<Event>>),
-    Read(Result<Usage, Failure>),
+    Read(Result<Reading, Failure>),
     Past((Key, Result<History, Failure>)),
     Due,
     Tick,
@@ -68,7 +68,7 @@ pub(super) async fn run(
     let mut screen = Screen::take(out).map_err(no_screen)?;
     let mut timing =
         Timing { next: Instant::now() + view.pause, graphs: Instant::now() + GRAPHS, failures: 0 };
-    let mut reading: Option<Reading<'_>> = None;
+    let mut reading: Option<Asked<'_>> = None;
     let mut past: Option<Past<'_>> = None;
     let mut changed = true;
     loop {
@@ -140,17 +140,8 @@ pub(super) async fn run(
     }
 }
 
-/// Whether graphs are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Graphs {
-    /// They are.
-    Wanted,
-    /// They are not.
-    Left,
-}
-
 impl Timing {
-    fn ask<'a>(&mut self, source: &'a Source<'a>, pause: Duration) -> Reading<'a> {
+    fn ask<'a>(&mut self, source: &'a Source<'a>, pause: Duration) -> Asked<'a> {
         let now = Instant::now();
         let graphs = if now >= self.graphs || self.failures > 0 {
             self.graphs = now + GRAPHS;
@@ -162,13 +153,13 @@ impl Timing {
     }
 
     /// Takes what came of it: a server that is away is asked less and less often.
-    fn took(&mut self, view: &mut View, usage: Result<Usage, Failure>) {
+    fn took(&mut self, view: &mut View, reading: Result<Reading, Failure>) {
         let now = Instant::now();
-        match usage {
-            Ok(usage) => {
+        match reading {
+            Ok(reading) => {
                 self.failures = 0;
                 self.next = now + view.pause;
-                view.read(usage, now);
+                view.read(reading, now);
             }
             Err(failure) => {
                 let pause = Duration::from_secs(1 << self.failures.min(5)).min(LONGEST);

@@ -12,6 +12,7 @@ use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use ratatui::crossterm::{execute, queue};
+use ratatui::layout::{Position, Rect};
 
 /// Terminals that order text from right to left by themselves (ECMA-48, BDSM) are not to do so: what a Hebrew name is
 /// beside must stay in its column. <https://terminal-wg.pages.freedesktop.org/bidi/recommendation/escape-sequences.html>
@@ -47,17 +48,25 @@ impl<'a> Screen<'a> {
     }
 
     /// Forgets what is on the screen, so that all of it is drawn anew.
+    ///
+    /// Not by `Terminal::clear`: that asks the terminal where its cursor is, whose answer would come among the keys.
     pub(super) fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 
     /// Takes the terminal again, whatever others have done to it meanwhile.
     pub(super) fn enter(&mut self) -> io::Result<()> {
         // What crossterm thinks that the mode is need not be so after a stop: a shell has set its own.
         disable_raw_mode()?;
-        TAKEN.store(true, Ordering::SeqCst);
+        let is_taken = TAKEN.swap(true, Ordering::SeqCst);
         enable_raw_mode()?;
-        execute!(self.terminal.backend_mut(), EnterAlternateScreen, Print(EXPLICIT_ORDER), Hide)?;
+        // Where it was stopped by what nobody can catch, its screen was left as it is: entered twice, some terminals would
+        // forget where the cursor was before.
+        if !is_taken {
+            queue!(self.terminal.backend_mut(), EnterAlternateScreen)?;
+        }
+        execute!(self.terminal.backend_mut(), Print(EXPLICIT_ORDER), Hide)?;
         self.forget()
     }
 

@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use miharu_api::{InstanceUsage, Usage};
 
-use super::Source;
 use super::columns::{Column, Content, Sort};
 use super::figure::{long, raw};
 use super::graph::{self, Glyphs};
-use super::live::Graphs;
+use super::source::{Graphs, Source};
 use crate::error::Failure;
 use crate::filter::Filter;
-use crate::output::{self, Form, Format, Rows};
+use crate::output::{self, Form, Format, Rows, printable};
 
 /// How wide a graph is in a table.
 const GRAPH: usize = 20;
@@ -44,9 +43,13 @@ pub(super) async fn run(
     let pause = refresh.unwrap_or(super::PAUSE);
     let mut left = count.or(if refresh.is_none() { Some(1) } else { None });
     loop {
-        let usage = source.usage(graphs, pause).await?;
-        table.write(usage, out)?;
+        let reading = source.usage(graphs, pause).await?;
+        table.write(reading.usage, out)?;
         out.flush()?;
+        for words in reading.missing {
+            // What cannot be written to the standard error cannot be complained about either.
+            let _ = writeln!(std::io::stderr(), "Warning: {}", printable(&words));
+        }
         left = left.map(|left| left.saturating_sub(1));
         if left == Some(0) {
             return Ok(());

@@ -9,6 +9,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::columns::{ON_SCREEN, Sort, parse};
 use super::graph::Glyphs;
+use super::source::Reading;
 use super::view::{Flow, Page, View, Wish};
 use crate::error::Failure;
 use crate::testing::{Canned, Fake};
@@ -70,6 +71,14 @@ pub(super) fn usage() -> Usage {
     }
 }
 
+fn reading(usage: Usage) -> Reading {
+    Reading { usage, missing: Vec::new() }
+}
+
+fn lone() -> Canned {
+    Canned::sync(r#"{"server_name":"","enabled":false,"member_config":[]}"#)
+}
+
 /// A screen of it.
 pub(super) fn view() -> View {
     let mut view = View::new(
@@ -78,7 +87,7 @@ pub(super) fn view() -> View {
         Duration::from_secs(3),
         Glyphs::Unicode,
     );
-    view.read(usage(), Instant::now());
+    view.read(reading(usage()), Instant::now());
     view
 }
 
@@ -94,10 +103,10 @@ pub(super) fn history() -> History {
 }
 
 fn top(arguments: &[&str]) -> (String, String) {
-    let fake = Fake::start(vec![Canned::sync(&serde_json::to_string(&usage()).unwrap())]);
+    let fake = Fake::start(vec![lone(), Canned::sync(&serde_json::to_string(&usage()).unwrap())]);
     let (result, out) = fake.miharu(&[&["top", "-f"], arguments].concat());
     result.unwrap();
-    (fake.requests()[0].line(), out)
+    (fake.requests()[1].line(), out)
 }
 
 #[test]
@@ -150,7 +159,7 @@ fn graphs_are_asked_for_where_they_are_shown() {
 #[test]
 fn it_goes_on_as_often_as_it_is_told_to() {
     let answer = || Canned::sync(&serde_json::to_string(&usage()).unwrap());
-    let fake = Fake::start(vec![answer(), answer()]);
+    let fake = Fake::start(vec![lone(), answer(), answer()]);
     let (result, out) = fake.miharu(&[
         "top",
         "local:",
@@ -169,7 +178,7 @@ fn it_goes_on_as_often_as_it_is_told_to() {
     result.unwrap();
     assert_eq!(out, "web-1\nweb-1\n");
     let lines: Vec<_> = fake.requests().iter().map(|request| request.line()).collect();
-    assert_eq!(lines, ["GET /1.0/usage?max_age=1&project=docker%2Fshop"; 2]);
+    assert_eq!(lines[1..], ["GET /1.0/usage?max_age=1&project=docker%2Fshop"; 2]);
 }
 
 #[test]
@@ -188,9 +197,37 @@ fn mistakes_are_found_before_the_server_is_asked() {
 
 #[test]
 fn an_old_server_is_told() {
-    let fake = Fake::start(vec![Canned::error(404, "not found")]);
+    let fake = Fake::start(vec![lone(), Canned::error(404, "not found")]);
     let failure = fake.miharu(&["top", "-f", "csv"]).0.unwrap_err().to_string();
     assert!(failure.starts_with("not found\nThe server does not say"), "{failure}");
+}
+
+#[test]
+fn each_member_of_a_cluster_is_asked_and_one_that_is_away_is_left_out() {
+    let cluster = r#"{"server_name":"m1","enabled":true,"member_config":[]}"#;
+    let members = r#"[{"server_name":"m1"},{"server_name":"m2"},{"server_name":"m3"}]"#;
+    let of = |member: &str| {
+        let mut usage = usage();
+        usage.instances.truncate(1);
+        usage.instances[0].location = member.to_owned();
+        Canned::sync(&serde_json::to_string(&usage).unwrap())
+    };
+    let fake = Fake::start(vec![
+        Canned::sync(cluster),
+        Canned::sync(members),
+        of("m1"),
+        Canned::error(503, "m2 is away"),
+        of("m3"),
+    ]);
+    let (result, out) = fake.miharu(&["top", "-f", "csv", "-c", "nL"]);
+    result.unwrap();
+    assert_eq!(out, "web-1,m1\nweb-1,m3\n");
+    let lines: Vec<_> = fake.requests().iter().skip(2).map(|request| request.line()).collect();
+    assert_eq!(lines, ["m1", "m2", "m3"].map(|member| format!("GET /1.0/usage?max_age=3&target={member}")));
+    // One that is named is asked alone, and where nobody answers that is told.
+    let fake = Fake::start(vec![Canned::error(503, "m2 is away")]);
+    let failure = fake.miharu(&["top", "-f", "csv", "--target", "m2"]).0.unwrap_err().to_string();
+    assert_eq!(failure, "m2 is away");
 }
 
 fn press(view: &mut View, keys: &str) -> Wish {
@@ -249,7 +286,7 @@ fn the_mark_stays_on_its_instance() {
     let mut view = view();
     press(&mut view, "jj");
     let marked = view.marked.clone().unwrap();
-    assert!(marked.1.starts_with('a'));
+    assert!(marked.name.starts_with('a'));
     press(&mut view, "nn");
     assert_eq!(view.marked.as_ref(), Some(&marked));
     assert_eq!(press(&mut view, "\n"), Wish::History);
@@ -259,8 +296,8 @@ fn the_mark_stays_on_its_instance() {
     press(&mut view, "q");
     assert_eq!(view.page, Page::List);
     press(&mut view, "G");
-    assert_eq!(view.marked.as_ref().unwrap().1, view.rows()[3].name);
-    view.read(Usage::default(), Instant::now());
+    assert_eq!(view.marked.as_ref().unwrap().name, view.rows()[3].name);
+    view.read(Reading::default(), Instant::now());
     assert_eq!(press(&mut view, "jkG\n"), Wish::Nothing);
 }
 
@@ -294,8 +331,8 @@ fn graphs_stay_until_new_ones_come() {
     let mut later = usage();
     later.instances.retain(|instance| instance.name == "web-1");
     later.instances[0].recent.clear();
-    view.read(later, Instant::now());
+    view.read(reading(later), Instant::now());
     assert_eq!(view.recent(&view.usage.instances[0], "cpu").len(), 60);
-    view.read(usage(), Instant::now());
+    view.read(reading(usage()), Instant::now());
     assert_eq!(view.recent(&view.usage.instances[1], "cpu").len(), 60);
 }

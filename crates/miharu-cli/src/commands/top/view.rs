@@ -8,14 +8,25 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::columns::{COLUMNS, Column, Order, Sort};
 use super::graph::Glyphs;
+use super::source::Reading;
 use super::words::Words;
 use crate::filter::{Chosen, Filter};
 
 /// The shortest and the longest pause between two readings that keys set.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
-/// What tells an instance from all others: project, name, type.
-pub(super) type Key = (String, String, String);
+/// What tells an instance from all others.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// The cluster member that it runs on.
+    pub(super) location: String,
+    /// Its project.
+    pub(super) project: String,
+    /// Its name.
+    pub(super) name: String,
+    /// `container` or `virtual-machine`.
+    pub(super) kind: String,
+}
 
 /// The state of the screen.
 #[derive(Debug)]
@@ -24,6 +35,8 @@ pub(super) struct View {
     pub(super) usage: Usage,
     /// When that was.
     pub(super) read_at: Instant,
+    /// Members of the cluster that did not answer, and why.
+    pub(super) missing: Vec<String>,
     /// Why there is nothing newer.
     pub(super) trouble: Option<String>,
     /// Instances that the command line asked for.
@@ -99,7 +112,12 @@ pub(super) enum Wish {
 
 /// What tells this instance from all others.
 pub(super) fn key(instance: &InstanceUsage) -> Key {
-    (instance.project.clone(), instance.name.clone(), instance.instance_type.clone())
+    Key {
+        location: instance.location.clone(),
+        project: instance.project.clone(),
+        name: instance.name.clone(),
+        kind: instance.instance_type.clone(),
+    }
 }
 
 impl View {
@@ -108,6 +126,7 @@ impl View {
         Self {
             usage: Usage::default(),
             read_at: Instant::now(),
+            missing: Vec::new(),
             trouble: None,
             filters: Vec::new(),
             words: Words::default(),
@@ -127,7 +146,8 @@ impl View {
     }
 
     /// Takes a new reading. Graphs that it brings are kept; without, the former ones stay, of instances that still run.
-    pub(super) fn read(&mut self, mut usage: Usage, at: Instant) {
+    pub(super) fn read(&mut self, reading: Reading, at: Instant) {
+        let Reading { mut usage, missing } = reading;
         let mut recent = BTreeMap::new();
         for instance in &mut usage.instances {
             let key = key(instance);
@@ -137,6 +157,7 @@ impl View {
         }
         self.recent = recent;
         self.usage = usage;
+        self.missing = missing;
         self.read_at = at;
         self.trouble = None;
     }
@@ -160,8 +181,10 @@ impl View {
     /// The instance that is marked, and its row.
     pub(super) fn marked<'a>(&self, rows: &[&'a InstanceUsage]) -> Option<(usize, &'a InstanceUsage)> {
         let marked = self.marked.as_ref()?;
-        let is_it =
-            |i: &&InstanceUsage| (&i.project, &i.name, &i.instance_type) == (&marked.0, &marked.1, &marked.2);
+        let is_it = |i: &&InstanceUsage| {
+            (&i.name, &i.project, &i.instance_type, &i.location)
+                == (&marked.name, &marked.project, &marked.kind, &marked.location)
+        };
         let row = rows.iter().position(is_it)?;
         rows.get(row).map(|instance| (row, *instance))
     }

@@ -290,6 +290,9 @@ fn a_server_that_is_away_and_a_slip_are_told() {
         picture(&mut away, 80, 24)
             .ends_with("figures of 1m 15s ago: miharud is not running: �[31mno socket\n")
     );
+    let mut partly = view();
+    partly.missing = vec!["m2: it is away\nlook".to_owned(), "m3: too".to_owned()];
+    assert!(picture(&mut partly, 80, 24).ends_with("\nm2: it is away (2 members do not answer)\n"));
     let mut typing = view();
     typing.page = Page::Typing;
     typing.words = Words::new("runtime=dokcer");
