@@ -5,18 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// What can run an instance: the words of [`Instance::runtime`].
-pub const RUNTIMES: &[&str] = &[
-    "lxc",
-    "lxd",
-    "incus",
-    "nspawn",
-    "libvirt",
-    "qemu",
-    "podman",
-    "docker",
-    "containerd",
-    "kubernetes",
-];
+pub const RUNTIMES: &[&str] =
+    &["lxc", "lxd", "incus", "nspawn", "libvirt", "qemu", "podman", "docker", "containerd", "kubernetes"];
 
 /// An instance. What miharu cannot know of another runtime's instance (profiles, configuration) is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
