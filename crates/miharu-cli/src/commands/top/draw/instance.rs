@@ -110,7 +110,8 @@ fn draw_figure(
     let line = graph::line(values, room.into(), least, view.glyphs);
     canvas.put(from, y, &line, room, canvas.style(Tone::Calm));
     if let Some(peak) = values.iter().flatten().copied().filter(|v| v.is_finite()).reduce(f32::max) {
-        let peak = format!("peak {}", long(peak.into(), measure));
+        // The slot that goes on holds less than the whole of what is used at the moment.
+        let peak = format!("peak {}", long(f64::from(peak).max(value), measure));
         canvas.put_right(from + room + 1, y, &peak, PEAKS, canvas.style(Tone::Faint));
     }
 }
