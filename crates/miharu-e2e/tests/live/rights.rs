@@ -112,10 +112,15 @@ fn every_cell_of_the_rights_table_holds() -> Result<()> {
         json!({"type": "metrics", "certificate": Certificate::create("new")?.base64()?}).to_string();
     // Method, path, body, and the answer for Nobody, Unknown, Metrics, RestrictedMetrics, Client, RestrictedClient,
     // Token and RestrictedToken.
-    let https: [(&str, &str, &str, [u16; 8]); 9] = [
+    let history = format!("/1.0/instances/{}/history", world.mine.name);
+    let others = format!("/1.0/instances/{}/history", world.other.name);
+    let https: [(&str, &str, &str, [u16; 8]); 12] = [
         ("GET", "/", "", [200, 200, 200, 200, 200, 200, 200, 200]),
         ("GET", "/1.0", "", [200, 200, 200, 200, 200, 200, 200, 200]),
         ("GET", "/1.0/metrics", "", [403, 403, 200, 200, 200, 200, 200, 200]),
+        ("GET", "/1.0/usage", "", [403, 403, 200, 200, 200, 200, 200, 200]),
+        ("GET", &history, "", [403, 403, 200, 200, 200, 200, 200, 200]),
+        ("GET", &others, "", [403, 403, 200, 404, 200, 404, 200, 404]),
         ("GET", "/1.0/instances", "", [403, 403, 403, 403, 200, 200, 403, 403]),
         ("GET", "/1.0/projects", "", [403, 403, 403, 403, 200, 200, 403, 403]),
         ("GET", "/1.0/operations", "", [403, 403, 403, 403, 200, 200, 403, 403]),
@@ -129,11 +134,21 @@ fn every_cell_of_the_rights_table_holds() -> Result<()> {
             assert_eq!(status(&reply), expected, "https: {who:?} {method} {path}: {}", reply.text());
         }
     }
-    let metrics: [(&str, &str, [u16; 8]); 8] = [
+    // What is refused of the page is a page, that says what to do.
+    for ((who, _), expected) in world.certificates.iter().zip([403, 403, 403, 403, 200, 200, 403, 403]) {
+        let reply = world.ask(&world.https, *who, "GET", "/ui/", "")?;
+        assert_eq!(reply.status, expected, "{who:?}: {}", reply.text());
+        assert_eq!(reply.headers["content-type"], "text/html; charset=utf-8", "{who:?}");
+        assert!(reply.headers["content-security-policy"].starts_with("default-src 'none'"), "{who:?}");
+        assert_eq!(reply.text().contains("miharu webui"), expected == 403, "{who:?}: {}", reply.text());
+    }
+    let metrics: [(&str, &str, [u16; 8]); 10] = [
         ("GET", "/", [200, 200, 200, 200, 200, 200, 200, 200]),
         ("GET", "/1.0", [200, 200, 200, 200, 200, 200, 200, 200]),
         ("GET", "/1.0/metrics", [403, 403, 200, 200, 200, 200, 200, 200]),
         ("GET", "/1.0/instances", [404, 404, 404, 404, 404, 404, 404, 404]),
+        ("GET", "/1.0/usage", [404, 404, 404, 404, 404, 404, 404, 404]),
+        ("GET", "/ui/", [404, 404, 404, 404, 404, 404, 404, 404]),
         ("GET", "/1.0/operations", [404, 404, 404, 404, 404, 404, 404, 404]),
         ("GET", "/1.0/projects", [404, 404, 404, 404, 404, 404, 404, 404]),
         ("GET", "/1.0/certificates", [404, 404, 404, 404, 404, 404, 404, 404]),
@@ -197,6 +212,13 @@ fn what_each_may_read_is_limited_to_its_rights() -> Result<()> {
             assert_eq!(foreign.status, 200, "outside the rights is no error");
             assert!(!foreign.text().contains(other), "{who:?}");
         }
+    }
+    let usage = |who| world.ask(&world.https, who, "GET", "/1.0/usage", "").map(|reply| reply.text());
+    for who in [Who::Metrics, Who::Client, Who::Token] {
+        assert!(usage(who)?.contains(mine) && usage(who)?.contains(other), "{who:?}");
+    }
+    for who in [Who::RestrictedMetrics, Who::RestrictedClient, Who::RestrictedToken] {
+        assert!(usage(who)?.contains(mine) && !usage(who)?.contains(other), "{who:?}");
     }
     let listed =
         world.ask(&world.https, Who::RestrictedClient, "GET", "/1.0/instances?recursion=1", "")?.text();
