@@ -23,7 +23,7 @@ export class InstanceView {
   constructor({ parts, target }) {
     const [project, name] = parts;
     Object.assign(this, { project, name, target });
-    this.key = keyOf(project, name);
+    this.id = keyOf(project, name);
     this.title = shown(name);
     this.charts = new Map();
     this.history = null;
@@ -55,13 +55,19 @@ export class InstanceView {
       new Poll({ ask: of('history'), answer: (history) => this.takeHistory(history), interval: AGAIN, state: (state, detail) => {
         if (state === 'failing' && !this.history) failed(this.chartsBox)(state, detail);
       } }),
-      new Poll({ ask: of('state'), answer: (state) => this.takeState(state), interval: AGAIN }),
-      new Poll({ ask: of('sources'), answer: (sources) => this.takeSources(sources), interval: 300, state: failed(this.sources) }),
     ];
+    if (target) {
+      // What is read of files is told by the member that has them.
+      this.sources.replaceChildren(el('p', {}, t('sources.elsewhere', { member: shown(target) })));
+      return;
+    }
+    this.polls.push(
+      new Poll({ ask: of('state'), answer: (state) => this.takeState(state), interval: AGAIN }),
+      new Poll({ ask: of('sources'), answer: (sources) => this.takeSources(sources), interval: 300, state: failed(this.sources) }));
   }
 
   update(usage) {
-    const instance = usage.instances.get(this.key);
+    const instance = usage.instances.get(this.id);
     this.wayOn(usage);
     this.gone = !instance;
     this.mark.hidden = Boolean(instance) && instance.told.readable !== false;
@@ -81,8 +87,8 @@ export class InstanceView {
   /** Links to the ones before and after it in the list that was seen last. */
   wayOn(usage) {
     const keys = order().map(({ key }) => key);
-    const list = keys.includes(this.key) ? keys : [...usage.instances.keys()];
-    const at = list.indexOf(this.key);
+    const list = keys.includes(this.id) ? keys : [...usage.instances.keys()];
+    const at = list.indexOf(this.id);
     for (const [node, key] of [[this.before, list[at - 1]], [this.after, list[at + 1]]]) {
       const there = at >= 0 ? usage.instances.get(key) : undefined;
       node.hidden = !there;

@@ -97,6 +97,7 @@ export default {
   'fact.vcpus': 'Virtual CPUs',
   'fact.addresses': 'Addresses',
   'fact.source': 'Figures from',
+  'sources.elsewhere': 'Only {member} itself can tell. Open its own page, or run “miharu info” there.',
   'sources.what': 'What',
   'sources.from': 'Read from',
   'sources.families': 'Families',

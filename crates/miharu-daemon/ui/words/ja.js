@@ -97,6 +97,7 @@ export default {
   'fact.vcpus': '仮想 CPU',
   'fact.addresses': 'アドレス',
   'fact.source': '値の出どころ',
+  'sources.elsewhere': '{member} だけが答えられます。そのサーバーのページを開くか、そこで「miharu info」を実行してください。',
   'sources.what': '項目',
   'sources.from': '読み取り元',
   'sources.families': 'メトリクス',
