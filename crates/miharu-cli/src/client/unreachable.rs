@@ -12,10 +12,10 @@ pub(super) fn explain(socket: &Path, error: &Error) -> Failure {
     let dir = socket.parent().unwrap_or(socket).display();
     Failure::request(match error.kind() {
         ErrorKind::NotFound => format!(
-            "miharud is not running: there is no socket {shown}.\nStart it (`sudo miharud`); if it keeps its state elsewhere than in {dir}, name that directory with --dir or MIHARU_DIR."
+            "miharud is not running: there is no socket {shown}.\nStart it (`sudo systemctl start miharud`, or `sudo miharud` where it is no service); if it keeps its state elsewhere than in {dir}, name that directory with --dir or MIHARU_DIR."
         ),
         ErrorKind::ConnectionRefused => format!(
-            "miharud is not running: nobody listens on {shown} any more.\nStart it (`sudo miharud`); its log says why it stopped."
+            "miharud is not running: nobody listens on {shown} any more.\nStart it (`sudo systemctl start miharud`, or `sudo miharud` where it is no service); its log says why it stopped."
         ),
         ErrorKind::PermissionDenied => forbidden(socket),
         _ => format!("cannot reach miharud on {shown}: {error}"),

@@ -124,19 +124,19 @@ mod tests {
             "{out}"
         );
         assert!(client.contains("  Compiler:   rustc "), "{out}");
-        expect_test::expect![[r#"
-              Version:    9.8.7
-              Commit:     abc+
-              Compiler:   rustc 1.99
-              Target:     t
-              Profile:    release
-              Libraries:  ring 0, SQLite 3
-              Kernel:     Linux 6.1
-              System:     Debian 12
-              API:        1.0 (stable)
-              Extensions: metrics, etag
-        "#]]
-        .assert_eq(server);
+        let rows = [
+            "  Version:    9.8.7",
+            "  Commit:     abc+",
+            "  Compiler:   rustc 1.99",
+            "  Target:     t",
+            "  Profile:    release",
+            "  Libraries:  ring 0, SQLite 3",
+            "  Kernel:     Linux 6.1",
+            "  System:     Debian 12",
+            "  API:        1.0 (stable)",
+            "  Extensions: metrics, etag",
+        ];
+        assert_eq!(server.lines().collect::<Vec<_>>(), rows);
     }
 
     #[test]
