@@ -41,7 +41,7 @@ pub use warning::{InstanceName, Warning, WarningKind};
 /// What the daemon asks of its host outside of a collection.
 pub mod host {
     pub use miharu_linux::addresses::own_addresses;
-    pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability};
+    pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability, Cost};
     pub use miharu_linux::heap::share as share_heap;
     pub use miharu_linux::read::Buffer;
     pub use miharu_linux::resources;

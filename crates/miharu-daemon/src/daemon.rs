@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use miharu_collect::Roots;
-use miharu_collect::host::{Buffer, Capabilities, listener, own_addresses};
+use miharu_collect::host::{Buffer, Capabilities, Cost, listener, own_addresses};
 use miharu_store::address;
 use miharu_store::{State, Store};
 use rustix::process::Resource;
@@ -195,7 +195,10 @@ fn say_what_is_missing(roots: &Roots) {
     match Capabilities::of_this_process(roots, &mut buffer) {
         Ok(capabilities) => {
             for missing in capabilities.missing() {
-                tracing::warn!("without {}: {}", missing.name, missing.purpose);
+                match missing.cost {
+                    Cost::Figures => tracing::warn!("without {}: {}", missing.name, missing.purpose),
+                    Cost::Setting => tracing::debug!("without {}: {}", missing.name, missing.purpose),
+                }
             }
         }
         Err(error) => tracing::warn!("capabilities cannot be told: {error}"),

@@ -12,20 +12,48 @@ pub struct Capability {
     pub name: &'static str,
     /// What miharu cannot do without it, to be read after "without it: ".
     pub purpose: &'static str,
+    /// What that costs.
+    pub cost: Cost,
     /// Its bit, from linux/capability.h.
     bit: u32,
 }
 
+/// What is lost without a capability.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// Figures or names, for some.
+    Figures,
+    /// A setting that few make.
+    Setting,
+}
+
 /// The capabilities that miharu has a use for, most wanted first.
 pub const CAPABILITIES: &[Capability] = &[
-    Capability { name: "CAP_SYS_PTRACE", purpose: "no file systems of other users' processes", bit: 19 },
+    Capability {
+        name: "CAP_SYS_PTRACE",
+        purpose: "no file systems of other users' processes",
+        cost: Cost::Figures,
+        bit: 19,
+    },
     Capability {
         name: "CAP_DAC_READ_SEARCH",
         purpose: "no instances whose directory only root may enter, and no file systems of theirs",
+        cost: Cost::Figures,
         bit: 2,
     },
-    Capability { name: "CAP_NET_BIND_SERVICE", purpose: "no ports below 1024", bit: 10 },
-    Capability { name: "CAP_CHOWN", purpose: "no group on the unix socket other than an own one", bit: 0 },
+    Capability {
+        name: "CAP_DAC_OVERRIDE",
+        purpose: "no virtual machine, agent or runtime is asked on a socket that only root may write to",
+        cost: Cost::Figures,
+        bit: 1,
+    },
+    Capability { name: "CAP_NET_BIND_SERVICE", purpose: "no ports below 1024", cost: Cost::Setting, bit: 10 },
+    Capability {
+        name: "CAP_CHOWN",
+        purpose: "no group on the unix socket other than an own one",
+        cost: Cost::Setting,
+        bit: 0,
+    },
 ];
 
 /// The capabilities in effect for this process.
@@ -72,7 +100,13 @@ mod tests {
         assert!(missing(0x1ff_ffff_ffff).is_empty());
         assert_eq!(
             missing(0),
-            ["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_NET_BIND_SERVICE", "CAP_CHOWN"]
+            [
+                "CAP_SYS_PTRACE",
+                "CAP_DAC_READ_SEARCH",
+                "CAP_DAC_OVERRIDE",
+                "CAP_NET_BIND_SERVICE",
+                "CAP_CHOWN"
+            ]
         );
         assert_eq!(missing(1 << 19 | 1 << 10 | 0b11), [""; 0], "CAP_DAC_OVERRIDE is enough");
     }
