@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent lint references pictures book bench bench-micro bench-growth scale clean
+.PHONY: demo demo-stop test agent packages lint references pictures book bench bench-micro bench-growth scale clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -19,6 +19,11 @@ bench:
 # The guest agent as it is installed in virtual machines: one static program, target/x86_64-unknown-linux-gnu/release/miharu-agent.
 agent:
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --locked -p miharu-agent --target x86_64-unknown-linux-gnu
+
+# The Debian packages miharu and miharu-agent, in target/packages, from a release build of their own. The same tree gives the
+# same bytes. Wants debhelper.
+packages:
+	@scripts/packages.sh
 
 # What `test` starts with, for the time between two edits.
 lint:

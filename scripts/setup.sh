@@ -25,7 +25,8 @@ demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:ip
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
   promtool:prometheus jq:jq dnsmasq:dnsmasq-base podman:podman conmon:conmon runc:runc crun:crun fuse-overlayfs:fuse-overlayfs
   newuidmap:uidmap dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd dbus-daemon:dbus
-  etcd:etcd-server etcdctl:etcd-client faketime:faketime chromium:chromium certutil:libnss3-tools"
+  etcd:etcd-server etcdctl:etcd-client faketime:faketime chromium:chromium certutil:libnss3-tools dh:debhelper
+  lintian:lintian mmdebstrap:mmdebstrap"
 bench_needs="lxc-start:lxc busybox:busybox-static openssl:openssl ip:iproute2 lxcfs:lxcfs lxd:lxd lxc:lxd-client dnsmasq:dnsmasq-base
   netdata:netdata perf:linux-perf unsquashfs:squashfs-tools newuidmap:uidmap unshare:util-linux"
 
@@ -197,6 +198,26 @@ fetch_axe() {
   rm -rf "$tmp"
 }
 
+# A clean Debian to install the packages on, with systemd, shells that complete, what checks man pages, and LXC: from the
+# machine's own sources.
+fetch_root() {
+  [ -s "$cache/debian-root.tar" ] && return 0
+  have mmdebstrap || return 1
+  say "packing a clean Debian"
+  local suite sources=() f
+  suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-bookworm}")
+  for f in /etc/apt/sources.list.d/*.sources /etc/apt/sources.list; do
+    [ -s "$f" ] && grep -q "$suite" "$f" && sources+=("$f")
+  done
+  mkdir -p "$cache"
+  if "${sudo[@]}" mmdebstrap --quiet --variant=minbase --aptopt='APT::Install-Recommends "false"' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' \
+    --include=systemd,systemd-sysv,dbus,systemd-container,lxc,iproute2,busybox-static,man-db,mandoc,bash-completion,zsh,fish,e2fsprogs,procps \
+    "$suite" "$cache/debian-root.part.tar" "${sources[@]}" >"$log" 2>&1 &&
+    mv "$cache/debian-root.part.tar" "$cache/debian-root.tar"
+  then :; else rm -f "$cache/debian-root.part.tar"; fail "could not pack a clean Debian:"; fi
+}
+
 # A strict OpenMetrics parser, the reference one, from PyPI.
 install_parser() {
   "$cache/venv/bin/python" -c 'import prometheus_client.openmetrics.parser' 2>/dev/null && return 0
@@ -238,6 +259,7 @@ test)
   fetch_agent lxd-agent usr/bin/lxd-agent
   fetch_agent incus-agent usr/libexec/incus/incus-agent backports
   fetch_incus
+  fetch_root
   build_vsock
   install_parser
   install_font

@@ -11,6 +11,7 @@ pub mod clients;
 pub mod cluster;
 pub mod containerd;
 pub mod cri;
+pub mod debian;
 pub mod docker;
 pub mod etcd;
 pub mod exposition;

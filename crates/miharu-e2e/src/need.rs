@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use crate::{guest, lxd, podman, shell, vm, vsock};
+use crate::{debian, guest, lxd, podman, shell, vm, vsock};
 
 /// Something that a machine may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub enum Need {
     Faketime,
     /// A C compiler.
     Compiler,
+    /// What makes and checks packages, a clean Debian to install them on, and the agent as it is packed.
+    Packages,
     /// Chromium, and curl to find its page.
     Browser,
     /// Chromium's certificate database: `certutil` and `pk12util`.
@@ -119,6 +121,11 @@ impl Need {
                 crate::cluster::faketime().is_none().then(|| "libfaketime is not installed".to_owned())
             }
             Self::Compiler => program("cc"),
+            Self::Packages => ["dh", "dpkg-shlibdeps", "lintian"]
+                .into_iter()
+                .find_map(program)
+                .or_else(|| debian::root().err().map(|error| error.to_string()))
+                .or_else(|| debian::agent().err().map(|error| error.to_string())),
             Self::Browser => program("chromium").or_else(|| program("curl")),
             Self::BrowserCertificates => program("certutil").or_else(|| program("pk12util")),
             Self::Axe => (!axe().exists()).then(|| "no axe-core in target/e2e-cache".to_owned()),
