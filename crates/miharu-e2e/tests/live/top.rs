@@ -304,7 +304,7 @@ fn tables_say_what_the_metrics_say() -> Result<()> {
     let json: Value = serde_json::from_str(&scene.daemon.miharu(&["top", "--format", "json", name])?)?;
     ensure!(json.as_array().is_some_and(|all| all.len() == 1) && json[0]["name"] == name, "{json}");
     let table = scene.daemon.miharu(&["top"])?;
-    ensure!(table.contains("| CPU TIME(s) |") && !table.contains('\u{1b}'), "{table}");
+    ensure!(table.contains("| CPU TIME(S) |") && !table.contains('\u{1b}'), "{table}");
     let sorted = scene.daemon.miharu(&["top", "-f", "csv", "-c", "n", "--sort", "-cpu", &scene.both()])?;
     ensure!(sorted.trim().ends_with(name), "{sorted}");
     Ok(())

@@ -47,7 +47,7 @@ pub(super) const COLUMNS: &[Column] = &[
     column('o', "source", "SOURCE", "SOURCE", Text(|i| &i.source), 7, 25),
     column('c', "cpu", "CPU", "CPU%", Figure(|i, _| of(i, "cpu"), Measure::Cores), 6, 1),
     column('C', "cpu-graph", "CPU, LAST HALF HOUR", "CPU", Graph("cpu"), 8, 3),
-    column('u', "cpu-time", "CPU TIME(s)", "TIME s", Figure(|i, _| i.cpu_seconds, Measure::Seconds), 7, 19),
+    column('u', "cpu-time", "CPU TIME(S)", "TIME s", Figure(|i, _| i.cpu_seconds, Measure::Seconds), 7, 19),
     column('k', "cpu-limit", "CPU LIMIT", "LIMIT%", Figure(|i, _| of(i, "cpu_limit"), Measure::Cores), 6, 24),
     column(
         'h',

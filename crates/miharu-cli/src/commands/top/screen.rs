@@ -112,3 +112,57 @@ fn give_back_on_panic() {
         }));
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::process::Command;
+
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    use rustix::termios::{LocalModes, tcgetattr};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "the next one runs it, in a terminal of its own"]
+    fn takes_the_screen_and_panics() {
+        let mut out = io::stdout();
+        let mut screen = Screen::take(&mut out).unwrap();
+        screen.draw(|_| panic!("on purpose")).unwrap();
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a panic is seen from outside of the process alone")]
+    fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let side = || std::fs::File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let kept = side();
+        let mut child = Command::new("setsid")
+            .arg("--ctty")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "--nocapture"])
+            .arg("commands::top::screen::tests::takes_the_screen_and_panics")
+            .env("RUST_BACKTRACE", "0")
+            .stdin(side())
+            .stdout(side())
+            .stderr(side())
+            .spawn()
+            .unwrap();
+        child.wait().unwrap();
+        let modes = tcgetattr(&kept).unwrap().local_modes;
+        assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG), "{modes:?}");
+        drop(kept);
+        let mut shown = Vec::new();
+        // It ends with EIO once nobody has the other side open any more.
+        let _ = std::fs::File::from(master).read_to_end(&mut shown);
+        let shown = String::from_utf8_lossy(&shown);
+        let at = |what: &str| shown.find(what).unwrap_or_else(|| panic!("no {what:?} in {shown:?}"));
+        assert!(at("\u{1b}[?1049h") < at("\u{1b}[?1049l"), "{shown:?}");
+        assert!(at("\u{1b}[?1049l") < at("on purpose"), "{shown:?}");
+        assert_eq!(shown.matches("\u{1b}[?1049l").count(), 1, "{shown:?}");
+        assert!(at("\u{1b}[?25l") < at("\u{1b}[?25h"), "{shown:?}");
+    }
+}

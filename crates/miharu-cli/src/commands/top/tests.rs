@@ -132,7 +132,7 @@ fn a_table_has_what_uses_most_first() {
 #[test]
 fn csv_holds_plain_figures() {
     expect![[r#"
-        NAME,CPU TIME(s),MEMORY,DISK,CPU,DISK WRITTEN,LOCATION,UPTIME
+        NAME,CPU TIME(S),MEMORY,DISK,CPU,DISK WRITTEN,LOCATION,UPTIME
         監視サーバ,20,350000000,,0.02,,none,93784
         web-1,3420,1887436,5000000000,3.42,10240,none,93784
         gone,,,,,,none,
