@@ -83,7 +83,7 @@ export const COLUMNS = [
     build(cell, { told }, context) {
       const address = link('instance', [told.project, told.name], { target: context.target });
       const mark = el('span', { class: 'mark', hidden: true }, t('unreadable'));
-      const name = foreign(told.name);
+      const name = foreign(told.name || ABSENT);
       const second = el('span', { class: 'second-line' }, `${typeWords(told.type)} · `, foreign(told.runtime), ' · ', foreign(told.project));
       cell.append(el('a', { href: address, class: 'name' }, name), mark, second);
       return (instance) => { mark.hidden = instance.told.readable !== false; };
