@@ -6,6 +6,7 @@ use std::num::NonZeroU16;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,7 @@ pub struct Terminal {
     master: File,
     child: Child,
     shown: Arc<Mutex<Shown>>,
+    reader: JoinHandle<()>,
     _note: Note,
 }
 
@@ -62,7 +64,7 @@ impl Terminal {
         let shown = Shown { bytes: Vec::new(), parser: vt100::Parser::new(lines(rows), lines(columns), 0) };
         let shown = Arc::new(Mutex::new(shown));
         let (mut reader, seen) = (master.try_clone()?, Arc::clone(&shown));
-        std::thread::spawn(move || {
+        let reading = std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             // EIO once nobody has the other side open any more.
             while let Ok(count @ 1..) = reader.read(&mut bytes) {
@@ -72,7 +74,7 @@ impl Terminal {
                 shown.parser.process(bytes);
             }
         });
-        Ok(Self { master, child, shown, _note: note })
+        Ok(Self { master, child, shown, reader: reading, _note: note })
     }
 
     /// The process that was started.
@@ -133,6 +135,10 @@ impl Terminal {
         let child = &mut self.child;
         let ended =
             shell::wait_for("the program's end", Duration::from_secs(10), || child.try_wait().ok()?);
+        // What it wrote at last is on its way to the screen for a moment longer; others may have the terminal open still.
+        let _ = shell::wait_for("the last words", Duration::from_secs(1), || {
+            self.reader.is_finished().then_some(())
+        });
         match ended {
             Ok(status) => Ok(status),
             Err(error) => bail!("{error}:\n{}", self.text()),
