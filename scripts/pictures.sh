@@ -14,7 +14,8 @@ if [ "$(id -u)" -ne 0 ]; then
   if sudo -n true 2>/dev/null; then become=(sudo -n -E env "PATH=$PATH"); fi
 fi
 "${become[@]}" "$target/debug/pictures" "$pictures"
-# Those of the web page are made by its own tests, in a browser.
+# Those of the web page are made by its own tests, in a browser; its charts want some minutes to show.
+export MIHARU_PICTURE_SECONDS=${MIHARU_PICTURE_SECONDS:-300}
 if command -v chromium >/dev/null; then
   MIHARU_SCREENSHOTS=$pictures "${become[@]}" cargo test -q --locked -p miharu-e2e --test web ||
     echo "pictures: none of the web page, as its tests do not pass here"
