@@ -54,6 +54,8 @@ fn rates_are_what_the_kernel_charged_between_two_looks() -> Result<()> {
     need!(Lxc);
     let (daemon, lxc) = (Miharud::start()?, Lxc::start(&[])?);
     lxc.exec(BURN)?;
+    // What comes less than a second after another collection is passed over.
+    sleep(Duration::from_millis(1100));
     let look = || -> Result<(f64, Value, f64)> { Ok((charged(&lxc)?, usage(&daemon)?, charged(&lxc)?)) };
     let (before_first, first, after_first) = look()?;
     assert_eq!(of(&first, &lxc).context("first")?["figures"].get("cpu"), None, "there is one reading alone");
@@ -112,6 +114,7 @@ fn stops_and_restarts_make_no_spike_and_nothing_negative() -> Result<()> {
     // Started anew between two collections: its counters are others.
     lxc.stop()?;
     lxc.boot()?;
+    pause();
     assert_eq!(cpu(&daemon, &lxc)?, None);
     lxc.exec(BURN)?;
     let anew = next(&lxc)?;
