@@ -31,6 +31,15 @@ export function shown(text) {
   return String(text ?? '').replace(INVISIBLE, (sign) => `‹U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}›`);
 }
 
+/** The longest message that is shown. */
+const LONGEST = 500;
+
+/** A message of somebody else: as `shown`, in one line and of a bearable length, without a full stop at its end. */
+export function said(text) {
+  const line = String(text ?? '').replace(/\s+/g, ' ').trim();
+  return shown(line.length > LONGEST ? `${line.slice(0, LONGEST)} …` : line.replace(/[.。]+$/, ''));
+}
+
 /** An element for a text of somebody else: on its own as to direction, and whole in its title where it may be cut. */
 export function foreign(text, attributes = {}) {
   const safe = shown(text);

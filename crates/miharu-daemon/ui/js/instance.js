@@ -3,7 +3,7 @@
 import { ask } from './api.js';
 import { CHARTS } from './figures.js';
 import { typeWords } from './columns.js';
-import { el, foreign, setText, shown } from './dom.js';
+import { el, foreign, said, setText, shown } from './dom.js';
 import { ABSENT, bytes, bytesPerSecond, cores, count, duration, moment } from './format.js';
 import { t } from './i18n.js';
 import { back, order } from './instances.js';
@@ -49,7 +49,7 @@ export class InstanceView {
     });
     const of = (...rest) => (signal) => ask(['instances', name, ...rest], { project, target }, signal);
     const failed = (box) => (state, detail) => {
-      if (state === 'failing') box.replaceChildren(el('p', { class: 'empty' }, t('failed', { why: shown(detail.error.message) })));
+      if (state === 'failing') box.replaceChildren(el('p', { class: 'empty' }, t('failed', { why: said(detail.error.message) })));
     };
     this.polls = [
       new Poll({ ask: of('history'), answer: (history) => this.takeHistory(history), interval: AGAIN, state: (state, detail) => {

@@ -1,7 +1,7 @@
 // The views of the cluster's members and of the warnings: plain tables.
 
 import { ask } from './api.js';
-import { el, foreign, setText, shown } from './dom.js';
+import { el, foreign, said, setText, shown } from './dom.js';
 import { ABSENT, ago, count, moment, parseTime } from './format.js';
 import { t } from './i18n.js';
 import { link } from './route.js';
@@ -73,7 +73,7 @@ export class ClusterView extends ListView {
       return [
         el('span', {}, el('a', { href: link('instances', [], { target: isThis ? '' : member.server_name }) }, foreign(member.server_name)),
           isThis ? ` ${t('member.this')}` : null),
-        el('span', {}, state, member.status === 'Online' ? null : el('span', { class: 'of' }, shown(` ${member.message ?? ''}`))),
+        el('span', {}, state, member.status === 'Online' ? null : el('span', { class: 'of' }, ` ${said(member.message)}`)),
         when(member.last_seen_at),
         count(member.instances),
         foreign(member.version || ABSENT),
@@ -114,7 +114,7 @@ export class WarningsView extends ListView {
       const status = WARNING_STATUSES[warning.status];
       return [
         el('span', { class: `pill ${warning.status === 'resolved' ? 'none' : level}` }, words ? t(words) : shown(warning.severity)),
-        el('div', { class: 'message' }, el('strong', {}, foreign(warning.type)), el('span', {}, foreign(warning.last_message, { title: null }))),
+        el('div', { class: 'message' }, el('strong', {}, foreign(warning.type)), el('span', {}, said(warning.last_message))),
         status ? t(status) : shown(warning.status),
         foreign([warning.location === 'none' ? '' : warning.location, warning.project].filter(Boolean).join(' · ') || ABSENT),
         when(warning.first_seen_at), when(warning.last_seen_at), count(warning.count),

@@ -1,7 +1,7 @@
 // The page: its head, which view is shown, and the one question that goes on and on for it.
 
 import { ask } from './api.js';
-import { setText, shown } from './dom.js';
+import { said, setText, shown } from './dom.js';
 import { clock, count } from './format.js';
 import { listen, openHelp } from './help.js';
 import { language, LANGUAGES, speak, t, translate } from './i18n.js';
@@ -122,7 +122,7 @@ function showState(state, detail) {
 function why({ status, message }) {
   if (!status) return t('trouble.unreachable');
   if (status === 401 || status === 403) return t('trouble.forbidden');
-  return t('trouble.answered', { status, why: shown(message) });
+  return t('trouble.answered', { status, why: said(message) });
 }
 
 function showWarnings(n) {
