@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
@@ -172,8 +172,13 @@ async fn exchange(
     let answer = timeout_at(end, answer).await;
     connection.abort();
     let (head, body) = answer.map_err(|_| "it does not answer in time".to_owned())??;
-    if head.status != StatusCode::OK {
-        return Err(refusal(head.status, &body));
+    match head.status {
+        StatusCode::OK => {}
+        // It was asked, and understood: what it says of the question is the answer.
+        status @ (StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND | StatusCode::CONFLICT) => {
+            return Ok(ApiError::new(status, said(&body)).into_response());
+        }
+        status => return Err(refusal(status, &body)),
     }
     let mut response = Response::new(Body::from(body));
     for name in [CONTENT_TYPE, CONTENT_ENCODING, VARY] {
@@ -230,15 +235,19 @@ fn request(wanted: &Wanted<'_>, left: Duration) -> Result<Request<Empty<Bytes>>,
     request.header(SCRAPE_TIMEOUT, left).body(Empty::new()).map_err(|error| error.to_string())
 }
 
-/// What a member said instead of metrics.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+/// The words of an error.
+fn said(body: &[u8]) -> String {
     let said = serde_json::from_slice::<Envelope<serde_json::Value>>(body).map(|envelope| envelope.error);
-    let said: String = said.unwrap_or_default().chars().filter(|c| !c.is_control()).take(300).collect();
+    said.unwrap_or_default().chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+/// What a member said instead of an answer.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
     match status {
         StatusCode::FORBIDDEN => {
             "it does not take this server for a member: is one of the two out of step?".to_owned()
         }
-        status => format!("it answered {status}: {said}"),
+        status => format!("it answered {status}: {}", said(body)),
     }
 }
 

@@ -101,13 +101,16 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
     finish(unmanaged::routes(router), app)
 }
 
-/// The routes of `core.metrics_address`; nothing else exists there.
+/// The routes of `core.metrics_address`; for who is no member of the cluster nothing else exists there.
 pub(crate) fn metrics_only(app: &Arc<App>) -> Router {
     let router = Router::new()
         .route("/", get(root::show))
         .route("/1.0", get(server::show))
         .route("/1.0/metrics", get(metrics::show))
         .route("/1.0/discovery/prometheus", get(discovery::prometheus))
+        // A member that listens nowhere else is asked here by the others.
+        .route("/1.0/usage", get(usage::show_to_member))
+        .route("/1.0/instances/{name}/history", get(usage::history_to_member))
         .method_not_allowed_fallback(|| async { ApiError::not_found() });
     finish(router, app)
 }

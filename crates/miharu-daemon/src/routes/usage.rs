@@ -96,6 +96,33 @@ pub(super) async fn history(
     ok_compressed(history, &headers).await
 }
 
+/// `GET /1.0/usage` where nobody but another member is served it.
+pub(super) async fn show_to_member(
+    state: State<Arc<App>>,
+    caller: Caller,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Answer {
+    if !matches!(caller, Caller::Member(_)) {
+        return Err(ApiError::not_found());
+    }
+    show(state, caller, parameters, headers).await
+}
+
+/// `GET /1.0/instances/NAME/history` where nobody but another member is served it.
+pub(super) async fn history_to_member(
+    state: State<Arc<App>>,
+    caller: Caller,
+    name: Name,
+    parameters: Parameters,
+    headers: HeaderMap,
+) -> Answer {
+    if !matches!(caller, Caller::Member(_)) {
+        return Err(ApiError::not_found());
+    }
+    history(state, caller, name, parameters, headers).await
+}
+
 /// Whether the last half hour is to be shown, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Recent {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use miharu_e2e::cluster::Cluster;
 use miharu_e2e::need;
 use miharu_e2e::tls::Certificate;
+use serde_json::json;
 
 #[test]
 fn a_member_answers_for_another_with_the_asker_s_rights() -> Result<()> {
@@ -38,6 +39,23 @@ fn a_member_answers_for_another_with_the_asker_s_rights() -> Result<()> {
             let reply = cluster.ask(&asked.metrics_address(), &path, Some(&stranger), &[])?;
             assert_eq!(reply.status, 403);
         }
+    }
+    // What they use is told by each of itself, too, and by way of the others.
+    for target in &cluster.members {
+        let reply = cluster.first().get(&format!("/1.0/usage?target={}", target.name))?;
+        let usage = reply.json()?["metadata"].clone();
+        let instances = usage["instances"].as_array().with_context(|| reply.text())?;
+        let one = format!("{}-1", target.name);
+        let is_it = |instance: &&serde_json::Value| instance["name"] == one.as_str();
+        let found = instances.iter().find(is_it).with_context(|| usage.to_string())?;
+        assert_eq!((&found["location"], &usage["server"]), (&json!(target.name), &json!(target.name)));
+        assert_eq!(instances.len(), 2, "its own alone: {usage}");
+        let history = format!("/1.0/instances/{one}/history?target={}", target.name);
+        let figures = cluster.first().get(&history)?.json()?["metadata"]["figures"].clone();
+        assert!(figures["processes"].is_array(), "{figures}");
+        let nobody = format!("/1.0/instances/nobody/history?target={}", target.name);
+        let reply = cluster.first().get(&nobody)?;
+        assert_eq!((reply.status, &reply.json()?["error"]), (404, &json!("Instance not found")));
     }
     let unknown = cluster.first().get("/1.0/metrics?target=nobody")?;
     assert!([400, 404].contains(&unknown.status), "{} {}", unknown.status, unknown.text());
