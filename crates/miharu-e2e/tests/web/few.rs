@@ -229,6 +229,15 @@ fn lists(browser: &mut Browser) -> Result<()> {
     assert_eq!(browser.eval(refreshes)?, before);
     browser.press("p")?;
     browser.wait("life", "document.getElementById('state').dataset.state === 'live'")?;
+    // Nor does it ask while nobody can see it; `hidden` is what the browser says of a page behind others.
+    let hide = "Object.defineProperty(document, 'hidden', { value: true, configurable: true });";
+    browser.eval(&format!("{hide} document.dispatchEvent(new Event('visibilitychange'))"))?;
+    browser.wait("rest", "document.getElementById('state').dataset.state === 'hidden'")?;
+    let before = browser.eval(refreshes)?;
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(browser.eval(refreshes)?, before);
+    browser.eval("delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))")?;
+    browser.wait("life", "document.getElementById('state').dataset.state === 'live'")?;
     Ok(())
 }
 
