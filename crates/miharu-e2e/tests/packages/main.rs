@@ -73,8 +73,8 @@ fn the_service_does_its_work_under_systemd() -> Result<()> {
     need!(Packages, Qemu);
     let packages = built()?;
     let script = format!("{CHECKS}\n{}", include_str!("service.sh"));
-    let (status, said) = debian::boot(&[of(packages, "miharu")], &script, Duration::from_secs(600))
-        .context("a machine with systemd")?;
+    let (status, said) =
+        debian::boot(packages, &script, Duration::from_secs(600)).context("a machine with systemd")?;
     all_held(&said, 50);
     assert_eq!(status, 0, "{said}");
     Ok(())

@@ -40,6 +40,7 @@ mount -t tmpfs merged /srv/private/merged
 mount -t tmpfs shared /srv/shared
 
 check 'the package installs' dpkg -i /test/miharu_*.deb
+check 'and the agent'"'"'s, as this is a machine' dpkg -i /test/miharu-agent_*.deb
 holds 'the service has started' 'systemctl is-active miharud'
 holds 'systemd finds nothing wrong with the unit' '[ -z "$(systemd-analyze verify --man=no /lib/systemd/system/miharud.service 2>&1)" ]'
 pid=$(state MainPID)
@@ -137,6 +138,8 @@ systemd-analyze security miharud --no-pager | tail -n 1
 state MemoryPeak 2>/dev/null
 systemctl show miharud -p MemoryCurrent -p TasksCurrent
 holds 'the sandbox is worth the name' 'systemd-analyze security --threshold=45 miharud >/dev/null'
+steady() { [ "$(systemctl show -P ActiveState miharu-agent) $(systemctl show -P NRestarts miharu-agent)" = "active 0" ]; }
+check 'the agent has been there all the time' steady
 check 'purging stops it' dpkg -P miharu
 holds 'for good' '! systemctl is-active miharud && ! pgrep miharud && ! [ -e /var/lib/miharu ] && ! id miharu'
 exit $failed
