@@ -49,7 +49,7 @@ fi
 
 stage=$out/stage
 rm -rf "$stage"
-mkdir -p "$stage/bin" "$stage/man" "$stage/completions" "$stage/examples"
+mkdir -p "$stage/bin" "$stage/man" "$stage/completions" "$stage/examples" "$stage/docs"
 cp -r packaging/debian "$stage/debian"
 cp "$bins/miharu" "$bins/miharud" "$agent" "$stage/bin/"
 chmod 755 "$stage/bin/"*
@@ -63,6 +63,8 @@ cp packaging/miharu-agent.8 "$stage/man/"
 cp packaging/prometheus.yml packaging/no-sockets.conf "$stage/examples/"
 cp -r dashboards "$stage/examples/"
 rm -rf "$stage/examples/dashboards/prometheus/tests"
+# The pages that messages name, as they are: a reader needs nothing for them.
+(cd docs && find . -name '*.md' ! -name SUMMARY.md -exec cp --parents {} "$stage/docs/" \;)
 cp packaging/miharud.service "$stage/debian/miharu.miharud.service"
 sed 's,/usr/local/bin/,/usr/sbin/,' packaging/miharu-agent.service >"$stage/debian/miharu-agent.service"
 cp CHANGELOG.md "$stage/"

@@ -27,6 +27,8 @@ holds 'zsh knows the completion and can load it' \
   'zsh -fc "autoload -Uz compinit && compinit -u -D && [ \$_comps[miharu] = _miharu ] && autoload +X _miharu"'
 holds 'examples are there, in plain text' 'cd /usr/share/doc/miharu/examples && [ -s prometheus.yml ] && [ -s no-sockets.conf ] &&
   [ -s dashboards/grafana/miharu.json ] && [ -s dashboards/prometheus/alerts.yml ]'
+holds 'the pages that messages name are there, in plain text' 'cd /usr/share/doc/miharu/docs && [ -s how-to/agent.md ] &&
+  [ -s reference/server-keys.md ] && [ -s tutorial/getting-started.ja.md ] && [ -z "$(find . -name "*.gz")" ]'
 holds 'both changelogs and the licence are there' 'cd /usr/share/doc/miharu && zgrep -q . changelog.gz && zgrep -q ^miharu changelog.Debian.gz &&
   grep -q Apache-2.0 copyright'
 
