@@ -133,3 +133,33 @@ pub const FIGURES: &[(&str, Unit)] = &[
 /// Those that [`InstanceUsage::recent`] holds, for sparklines.
 pub const RECENT: &[&str] =
     &["cpu", "memory", "disk_read", "disk_written", "network_received", "network_sent"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_has_every_figure_and_its_unit() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/api.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let (_, table) = page.split_once("| figure | unit | what it is |\n").unwrap();
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+        let described: Vec<(&str, &str)> =
+            rows.filter_map(|row| row.strip_prefix("| `")?.split_once("` | ")).collect();
+        let described: Vec<_> =
+            described.iter().filter_map(|(name, rest)| Some((*name, rest.split_once(" |")?.0))).collect();
+        let unit = |unit: Unit| match unit {
+            Unit::Cores => "CPUs",
+            Unit::Bytes => "bytes",
+            Unit::BytesPerSecond => "bytes a second",
+            Unit::PerSecond => "a second",
+            Unit::Count => "number",
+            Unit::Ratio => "share",
+        };
+        let known: Vec<_> = FIGURES.iter().map(|(name, of)| (*name, unit(*of))).collect();
+        assert_eq!(described, known, "docs/reference/api.md on the left, FIGURES on the right");
+        let all = |name: &&str| FIGURES.iter().any(|(known, _)| known == name);
+        assert!(RECENT.iter().all(all));
+        assert!(RECENT.iter().all(|name| page.contains(&format!("`{name}`"))));
+    }
+}

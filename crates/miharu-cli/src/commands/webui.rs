@@ -47,12 +47,11 @@ const OF_CONNECTION: [HeaderName; 2] = [CONNECTION, TRANSFER_ENCODING];
 Examples:
   miharu webui                                  Open the page in the browser of this desktop
   miharu webui --no-browser                     Print its address, which works once
-  miharu webui --address 127.0.0.1:8500         The same on a port that you choose: with
-                                                `ssh -L 8500:127.0.0.1:8500 HOST` the address that is
-                                                printed works in the browser in front of you
+  miharu webui --address 127.0.0.1:8500         The same on a port that you choose
 
-It goes on until it is interrupted (Ctrl-C). What the page shows is read through the socket, so no certificate is
-needed; nothing can be changed that way.")]
+With `ssh -L 8500:127.0.0.1:8500 HOST` the last one's address works in the browser in front of you.
+It goes on until it is interrupted (Ctrl-C). What the page shows is read through the socket, so no
+certificate is needed; nothing can be changed that way.")]
 pub(crate) struct WebuiArgs {
     #[arg(hide = true)]
     remote: Option<String>,
