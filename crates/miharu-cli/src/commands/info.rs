@@ -139,7 +139,9 @@ fn write_state(out: &mut dyn Write, state: &InstanceState) -> Result<(), Failure
             writeln!(out, "    {}: {}{of}", printable(name), bytes(disk.usage))?;
         }
     }
-    writeln!(out, "  CPU usage:\n    CPU usage (in seconds): {}", state.cpu.usage / 1_000_000_000)?;
+    if state.cpu.usage > 0 {
+        writeln!(out, "  CPU usage:\n    CPU usage (in seconds): {}", state.cpu.usage / 1_000_000_000)?;
+    }
     let memory = [
         ("Memory (current)", state.memory.usage),
         ("Memory (peak)", state.memory.usage_peak),
@@ -278,8 +280,6 @@ mod tests {
 
             Resources:
               Processes: 90
-              CPU usage:
-                CPU usage (in seconds): 0
               Memory usage:
                 Memory (current): 1.00KiB
                 Memory (total): 2.00KiB
