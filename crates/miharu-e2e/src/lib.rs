@@ -39,6 +39,7 @@ pub mod recorder;
 pub mod rootfs;
 pub mod scratch;
 pub mod shell;
+pub mod soak;
 pub mod tls;
 pub mod vm;
 pub mod vsock;
