@@ -83,7 +83,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     // Set here alone, so it cannot be set already.
     let _ = app.listeners.set(Arc::clone(&listeners));
     listeners.start(&settings).await;
-    let unix = unix.serve(routes::all(&app));
+    let unix = unix.serve(routes::all(&app), listeners.limits());
 
     tokio::spawn(crate::events::watch(Arc::clone(&app)));
     tokio::spawn(crate::expiry::watch(Arc::clone(&app)));
