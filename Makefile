@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent packages lint references pictures book bench bench-micro bench-growth scale clean
+.PHONY: demo demo-stop test agent packages lint references pictures book bench bench-micro bench-growth scale soak chaos clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -39,6 +39,11 @@ bench-growth:
 # minutes and at most 7 GB of memory; `scripts/scale.sh --members 50 --instances 20` wants less, and `--quick` tries it in two minutes.
 scale:
 	@scripts/scale.sh
+
+# Two hours of scrapes while containers come and go, machines pause, listeners move and certificates change: what miharud holds has
+# to stay as it is. `scripts/soak.sh --minutes 30` is shorter; docs/explanation/reliability.md has a series.
+soak:
+	@scripts/soak.sh
 
 # Every parser and the encoder alone, in time and in instructions. Fails where one takes 5 % more instructions than
 # docs/explanation/performance/instructions.json says; `cargo run --release -p miharu-bench -- --bless` writes that file. Wants valgrind.

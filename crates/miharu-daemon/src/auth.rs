@@ -12,7 +12,7 @@ use miharu_store::{CertificateType, State};
 
 use crate::app::App;
 use crate::forward;
-use crate::listen::{Entrance, Peer, PeerCertificate};
+use crate::listen::{Entrance, Peer, PeerCertificate, Standing};
 use crate::respond::ApiError;
 use crate::tls::{Authority, Purpose, Verdict};
 
@@ -139,7 +139,14 @@ impl Caller {
 fn caller(parts: &Parts, app: &App) -> Caller {
     let Some(peer) = parts.extensions.get::<Peer>() else { return Caller::Untrusted };
     let forwarded = forward::right_of(&parts.headers);
-    Caller::now(Credentials { peer, bearer: bearer(&parts.headers), forwarded }, app)
+    let caller = Caller::now(Credentials { peer, bearer: bearer(&parts.headers), forwarded }, app);
+    // Connections of those who are trusted are out of strangers' reach.
+    match (parts.extensions.get::<Standing>(), &caller) {
+        (Some(standing), Caller::Untrusted) => standing.untrusted(),
+        (Some(standing), _) => standing.trusted(),
+        (None, _) => {}
+    }
+    caller
 }
 
 /// The secret that a request shows, RFC 6750; of several headers the first counts.

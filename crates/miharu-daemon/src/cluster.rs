@@ -58,6 +58,9 @@ pub(crate) async fn watch(app: Arc<App>) {
 fn follow(app: &App, before: &State, after: &State) {
     show_certificate(app, after);
     let (old, new) = (before.config.settings(), after.config.settings());
+    if let Some(listeners) = app.listeners.get() {
+        listeners.limit(&new);
+    }
     if old.tls12 != new.tls12
         && let Err(error) = app.tls.set_versions(Versions::of(&new))
     {

@@ -84,7 +84,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     // Set here alone, so it cannot be set already.
     let _ = app.listeners.set(Arc::clone(&listeners));
     listeners.start(&settings).await;
-    let unix = unix.serve(routes::all(&app));
+    let unix = unix.serve(routes::all(&app), listeners.limits());
 
     if let Some(limit) = sd_notify::watchdog_enabled() {
         tokio::spawn(watchdog::watch(routes::all(&app), limit));

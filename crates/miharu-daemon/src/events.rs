@@ -5,8 +5,9 @@
 mod instances;
 mod log;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use miharu_api::{Event, Lifecycle, Logging};
 use serde::Serialize;
@@ -21,6 +22,10 @@ pub(crate) use log::LogEvents;
 const BACKLOG: usize = 512;
 /// Readers at once.
 const READERS: usize = 64;
+/// Readers of one client at once, so that one alone cannot keep all others out.
+const READERS_OF_ONE: usize = 16;
+/// Places that the network leaves to the unix socket.
+const LOCAL: usize = 16;
 
 /// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +70,8 @@ pub(crate) struct Events {
     sender: broadcast::Sender<Arc<Published>>,
     /// A permit a reader.
     readers: Arc<Semaphore>,
+    /// How many each client of the network has, by its certificate. Held for one look-up.
+    places: Arc<Mutex<HashMap<String, usize>>>,
     /// How many read about [`Topic::Lifecycle`]: instances are looked for only while somebody does.
     watching: Arc<watch::Sender<usize>>,
     /// How many read about [`Topic::Logging`].
@@ -78,6 +85,7 @@ impl Default for Events {
         Self {
             sender: broadcast::Sender::new(BACKLOG),
             readers: Arc::new(Semaphore::new(READERS)),
+            places: Arc::default(),
             watching: Arc::default(),
             logging: Arc::default(),
             closing: Arc::default(),
@@ -118,6 +126,10 @@ impl Events {
 
     /// Begins to listen; `None` when too many do already.
     pub(crate) fn subscribe(&self, topics: &[Topic]) -> Option<Subscription> {
+        self.subscribe_in(topics, None)
+    }
+
+    fn subscribe_in(&self, topics: &[Topic], place: Option<Place>) -> Option<Subscription> {
         let permit = Arc::clone(&self.readers).try_acquire_owned().ok()?;
         let topics = topics.to_vec();
         let receiver = self.sender.subscribe();
@@ -128,7 +140,16 @@ impl Events {
             self.logging.fetch_add(1, Ordering::Relaxed);
         }
         let closing = self.closing.subscribe();
-        Some(Subscription { receiver, topics, hub: self.clone(), closing, _permit: permit })
+        Some(Subscription { receiver, topics, hub: self.clone(), closing, _place: place, _permit: permit })
+    }
+
+    /// As [`Self::subscribe`], for a client of the network with this certificate; `None` when it listens too often already, too.
+    pub(crate) fn subscribe_client(&self, topics: &[Topic], fingerprint: &str) -> Option<Subscription> {
+        if self.readers.available_permits() <= LOCAL {
+            return None;
+        }
+        let place = Place::take(&self.places, fingerprint)?;
+        self.subscribe_in(topics, Some(place))
     }
 
     /// How many read about lifecycles, and when that changes.
@@ -166,7 +187,38 @@ pub(crate) struct Subscription {
     topics: Vec<Topic>,
     hub: Events,
     closing: watch::Receiver<bool>,
+    /// What it takes of its client's share, where it has one.
+    _place: Option<Place>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// One of the readers of a client.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Mutex<HashMap<String, usize>>>,
+    fingerprint: String,
+}
+
+impl Place {
+    fn take(places: &Arc<Mutex<HashMap<String, usize>>>, fingerprint: &str) -> Option<Self> {
+        let mut held = places.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = held.get(fingerprint).copied().unwrap_or_default();
+        if count >= READERS_OF_ONE {
+            return None;
+        }
+        held.insert(fingerprint.to_owned(), count + 1);
+        Some(Self { places: Arc::clone(places), fingerprint: fingerprint.to_owned() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get_mut(&self.fingerprint) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(held.remove(&self.fingerprint)),
+        }
+    }
 }
 
 impl Subscription {
@@ -278,5 +330,23 @@ mod tests {
         assert!(!closed.is_finished());
         drop(last);
         closed.await.unwrap();
+    }
+
+    #[test]
+    fn no_client_takes_the_places_of_others_and_none_those_of_the_socket() {
+        let events = Events::default();
+        let take = |who: &str| {
+            std::iter::from_fn(|| events.subscribe_client(&[Topic::Operation], who))
+                .take(READERS)
+                .collect::<Vec<_>>()
+        };
+        let first = take("a");
+        assert_eq!(first.len(), READERS_OF_ONE);
+        let others: Vec<_> = ["b", "c", "d", "e"].into_iter().flat_map(take).collect();
+        assert_eq!(first.len() + others.len(), READERS - LOCAL);
+        assert!(events.subscribe(&[Topic::Operation]).is_some());
+        drop((first, others));
+        assert_eq!(take("a").len(), READERS_OF_ONE);
+        assert!(events.places.lock().unwrap().is_empty(), "nothing is kept of who has gone");
     }
 }

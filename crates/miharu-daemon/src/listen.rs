@@ -3,12 +3,17 @@
 mod activity;
 mod bind;
 mod connection;
+mod frames;
+mod gate;
 mod tcp;
 mod unix;
 
 #[cfg(test)]
 pub(crate) use activity::Protocol;
 pub(crate) use connection::{Accepted, Peer, PeerCertificate, Server};
+pub(crate) use gate::Standing;
+#[cfg(test)]
+pub(crate) use gate::{Gate, Limits, Source};
 pub(crate) use tcp::{Listeners, PortHolder};
 pub(crate) use unix::UnixListener;
 

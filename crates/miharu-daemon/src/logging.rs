@@ -12,8 +12,9 @@ use crate::events::{Events, LogEvents};
 /// Starts the log. `level` is a level or a filter of tracing's; `events` get the lines too, while somebody listens.
 pub(crate) fn start(level: &str, format: LogFormat, events: Events) -> anyhow::Result<()> {
     check(level)?;
-    // That the schema was brought up to date is no news for an operator.
-    let filter = EnvFilter::try_new(format!("rusqlite_migration=warn,{level}"))
+    // That the schema was brought up to date is no news for an operator, and of what a peer does wrong rustls would tell as often
+    // as the peer does it.
+    let filter = EnvFilter::try_new(format!("rusqlite_migration=warn,rustls=error,{level}"))
         .with_context(|| format!("--log-level {level}"))?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match format {

@@ -1,60 +1,9 @@
-//! `miharud`: serves the metrics of every container on this host.
-#![forbid(unsafe_code)]
+//! `miharud`.
 
-mod app;
-mod args;
-mod auth;
-mod cache;
-mod changes;
-mod clock;
-mod cluster;
-mod daemon;
-mod events;
-mod expiry;
-mod forward;
-mod listen;
-mod logging;
-mod machine;
-mod negotiate;
-mod pem;
-mod plan;
-mod requests;
-mod respond;
-mod routes;
-mod secrets;
-mod source;
-mod state_dir;
-mod tls;
-mod usage;
-mod warnings;
-mod watchdog;
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::Args;
-use events::Events;
-
 fn main() -> ExitCode {
-    miharu_collect::host::share_heap();
-    let args = Args::parse();
-    if args.manual {
-        let printed =
-            args::manual().and_then(|page| std::io::Write::write_all(&mut std::io::stdout(), &page));
-        return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    }
-    let events = Events::default();
-    if let Err(error) = logging::start(&args.log_level, args.log_format, events.clone()) {
-        // There is no log to tell it to.
-        let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("miharud: {error:#}\n").as_bytes());
-        return ExitCode::from(2);
-    }
-    match daemon::run(&args, events) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    miharud::main()
 }

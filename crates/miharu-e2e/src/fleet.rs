@@ -68,7 +68,8 @@ impl Fleet {
         Ok(())
     }
 
-    fn start(&self, number: u32) -> Result<()> {
+    /// Starts the one of that number.
+    pub(crate) fn start(&self, number: u32) -> Result<()> {
         let name = format!("b{number}");
         let home = self.path.join(&name);
         fs::create_dir_all(&home)?;

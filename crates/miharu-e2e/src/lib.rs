@@ -40,6 +40,7 @@ pub mod recorder;
 pub mod rootfs;
 pub mod scratch;
 pub mod shell;
+pub mod soak;
 pub mod terminal;
 pub mod tls;
 pub mod vm;

@@ -98,6 +98,11 @@ impl Config {
                 .map(|age| age.length().max(SHORTEST_TRUST)),
             https_address: self.address("core.https_address", DEFAULT_HTTPS_PORT),
             metrics_address: self.address("core.metrics_address", DEFAULT_METRICS_PORT),
+            connections: self.count("core.connections"),
+            connections_per_address: self.count("core.connections_per_address"),
+            handshakes_per_address: self.count("core.handshakes_per_address"),
+            handshakes_per_second: self.count("core.handshakes_per_second"),
+            requests_per_second: self.count("core.requests_per_second"),
             metrics_advertise: Some(self.get("core.metrics_advertise").to_owned())
                 .filter(|set| !set.is_empty()),
             metrics_authentication: self.bool("core.metrics_authentication"),
@@ -113,7 +118,7 @@ impl Config {
             instance_timeout: self.duration("metrics.instance_timeout"),
             agent_grace: self.duration("instances.agent_grace"),
             balloon_interval: self.duration("instances.balloon_interval"),
-            kept_files: self.get("instances.kept_files").parse().unwrap_or_default(),
+            kept_files: self.count("instances.kept_files"),
             per_cpu: self.bool("metrics.per_cpu"),
             // Every value has been checked, so that none of these can be malformed.
             excluded_families: Globs::parse(self.get("metrics.families.exclude")).unwrap_or_default(),
@@ -135,6 +140,10 @@ impl Config {
 
     fn address(&self, key: &str, default_port: u16) -> Option<ListenAddress> {
         self.0.get(key).and_then(|text| ListenAddress::parse(text, default_port).ok())
+    }
+
+    fn count<T: std::str::FromStr + Default>(&self, key: &str) -> T {
+        self.get(key).parse().unwrap_or_default()
     }
 
     fn bool(&self, key: &str) -> bool {
@@ -182,6 +191,16 @@ pub struct Settings {
     pub https_address: Option<ListenAddress>,
     /// Where metrics alone are served.
     pub metrics_address: Option<ListenAddress>,
+    /// Connections at once on each listener, half of them strangers'.
+    pub connections: usize,
+    /// Connections at once of strangers from one address.
+    pub connections_per_address: usize,
+    /// TLS handshakes a second with one address.
+    pub handshakes_per_address: u32,
+    /// TLS handshakes a second with all addresses that no trusted client came from lately.
+    pub handshakes_per_second: u32,
+    /// Requests a second of strangers from one address.
+    pub requests_per_second: u32,
     /// What others reach this host under, as [`ListenAddress::parse`] reads it, for a listener on every interface.
     pub metrics_advertise: Option<String>,
     /// Whether metrics ask for a trusted certificate.

@@ -77,6 +77,30 @@ pub const KEYS: &[Key] = &[
         description: "How long a member that cannot reach etcd goes on trusting by its last copy; for ever when unset",
     },
     Key {
+        name: "core.connections",
+        kind: Kind::Count(16, 65_536),
+        default: "1024",
+        description: "Connections at once on each listener: half of them for those who are trusted, half for strangers",
+    },
+    Key {
+        name: "core.connections_per_address",
+        kind: Kind::Count(1, 65_536),
+        default: "128",
+        description: "Connections at once of strangers from one IPv4 address, or one IPv6 network of 64 bits",
+    },
+    Key {
+        name: "core.handshakes_per_address",
+        kind: Kind::Count(1, 100_000),
+        default: "50",
+        description: "TLS handshakes a second with one address, those of trusted clients not counted",
+    },
+    Key {
+        name: "core.handshakes_per_second",
+        kind: Kind::Count(1, 100_000),
+        default: "200",
+        description: "TLS handshakes a second with all addresses together that no trusted client came from lately",
+    },
+    Key {
         name: "core.https_address",
         kind: Kind::Address(DEFAULT_HTTPS_PORT),
         default: "",
@@ -105,6 +129,12 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Expiry,
         default: "",
         description: "How long a join token is valid, such as 1d or 12H 30M; for ever when unset",
+    },
+    Key {
+        name: "core.requests_per_second",
+        kind: Kind::Count(1, 100_000),
+        default: "100",
+        description: "Requests a second of strangers from one address; more are answered with 429",
     },
     Key {
         name: "core.tls_minimum_version",

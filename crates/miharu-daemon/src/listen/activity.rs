@@ -1,7 +1,8 @@
 //! What a connection is doing, and by when it must have done it.
 //!
 //! hyper has one time-out for the head of a request, which runs between requests too; here a client has 3 s to send a
-//! head that it began, but may keep an idle connection for 30 s, as Prometheus does between two scrapes.
+//! head that it began, but may keep an idle connection for 30 s, as Prometheus does between two scrapes. An answer has to be read
+//! within a minute: what is not read is kept in memory.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +13,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::frames::Frames;
+
 /// How long the head of a request may take from its first byte.
 pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(3);
 /// How long a connection may be without a request, and an answer without being read.
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// How long an answer may take to be read, whatever progress there is.
+pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Writes of at least so many bytes are an answer on its way; less may be HTTP/2's own talk, which keeps no connection
 /// alive.
 const PROGRESS_BYTES: usize = 1024;
@@ -30,8 +35,7 @@ pub(crate) enum Protocol {
 /// What a connection is doing. Shared by its stream, its requests and its watchdog.
 #[derive(Debug, Clone)]
 pub(crate) struct Activity {
-    protocol: Protocol,
-    /// Held for a few assignments.
+    /// Held for a few assignments, and while the frames of what was read are counted.
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -40,21 +44,37 @@ struct Inner {
     in_flight: usize,
     reading_head: bool,
     deadline: Option<Instant>,
+    /// By when the last answer has to be read.
+    answer_deadline: Option<Instant>,
+    /// Of HTTP/2: where in its frames the client is, and by when it has to have sent the rest of what it began.
+    frames: Option<Frames>,
+    rest_deadline: Option<Instant>,
 }
 
 impl Activity {
     pub(crate) fn new(protocol: Protocol) -> Self {
-        let deadline = Some(Instant::now() + IDLE_LIMIT);
-        Self { protocol, inner: Arc::new(Mutex::new(Inner { in_flight: 0, reading_head: false, deadline })) }
+        let now = Instant::now();
+        let inner = Inner {
+            in_flight: 0,
+            reading_head: false,
+            deadline: Some(now + IDLE_LIMIT),
+            answer_deadline: None,
+            frames: (protocol == Protocol::Http2).then(|| Frames::new(now)),
+            // Who has negotiated HTTP/2 begins with its preface at once.
+            rest_deadline: (protocol == Protocol::Http2).then(|| now + HEAD_LIMIT),
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// When the connection is to be closed, if nothing happens until then; none while a request is being answered.
+    /// When the connection is to be closed, if nothing happens until then; none while a request is being answered and nothing
+    /// is owed.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.lock().deadline
+        let inner = self.lock();
+        [inner.deadline, inner.rest_deadline].into_iter().flatten().min()
     }
 
     /// A request is being answered for as long as the guard lives.
@@ -63,25 +83,38 @@ impl Activity {
         inner.in_flight += 1;
         inner.reading_head = false;
         inner.deadline = None;
+        inner.answer_deadline = None;
         InFlight(self.clone())
     }
 
-    fn read(&self) {
-        // HTTP/2 frames come at any time without a request; there the idle limit alone counts.
-        if self.protocol == Protocol::Http2 {
-            return;
-        }
+    fn read(&self, bytes: &[u8]) -> io::Result<()> {
         let mut inner = self.lock();
+        let inner = &mut *inner;
+        // HTTP/2 frames come at any time without a request; there the idle limit counts, and that none stays half sent.
+        if let Some(frames) = &mut inner.frames {
+            let now = Instant::now();
+            frames
+                .read(bytes, now)
+                .map_err(|error| io::Error::new(io::ErrorKind::ConnectionAborted, error))?;
+            inner.rest_deadline =
+                if frames.is_partial() { inner.rest_deadline.or(Some(now + HEAD_LIMIT)) } else { None };
+            return Ok(());
+        }
         if inner.in_flight == 0 && !inner.reading_head {
             inner.reading_head = true;
             inner.deadline = Some(Instant::now() + HEAD_LIMIT);
         }
+        Ok(())
     }
 
     fn wrote(&self, bytes: usize) {
         let mut inner = self.lock();
+        if let Some(frames) = &mut inner.frames {
+            frames.wrote(bytes);
+        }
         if bytes >= PROGRESS_BYTES && inner.in_flight == 0 && !inner.reading_head {
-            inner.deadline = Some(Instant::now() + IDLE_LIMIT);
+            let idle = Instant::now() + IDLE_LIMIT;
+            inner.deadline = Some(inner.answer_deadline.map_or(idle, |answer| answer.min(idle)));
         }
     }
 }
@@ -95,7 +128,9 @@ impl Drop for InFlight {
         let mut inner = self.0.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
         if inner.in_flight == 0 {
-            inner.deadline = Some(Instant::now() + IDLE_LIMIT);
+            let now = Instant::now();
+            inner.deadline = Some(now + IDLE_LIMIT);
+            inner.answer_deadline = Some(now + ANSWER_LIMIT);
         }
     }
 }
@@ -121,10 +156,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.activity.read();
+        match buffer.filled().get(before..) {
+            None | Some([]) => Poll::Ready(Ok(())),
+            Some(bytes) => Poll::Ready(self.activity.read(bytes)),
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -170,10 +205,10 @@ mod tests {
     async fn a_head_has_3_seconds_and_an_idle_connection_30() {
         let activity = Activity::new(Protocol::Http1);
         assert_eq!(left(&activity), Some(IDLE_LIMIT));
-        activity.read();
+        activity.read(b"G").unwrap();
         assert_eq!(left(&activity), Some(HEAD_LIMIT));
         tokio::time::advance(Duration::from_secs(1)).await;
-        activity.read();
+        activity.read(b"G").unwrap();
         assert_eq!(left(&activity), Some(HEAD_LIMIT - Duration::from_secs(1)), "more bytes win no time");
         let request = activity.request();
         assert_eq!(left(&activity), None);
@@ -184,11 +219,40 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn frames_of_http2_neither_shorten_nor_lengthen() {
         let activity = Activity::new(Protocol::Http2);
+        assert_eq!(left(&activity), Some(HEAD_LIMIT));
+        activity.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
         tokio::time::advance(Duration::from_secs(10)).await;
-        activity.read();
+        activity.read(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).unwrap();
         activity.wrote(17);
         assert_eq!(left(&activity), Some(Duration::from_secs(20)));
         activity.wrote(PROGRESS_BYTES);
+        assert_eq!(left(&activity), Some(IDLE_LIMIT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_of_http2_has_3_seconds_too_even_while_others_are_answered() {
+        let activity = Activity::new(Protocol::Http2);
+        activity.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let _request = activity.request();
+        assert_eq!(left(&activity), None);
+        activity.read(&[0, 0, 1, 1, 0, 0, 0, 0, 1]).unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        activity.read(&[7]).unwrap();
+        assert_eq!(left(&activity), Some(HEAD_LIMIT - Duration::from_secs(1)), "its last frame has not come");
+        activity.read(&[0, 0, 0, 9, 4, 0, 0, 0, 1]).unwrap();
+        assert_eq!(left(&activity), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_read_within_a_minute() {
+        let activity = Activity::new(Protocol::Http1);
+        drop(activity.request());
+        for _ in 0..5 {
+            tokio::time::advance(Duration::from_secs(10)).await;
+            activity.wrote(PROGRESS_BYTES);
+        }
+        assert_eq!(left(&activity), Some(Duration::from_secs(10)));
+        drop(activity.request());
         assert_eq!(left(&activity), Some(IDLE_LIMIT));
     }
 }

@@ -8,8 +8,9 @@ use miharu_store::ListenAddress;
 use miharu_store::address::Host;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-/// Connections that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 512;
+/// Connections that the kernel keeps until they are accepted, the most that it takes by default (net.core.somaxconn). Whoever finds
+/// no place there tries again after a whole second.
+const BACKLOG: i32 = 4096;
 /// How long a name may be looked up: a name server that is silent holds up neither the start nor who asks for `/1.0`.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::Request;
+use axum::response::IntoResponse;
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -22,6 +24,8 @@ use tower::ServiceExt;
 
 use super::Entrance;
 use super::activity::{Activity, Protocol, Watched};
+use super::gate::Ticket;
+use crate::respond::ApiError;
 
 /// The most memory that the head of a request may take.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -29,8 +33,8 @@ const HEAD_BYTES: usize = 64 * 1024;
 const STREAMS: u32 = 64;
 /// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
-/// Connections at once on one listener.
-pub(crate) const CONNECTIONS: usize = 1024;
+/// Connections at once on one listener, whatever the gate lets in: some more than `core.connections` may say.
+pub(crate) const CONNECTIONS: usize = 1 << 17;
 
 /// Who is at the other end of a connection; every request carries it.
 #[derive(Debug, Clone)]
@@ -59,6 +63,7 @@ pub(crate) struct Accepted<S> {
     pub(crate) stream: S,
     pub(crate) peer: Peer,
     pub(crate) protocol: Protocol,
+    pub(crate) ticket: Ticket,
 }
 
 /// What serves the connections of one listener.
@@ -77,7 +82,9 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Accepted { stream, peer, protocol } = accepted;
+        let Accepted { stream, peer, protocol, ticket } = accepted;
+        ticket.arrived();
+        let standing = ticket.standing().clone();
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().max_buf_size(HEAD_BYTES);
         builder.http2().max_concurrent_streams(STREAMS);
@@ -88,12 +95,18 @@ impl Server {
         let activity = Activity::new(protocol);
         let (requests, router) = (activity.clone(), self.router);
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let in_flight = requests.request();
+            let (in_flight, asking) = (requests.request(), standing.asks());
             let router = router.clone();
             request.extensions_mut().insert(peer.clone());
+            request.extensions_mut().insert(standing.clone());
+            let may_ask = standing.may_ask();
             async move {
+                if !may_ask {
+                    drop((in_flight, asking));
+                    return Ok(too_many());
+                }
                 let response = router.oneshot(request.map(Body::new)).await;
-                drop(in_flight);
+                drop((in_flight, asking));
                 response.map_err(|never: Infallible| never)
             }
         });
@@ -123,6 +136,10 @@ impl Server {
                     }
                     return;
                 }
+                () = ticket.revoked() => {
+                    tracing::debug!("connection closed: it makes room for another one");
+                    return;
+                }
                 _ = self.stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -130,6 +147,14 @@ impl Server {
             }
         }
     }
+}
+
+/// The answer to a stranger that asks too often.
+fn too_many() -> axum::response::Response {
+    let message = "too many requests from your address: see core.requests_per_second";
+    let mut response = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message).into_response();
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 enum Ended {

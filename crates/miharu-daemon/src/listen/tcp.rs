@@ -1,10 +1,12 @@
 //! The two TCP listeners: opened, moved and closed as the server keys say, without losing the old before the new stands.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use axum::Router;
-use miharu_store::{ListenAddress, Settings};
+use miharu_store::{Config, ListenAddress, Settings};
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -12,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::activity::Protocol;
 use super::connection::{CONNECTIONS, HANDSHAKE_LIMIT};
+use super::gate::{Gate, Limits, SharedLimits, Source, Ticket};
 use super::{Accepted, Entrance, Peer, PeerCertificate, Server, bind};
 use crate::tls::Tls;
 use crate::warnings::{Kind, Problem, Warnings};
@@ -19,7 +22,9 @@ use crate::warnings::{Kind, Problem, Warnings};
 /// The first pause before a listener that could not be bound at start-up is tried again, and the longest.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The pause after the system had no descriptor or memory for a connection.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often the log tells of that.
+const ACCEPT_TELL: Duration = Duration::from_secs(30);
 
 /// Why a listener could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,7 @@ pub(crate) struct Listeners {
     tls: Arc<Tls>,
     holder: PortHolder,
     warnings: Warnings,
+    limits: SharedLimits,
     /// One change at a time; held while sockets are bound, which takes no longer than a name's look-up.
     slots: Mutex<[Slot; 2]>,
 }
@@ -84,17 +90,29 @@ impl Listeners {
             slot("core.https_address", Entrance::Https, https),
             slot("core.metrics_address", Entrance::Metrics, metrics),
         ];
-        Arc::new(Self { tls, holder, warnings, slots: Mutex::new(slots) })
+        let limits = Arc::new(ArcSwap::from_pointee(Limits::of(&Config::default().settings())));
+        Arc::new(Self { tls, holder, warnings, limits, slots: Mutex::new(slots) })
+    }
+
+    /// What the server keys allow; the unix socket is a listener, too.
+    pub(crate) fn limits(&self) -> SharedLimits {
+        Arc::clone(&self.limits)
+    }
+
+    /// Puts the limits of connections in force, for those that come from now on.
+    pub(crate) fn limit(&self, settings: &Settings) {
+        self.limits.store(Arc::new(Limits::of(settings)));
     }
 
     /// Opens what the settings ask for; what cannot be bound is tried again with a growing pause.
     pub(crate) async fn start(self: &Arc<Self>, settings: &Settings) {
+        self.limit(settings);
         let mut slots = self.slots.lock().await;
         for (slot, wanted) in slots.iter_mut().zip(wanted(settings)) {
             let Some(address) = wanted else { continue };
             slot.wanted = Some(address.clone());
             match self.bind(slot.key, &address).await {
-                Ok(listener) => slot.open(listener, &self.tls),
+                Ok(listener) => slot.open(listener, &self.tls, &self.limits),
                 Err(error) => {
                     self.warn(&error);
                     tokio::spawn(Arc::clone(self).retry(slot.key, address));
@@ -113,6 +131,7 @@ impl Listeners {
             }
         }
         if changes.is_empty() {
+            self.limit(settings);
             return Ok(());
         }
         let bound = match self.bind_all(&*slots, &changes).await {
@@ -140,10 +159,11 @@ impl Listeners {
             slot.wanted = wanted;
             self.warnings.clear(Kind::Listener, slot.key);
             match listener {
-                Some(listener) => slot.open(listener, &self.tls),
+                Some(listener) => slot.open(listener, &self.tls, &self.limits),
                 None => tracing::info!(key = slot.key, "stopped listening"),
             }
         }
+        self.limit(settings);
         Ok(())
     }
 
@@ -191,7 +211,7 @@ impl Listeners {
             let Some(slot) = slots.get_mut(*index) else { continue };
             let Some(address) = slot.wanted.clone() else { continue };
             match self.bind(slot.key, &address).await {
-                Ok(listener) => slot.open(listener, &self.tls),
+                Ok(listener) => slot.open(listener, &self.tls, &self.limits),
                 Err(error) => {
                     self.warn(&error);
                     tokio::spawn(Arc::clone(self).retry(slot.key, address));
@@ -234,7 +254,7 @@ impl Listeners {
             }
             match self.bind(key, &address).await {
                 Ok(listener) => {
-                    slot.open(listener, &self.tls);
+                    slot.open(listener, &self.tls, &self.limits);
                     self.warnings.clear(Kind::Listener, key);
                     return;
                 }
@@ -252,13 +272,19 @@ fn frees_port(slots: &[Slot], changes: &[(usize, Option<ListenAddress>)], error:
 }
 
 impl Slot {
-    fn open(&mut self, listener: TcpListener, tls: &Arc<Tls>) {
+    fn open(&mut self, listener: TcpListener, tls: &Arc<Tls>, limits: &SharedLimits) {
         let local = listener.local_addr().ok();
         tracing::info!(key = self.key, address = local.map(tracing::field::display), "listening");
         let (stop, stopped) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let server = Server { router: self.router.clone(), stop: stopped, permits: Arc::clone(&permits) };
-        let accepting = tokio::spawn(accept(listener, self.entrance, server, Arc::clone(tls)));
+        let accepting = tokio::spawn(accept(
+            listener,
+            self.entrance,
+            server,
+            Arc::clone(tls),
+            Gate::new(Arc::clone(limits)),
+        ));
         self.open = Some(Open { local, stop, permits, accepting });
     }
 
@@ -272,18 +298,50 @@ impl Slot {
     }
 }
 
-async fn accept(listener: TcpListener, entrance: Entrance, server: Server, tls: Arc<Tls>) {
+async fn accept(listener: TcpListener, entrance: Entrance, server: Server, tls: Arc<Tls>, gate: Arc<Gate>) {
+    let mut trouble = Trouble::default();
     loop {
-        // The permit comes first: beyond the limit, connections wait in the kernel's queue.
+        // There are always enough; they let one wait until all are gone.
         let Ok(permit) = Arc::clone(&server.permits).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(handshake(stream, entrance, server.clone(), Arc::clone(&tls), permit));
-            }
-            Err(error) => {
-                tracing::warn!("a connection could not be accepted: {error}");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
+            Ok((stream, from)) => match gate.admit(Source::of(from.ip())) {
+                Some(ticket) => {
+                    tokio::spawn(handshake(
+                        stream,
+                        entrance,
+                        server.clone(),
+                        Arc::clone(&tls),
+                        ticket,
+                        permit,
+                    ));
+                }
+                None => {
+                    // A reset, so that nothing is left of it in the kernel either.
+                    let _ = stream.set_zero_linger();
+                }
+            },
+            Err(error) => trouble.accepting(&error, &gate).await,
+        }
+    }
+}
+
+/// What kept connections from being accepted.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    told: Option<Instant>,
+}
+
+impl Trouble {
+    /// Makes room where the system has no descriptor or memory left, and waits for a moment.
+    pub(super) async fn accepting(&mut self, error: &std::io::Error, gate: &Gate) {
+        if self.told.is_none_or(|told| told.elapsed() >= ACCEPT_TELL) {
+            tracing::warn!("a connection could not be accepted: {error}");
+            self.told = Some(Instant::now());
+        }
+        let lacking = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        if lacking.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
+            gate.make_room();
+            tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
 }
@@ -293,12 +351,20 @@ async fn handshake(
     entrance: Entrance,
     server: Server,
     tls: Arc<Tls>,
+    ticket: Ticket,
     permit: OwnedSemaphorePermit,
 ) {
     // Answers are written whole: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
     let acceptor = TlsAcceptor::from(tls.config());
-    let stream = match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)) => accepted,
+        () = ticket.revoked() => {
+            tracing::debug!("TLS handshake: it makes room for another connection");
+            return;
+        }
+    };
+    let stream = match accepted {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             tracing::debug!("TLS handshake: {error}");
@@ -316,7 +382,7 @@ async fn handshake(
         .map(|der| Arc::new(PeerCertificate::new(der.clone().into_owned())));
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
     let peer = Peer { entrance, certificate };
-    server.serve(Accepted { stream, peer, protocol }).await;
+    server.serve(Accepted { stream, peer, protocol, ticket }).await;
     drop(permit);
 }
 
@@ -324,8 +390,6 @@ async fn handshake(
 mod tests {
     use std::collections::BTreeMap;
     use std::net::TcpListener as StdListener;
-
-    use miharu_store::Config;
 
     use super::*;
     use crate::tls::{Identity, Versions};

@@ -14,6 +14,8 @@ use tokio::task::JoinHandle;
 
 use super::activity::Protocol;
 use super::connection::CONNECTIONS;
+use super::gate::{Gate, SharedLimits, Source};
+use super::tcp::Trouble;
 use super::{Accepted, Entrance, Peer, Server};
 
 /// The bound socket.
@@ -47,11 +49,11 @@ impl UnixListener {
         Ok(Self { path: path.to_owned(), listener })
     }
 
-    pub(crate) fn serve(self, router: Router) -> ServedUnix {
+    pub(crate) fn serve(self, router: Router, limits: SharedLimits) -> ServedUnix {
         let (stop, stopped) = watch::channel(false);
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let server = Server { router, stop: stopped, permits: Arc::clone(&permits) };
-        let accepting = tokio::spawn(accept(self.listener, server));
+        let accepting = tokio::spawn(accept(self.listener, server, Gate::new(limits)));
         ServedUnix { path: self.path, stop, permits, accepting }
     }
 }
@@ -86,22 +88,23 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-async fn accept(listener: tokio::net::UnixListener, server: Server) {
+async fn accept(listener: tokio::net::UnixListener, server: Server, gate: Arc<Gate>) {
+    let mut trouble = Trouble::default();
     loop {
         let Ok(permit) = Arc::clone(&server.permits).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
+                // Who has gone already is nobody in particular.
+                let user = stream.peer_cred().map_or(u32::MAX, |cred| cred.uid());
+                let Some(ticket) = gate.admit(Source::User(user)) else { continue };
                 let peer = Peer { entrance: Entrance::Unix, certificate: None };
                 let server = server.clone();
                 tokio::spawn(async move {
-                    server.serve(Accepted { stream, peer, protocol: Protocol::Http1 }).await;
+                    server.serve(Accepted { stream, peer, protocol: Protocol::Http1, ticket }).await;
                     drop(permit);
                 });
             }
-            Err(error) => {
-                tracing::warn!("a connection could not be accepted: {error}");
-                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            }
+            Err(error) => trouble.accepting(&error, &gate).await,
         }
     }
 }

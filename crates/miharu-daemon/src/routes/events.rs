@@ -38,7 +38,11 @@ pub(super) async fn listen(
     let upgrade = upgrade.map_err(|_| {
         ApiError::bad_request("/1.0/events is a WebSocket: ask for it with one, or with 'monitor'")
     })?;
-    let subscription = app.events.subscribe(&topics).ok_or_else(|| {
+    let subscription = match &peer.certificate {
+        Some(certificate) => app.events.subscribe_client(&topics, &certificate.fingerprint),
+        None => app.events.subscribe(&topics),
+    };
+    let subscription = subscription.ok_or_else(|| {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many listen to events already, try again later")
     })?;
     let reader = Listener { app, peer, asked: parameters.projects(), told_of_losses: topics };

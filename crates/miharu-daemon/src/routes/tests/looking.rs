@@ -5,7 +5,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::*;
-use crate::listen::{Accepted, Protocol, Server};
+use crate::listen::{Accepted, Gate, Limits, Protocol, Server, Source};
 use crate::warnings::{Kind, Problem};
 
 type Reader = WebSocketStream<tokio::io::DuplexStream>;
@@ -24,9 +24,12 @@ impl Bench {
         let permits = Arc::new(tokio::sync::Semaphore::new(1));
         let server = Server { router: all(&self.app), stop: stopped, permits };
         let peer = Peer { entrance, certificate };
+        let limits = Limits::of(&self.app.store.load().config.settings());
+        let gate = Gate::new(Arc::new(arc_swap::ArcSwap::from_pointee(limits)));
+        let ticket = gate.admit(Source::User(0)).unwrap();
         tokio::spawn(async move {
             let _stop = _stop;
-            server.serve(Accepted { stream: theirs, peer, protocol: Protocol::Http1 }).await;
+            server.serve(Accepted { stream: theirs, peer, protocol: Protocol::Http1, ticket }).await;
         });
         match tokio_tungstenite::client_async(format!("ws://miharu{path}"), ours).await {
             Ok((reader, _)) => Ok(reader),
