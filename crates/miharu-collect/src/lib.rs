@@ -35,6 +35,11 @@ pub use miharu_linux::block::Layers;
 pub use miharu_linux::mounts::RemoteFilesystems;
 pub use own_process::own_process;
 pub use sources::{CgroupPlace, Group, Question, Sources, sources};
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::runtimes::fuzzing::daemon;
+    pub use crate::vm::fuzzing::{agent, guest_agent, libvirt, monitor};
+}
 pub use vm::{Addresses, Origin};
 pub use warning::{InstanceName, Warning, WarningKind};
 

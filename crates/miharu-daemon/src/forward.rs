@@ -90,7 +90,7 @@ fn right_to_text(right: &MetricsRight) -> Option<String> {
 }
 
 /// Percent-encodes all but letters, digits, `-`, `.` and `_`.
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) {
@@ -103,7 +103,7 @@ fn encoded(text: &str) -> String {
     out
 }
 
-fn decoded(text: &str) -> Option<String> {
+pub(crate) fn decoded(text: &str) -> Option<String> {
     let mut bytes = text.bytes();
     let mut out = Vec::with_capacity(text.len());
     while let Some(byte) = bytes.next() {
@@ -242,7 +242,7 @@ fn said(body: &[u8]) -> String {
 }
 
 /// What a member said instead of an answer.
-fn refusal(status: StatusCode, body: &[u8]) -> String {
+pub(crate) fn refusal(status: StatusCode, body: &[u8]) -> String {
     match status {
         StatusCode::FORBIDDEN => {
             "it does not take this server for a member: is one of the two out of step?".to_owned()

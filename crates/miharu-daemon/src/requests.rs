@@ -77,7 +77,7 @@ impl Drop for Ongoing<'_> {
     }
 }
 
-fn entity(path: &str) -> &'static str {
+pub(crate) fn entity(path: &str) -> &'static str {
     let resource = path.strip_prefix("/1.0/").unwrap_or_default();
     match resource.split('/').next() {
         Some("certificates") => "certificate",

@@ -230,6 +230,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 pub(crate) struct Parameters(Vec<(String, String)>);
 
 impl Parameters {
+    /// Those of a request's target; `None` where they are malformed.
+    pub(crate) fn of(target: &http::Uri) -> Option<Self> {
+        Query::try_from_uri(target).ok().map(|Query(pairs)| Self(pairs))
+    }
+
     /// The first value of this name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())

@@ -3,9 +3,9 @@
 mod certificates;
 mod cluster;
 mod discovery;
-mod events;
-mod foreign;
-mod instances;
+pub(crate) mod events;
+pub(crate) mod foreign;
+pub(crate) mod instances;
 mod internal;
 mod metrics;
 mod operations;

@@ -3,7 +3,7 @@
 pub(crate) mod authority;
 pub(crate) mod identity;
 pub(crate) mod member;
-mod verifier;
+pub(crate) mod verifier;
 
 use std::sync::Arc;
 

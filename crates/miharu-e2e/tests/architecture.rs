@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 /// Crate, and those of ours that it may depend on.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("miharu-metrics", &[]),
     ("miharu-api", &[]),
     ("miharu-linux", &[]),
@@ -26,6 +26,18 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("miharu-cli", &["miharu-api"]),
     ("miharu-agent", &["miharu-api", "miharu-linux"]),
     ("miharu-bench", &["miharu-linux", "miharu-metrics"]),
+    (
+        "miharu-fuzz",
+        &[
+            "miharu-agent",
+            "miharu-collect",
+            "miharu-daemon",
+            "miharu-instances",
+            "miharu-linux",
+            "miharu-metrics",
+            "miharu-store",
+        ],
+    ),
     // Tests may use what they test, on recorded trees.
     ("miharu-e2e", &["miharu-collect", "miharu-instances", "miharu-linux", "miharu-metrics", "miharu-api"]),
 ];

@@ -12,6 +12,8 @@ mod discovery;
 mod docker;
 mod driver;
 mod failures;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grpc;
 mod kubernetes;
 mod libvirt_lxc;

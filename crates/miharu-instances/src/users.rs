@@ -35,7 +35,7 @@ fn find(roots: &Roots, is_wanted: impl Fn(&User) -> bool) -> Option<User> {
 }
 
 /// A line of passwd(5): name, password, number, group, comment, home directory, shell.
-fn parse(line: &[u8]) -> Option<User> {
+pub(crate) fn parse(line: &[u8]) -> Option<User> {
     let mut parts = line.split(|b| *b == b':');
     let name = String::from_utf8_lossy(parts.next()?).into_owned();
     let uid = u32::try_from(number(parts.nth(1)?)?).ok()?;

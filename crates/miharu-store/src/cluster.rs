@@ -6,7 +6,7 @@
 
 mod attempt;
 mod client;
-mod codec;
+pub(crate) mod codec;
 pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod engine;

@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod config;
 mod database;
 pub mod expiry;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod globs;
 pub mod keys;
 pub mod token;

@@ -6,6 +6,7 @@
 mod ask;
 mod connection;
 mod find;
+pub(crate) mod fuzzing;
 mod wire;
 
 use std::collections::BTreeMap;

@@ -97,7 +97,7 @@ impl Source for IncusAgent {
     }
 }
 
-fn parse(body: &[u8]) -> io::Result<Report> {
+pub(super) fn parse(body: &[u8]) -> io::Result<Report> {
     #[derive(Deserialize)]
     struct Envelope {
         metadata: Report,

@@ -215,7 +215,7 @@ impl Connection {
 }
 
 /// What a domain's figures mean: `balloon.*` in KiB, `block.N.*` with the disk's name in the guest's bus order (`vda`).
-fn figures(values: &[(String, Value)], now: SystemTime) -> monitor::Told {
+pub(super) fn figures(values: &[(String, Value)], now: SystemTime) -> monitor::Told {
     let number = |name: &str| {
         values.iter().find_map(|(key, value)| match value {
             Value::Number(number) if key == name => Some(*number),

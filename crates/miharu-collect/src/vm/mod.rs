@@ -7,6 +7,7 @@ mod agent;
 pub(crate) mod backoff;
 mod bounds;
 mod disks;
+pub(crate) mod fuzzing;
 mod guard;
 mod guest_agent;
 pub(crate) mod host;

@@ -62,7 +62,7 @@ fn right(caller: &Caller) -> Option<Option<&BTreeSet<String>>> {
 }
 
 /// The topics asked for; without any, all that the caller may see.
-fn topics(caller: &Caller, types: &str) -> Result<Vec<Topic>, ApiError> {
+pub(crate) fn topics(caller: &Caller, types: &str) -> Result<Vec<Topic>, ApiError> {
     // The log tells of every project, and of who asks.
     let may_read_log = matches!(right(caller), Some(None));
     let may = |topic: &Topic| *topic != Topic::Logging || may_read_log;

@@ -14,7 +14,7 @@ const MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const DESTINATION: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Whether it is to be refused.
-pub(super) fn is_foreign(request: &Request) -> bool {
+pub(crate) fn is_foreign(request: &Request) -> bool {
     let headers = request.headers();
     let is_of_another_site =
         headers.get_all(&SITE).into_iter().any(|site| site == "cross-site" || site == "same-site");

@@ -1,6 +1,6 @@
 //! `/1.0/instances`: who runs here, and how it does.
 
-mod filter;
+pub(crate) mod filter;
 pub(super) mod sources;
 mod state;
 

@@ -4,7 +4,7 @@
 //! Both files are read again when they change. One that cannot be used refuses every certificate: what it would have
 //! forbidden cannot be told any more.
 
-mod revoked;
+pub(crate) mod revoked;
 
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -71,10 +71,10 @@ struct InForce {
 
 /// A certificate of the authority.
 #[derive(Debug)]
-struct Issuer {
+pub(crate) struct Issuer {
     /// Its subject, DER: what the certificates that it signed name as their issuer.
     subject: Vec<u8>,
-    der: Vec<u8>,
+    pub(crate) der: Vec<u8>,
     /// When it ends, in seconds since 1970.
     not_after: i64,
 }
@@ -263,7 +263,7 @@ fn file(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
 }
 
 /// The certificates of `server.ca`: one or several, PEM.
-fn authorities(text: &[u8]) -> anyhow::Result<Vec<Issuer>> {
+pub(crate) fn authorities(text: &[u8]) -> anyhow::Result<Vec<Issuer>> {
     let mut found = Vec::new();
     for pem in Pem::iter_from_buffer(text) {
         let pem = pem.context("broken PEM")?;

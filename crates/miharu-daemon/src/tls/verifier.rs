@@ -87,6 +87,11 @@ pub(super) fn verify_tls13(
     })
 }
 
+/// Whether a key is found in a certificate.
+pub(crate) fn has_key(cert: &CertificateDer<'_>) -> bool {
+    with_key(cert, |_| Ok(())).is_ok()
+}
+
 /// A certificate's public key, in the parts that a signature is checked with.
 struct RawKey<'a> {
     /// The whole SubjectPublicKeyInfo.

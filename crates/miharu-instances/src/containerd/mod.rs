@@ -4,9 +4,9 @@
 //! So containerd's state directory is looked at: there stands for each container which process is its init.
 
 mod folder;
-mod question;
+pub(crate) mod question;
 mod shims;
-mod tasks;
+pub(crate) mod tasks;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;

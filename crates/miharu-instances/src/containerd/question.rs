@@ -26,24 +26,24 @@ struct GetRequest {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct GetResponse {
+pub(crate) struct GetResponse {
     #[prost(message, optional, tag = "1")]
-    container: Option<Container>,
+    pub(crate) container: Option<Container>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Container {
+pub(crate) struct Container {
     #[prost(string, tag = "1")]
     id: String,
     #[prost(btree_map = "string, string", tag = "2")]
-    labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     #[prost(string, tag = "3")]
-    image: String,
+    pub(crate) image: String,
 }
 
 /// A container whose name is wanted.
 #[derive(Debug)]
-pub(super) struct Question {
+pub(crate) struct Question {
     namespace: String,
     id: String,
     socket: Option<PathBuf>,
@@ -54,11 +54,11 @@ pub(super) struct Question {
 
 impl Question {
     /// About container `id` of a namespace, whose containerd listens at `socket`.
-    pub(super) fn new(namespace: String, id: String, socket: Option<PathBuf>, bundles: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(namespace: String, id: String, socket: Option<PathBuf>, bundles: Vec<PathBuf>) -> Self {
         Self { namespace, id, socket, bundles, is_nerdctls: false }
     }
 
-    fn identity(&self, name: Option<&str>, image: Option<String>) -> Identity {
+    pub(crate) fn identity(&self, name: Option<&str>, image: Option<String>) -> Identity {
         let name = name.filter(|name| is_name(name)).unwrap_or(&self.id);
         Identity {
             project: self.project_name(),
@@ -70,7 +70,7 @@ impl Question {
 
     /// The name that nerdctl notes, among labels or annotations. nerdctl makes ids of its own; where somebody chose the id,
     /// the label is one that the image brought along, and who makes an image gives no names.
-    fn nerdctls<'n>(&self, noted: &'n BTreeMap<String, String>) -> Option<&'n str> {
+    pub(crate) fn nerdctls<'n>(&self, noted: &'n BTreeMap<String, String>) -> Option<&'n str> {
         noted.get(NERDCTL_NAME).map(String::as_str).filter(|_| is_id(self.id.as_bytes()))
     }
 

@@ -186,7 +186,7 @@ fn socket(bundle: &Path) -> Option<OsString> {
     socket_name(&address)
 }
 
-fn socket_name(address: &[u8]) -> Option<OsString> {
+pub(crate) fn socket_name(address: &[u8]) -> Option<OsString> {
     let address = std::str::from_utf8(address.trim_ascii()).ok()?.strip_prefix("unix://")?;
     Path::new(address).file_name().map(OsStr::to_owned)
 }

@@ -26,13 +26,13 @@ struct Filter {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Containers {
+pub(crate) struct Containers {
     #[prost(message, repeated, tag = "1")]
-    containers: Vec<Container>,
+    pub(crate) containers: Vec<Container>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Container {
+pub(crate) struct Container {
     #[prost(string, tag = "1")]
     id: String,
     #[prost(string, tag = "2")]
@@ -59,13 +59,13 @@ struct ImageSpec {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Sandboxes {
+pub(crate) struct Sandboxes {
     #[prost(message, repeated, tag = "1")]
-    items: Vec<Sandbox>,
+    pub(crate) items: Vec<Sandbox>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Sandbox {
+pub(crate) struct Sandbox {
     #[prost(string, tag = "1")]
     id: String,
     #[prost(message, optional, tag = "2")]
@@ -96,7 +96,7 @@ pub(super) async fn pod(mut connection: Connection, id: &str) -> Result<(Pod, Op
     named(container, sandbox.ok_or_else(unknown)?).ok_or_else(unknown)
 }
 
-fn named(container: Option<Container>, sandbox: Sandbox) -> Option<(Pod, Option<String>)> {
+pub(crate) fn named(container: Option<Container>, sandbox: Sandbox) -> Option<(Pod, Option<String>)> {
     let SandboxMetadata { name, namespace } = sandbox.metadata?;
     let (container, image) = match container {
         Some(Container { metadata, image, .. }) => (Some(metadata?.name), image.and_then(image_name)),

@@ -5,8 +5,8 @@
 //! `cri-containerd-ID.scope`, `crio-ID.scope`, `docker-ID.scope`. A kubelet inside a container (kind) is that container's own
 //! affair, and nothing there is looked at.
 
-mod cri;
-mod pod;
+pub(crate) mod cri;
+pub(crate) mod pod;
 mod question;
 
 use std::ffi::OsStr;

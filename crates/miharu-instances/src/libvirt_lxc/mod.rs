@@ -4,7 +4,7 @@
 //! container's. The cgroup is `lxc-PID-NAME.libvirt-lxc`, or systemd's `machine-lxc…scope`; libvirt shortens and escapes the name
 //! in both, so it is taken from the controller's command line.
 
-mod state;
+pub(crate) mod state;
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -126,7 +126,7 @@ fn container_cgroup(path: &Path) -> Option<PathBuf> {
 }
 
 /// The container's name among a controller's arguments, `--name NAME`.
-fn name(command_line: &[u8]) -> Option<String> {
+pub(crate) fn name(command_line: &[u8]) -> Option<String> {
     let mut arguments = arguments(command_line).skip(1);
     while let Some(argument) = arguments.next() {
         let name = match argument {

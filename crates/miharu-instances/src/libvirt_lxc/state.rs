@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 
 /// What is taken of a container's state.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(crate) struct State {
     /// Its UUID.
     pub(super) uuid: Option<String>,
     /// The last component of where its root is on the host.
@@ -31,7 +31,7 @@ pub(super) fn read(roots: &Roots, name: &str, pid: u32, buffer: &mut Buffer) -> 
 }
 
 /// Parses a container's state, if it is of the one with that controller.
-fn parse(text: &str, pid: u32) -> Option<State> {
+pub(crate) fn parse(text: &str, pid: u32) -> Option<State> {
     let status = xml::parse(text).filter(|status| status.name == "domstatus")?;
     if status.attribute("pid")?.parse() != Ok(pid) {
         return None;

@@ -4,7 +4,7 @@
 //! A container's cgroup is `lxc.payload.NAME`, with `-1` and so on behind it where that was taken; so the name comes
 //! from the monitor, the parent of the container's init.
 
-mod monitor;
+pub(crate) mod monitor;
 mod state;
 
 use std::ffi::{OsStr, OsString};

@@ -33,16 +33,16 @@ const LONG_WITH_VALUE: &[&str] = &[
 
 /// A container as its monitor speaks of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Container {
+pub(crate) struct Container {
     /// LXCPATH: the directory that its own is in.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// LXC's name for it, which is that directory's.
-    pub(super) name: OsString,
+    pub(crate) name: OsString,
 }
 
 /// Parses a monitor's command line; `None` where it is none. LXC's default path is root's alone, so a command line
 /// without a path is taken only from the system's own monitors.
-pub(super) fn parse(command_line: &[u8], is_system: bool) -> Option<Container> {
+pub(crate) fn parse(command_line: &[u8], is_system: bool) -> Option<Container> {
     let mut arguments = arguments(command_line);
     let program = arguments.next()?;
     if let Some(title) = program.strip_prefix(b"[lxc monitor] ") {

@@ -14,7 +14,7 @@ use crate::tree::Top;
 const MAX_NAME: usize = 255;
 
 /// The name of the machine that a unit would run: `machine-NAME.scope`, `systemd-nspawn@NAME.service`.
-pub(super) fn of_unit(unit: &OsStr) -> Option<OsString> {
+pub(crate) fn of_unit(unit: &OsStr) -> Option<OsString> {
     let unit = unit.as_bytes();
     let between = |start: &[u8], end: &[u8]| unit.strip_prefix(start)?.strip_suffix(end);
     let escaped = between(b"machine-", b".scope").or_else(|| between(b"systemd-nspawn@", b".service"))?;
@@ -80,7 +80,7 @@ fn registered(roots: &Roots, leader: u32, buffer: &mut Buffer) -> Option<OsStrin
 }
 
 /// The leader in machined's record of a machine of systemd-nspawn; `None` for others, such as libvirt's.
-fn parse_record(text: &[u8]) -> Option<u32> {
+pub(crate) fn parse_record(text: &[u8]) -> Option<u32> {
     let value = |key: &[u8]| {
         let line = lines(text).find_map(|line| line.strip_prefix(key)?.strip_prefix(b"="))?;
         Some(line.trim_ascii())
@@ -94,14 +94,14 @@ fn parse_record(text: &[u8]) -> Option<u32> {
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Options<'a> {
+pub(crate) struct Options<'a> {
     name: Option<&'a [u8]>,
     directory: Option<&'a [u8]>,
 }
 
 /// The machine's name and directory or image among a supervisor's options, systemd-nspawn(1). The first word that is no
 /// option begins the machine's own command.
-fn options(command_line: &[u8]) -> Options<'_> {
+pub(crate) fn options(command_line: &[u8]) -> Options<'_> {
     let mut found = Options::default();
     let mut arguments = arguments(command_line).skip(1);
     while let Some(argument) = arguments.next() {

@@ -4,7 +4,7 @@
 //! where nspawn divides it. A machine that was started without a cgroup of its own (`--keep-unit` in a shell, on a host
 //! without systemd) leaves a trace in `/run/systemd/nspawn` alone, and its processes are in the caller's cgroup.
 
-mod machine;
+pub(crate) mod machine;
 mod unclaimed;
 
 use std::ffi::{OsStr, OsString};

@@ -38,7 +38,7 @@ const TRIES: usize = 4;
 ///
 /// # Errors
 /// Where the file cannot be read or is no Bolt database.
-pub(super) fn get(file: &File, keys: &[&[u8]]) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn get(file: &File, keys: &[&[u8]]) -> io::Result<Option<Vec<u8>>> {
     for _ in 0..TRIES {
         let meta = Meta::newest(file)?;
         let value = Reader { file, page_size: meta.page_size }.get(meta.root, keys);
@@ -97,7 +97,7 @@ impl Meta {
 }
 
 /// FNV-1a of 64 bits, the checksum of meta pages.
-fn fnv(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

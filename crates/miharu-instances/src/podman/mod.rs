@@ -7,9 +7,9 @@
 //! What has no cgroup with such a name (`--cgroups=disabled`, rootless on cgroup v1) is not found: its processes are in the
 //! cgroup of whoever started it, like any other program's.
 
-mod bolt;
+pub(crate) mod bolt;
 mod question;
-mod state;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 

@@ -34,7 +34,7 @@ const BUSY: Duration = Duration::from_millis(200);
 /// What podman notes of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Record {
+pub(crate) struct Record {
     pub(super) name: String,
     /// The id of its pod.
     pub(super) pod: Option<String>,
@@ -183,7 +183,7 @@ impl Database {
 }
 
 /// A user's database is read into memory as a whole: SQLite opens further files beside one that it opens by its name.
-fn of_memory(mut file: File) -> Result<Connection, Box<dyn std::error::Error>> {
+pub(crate) fn of_memory(mut file: File) -> Result<Connection, Box<dyn std::error::Error>> {
     let length = file.metadata()?.len();
     if length > MAX_DATABASE {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
@@ -201,7 +201,7 @@ fn of_memory(mut file: File) -> Result<Connection, Box<dyn std::error::Error>> {
     Ok(connection)
 }
 
-fn row(connection: &Connection, query: &str, id: &str) -> Result<Option<String>, String> {
+pub(crate) fn row(connection: &Connection, query: &str, id: &str) -> Result<Option<String>, String> {
     connection.query_row(query, [id], |row| row.get(0)).optional().map_err(|error| error.to_string())
 }
 
@@ -241,7 +241,7 @@ pub(super) fn image(whose: &Whose, containers: &Path, id: &str) -> Option<Image>
     )
 }
 
-fn parse_names(text: &[u8]) -> io::Result<HashMap<String, String>> {
+pub(crate) fn parse_names(text: &[u8]) -> io::Result<HashMap<String, String>> {
     let stored: Vec<Stored> = serde_json::from_slice(text)?;
     let name = |entry: Stored| Some((entry.id, entry.names?.into_iter().next()?));
     Ok(stored.into_iter().filter_map(name).collect())

@@ -19,7 +19,7 @@ const MAX_DOMAINS: usize = 4096;
 
 /// A running domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Domain {
+pub(crate) struct Domain {
     pub(super) pid: u32,
     pub(super) name: String,
     pub(super) vm: Vm,
@@ -60,7 +60,7 @@ impl Domains {
 }
 
 /// Parses the state of a domain.
-fn parse(text: &str) -> Option<Domain> {
+pub(crate) fn parse(text: &str) -> Option<Domain> {
     let status = xml::parse(text).filter(|status| status.name == "domstatus")?;
     let pid = status.attribute("pid")?.parse().ok().filter(|pid| *pid > 1)?;
     let domain = status.child("domain")?;

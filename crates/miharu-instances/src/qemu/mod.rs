@@ -5,13 +5,13 @@
 //! chooses its names, and only the host's own figures are served of it: the sockets on its command line are not asked,
 //! since they could be anybody's.
 
-mod libvirt;
+pub(crate) mod libvirt;
 mod managed;
-mod options;
-mod sections;
-mod taps;
-mod vsock;
-mod watch;
+pub(crate) mod options;
+pub(crate) mod sections;
+pub(crate) mod taps;
+pub(crate) mod vsock;
+pub(crate) mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};

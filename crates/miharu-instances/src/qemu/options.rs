@@ -14,25 +14,25 @@ const MAX_ROWS: usize = 512;
 
 /// A machine as its command line tells of it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Options {
-    pub(super) name: Option<String>,
+pub(crate) struct Options {
+    pub(crate) name: Option<String>,
     pub(super) pidfile: Option<PathBuf>,
     /// Whether QEMU leaves its first process once it has begun.
     pub(super) is_daemon: bool,
     /// Whether it is no machine at all: libvirt starts such a QEMU to ask what it can do.
     pub(super) is_probe: bool,
-    pub(super) vm: Vm,
+    pub(crate) vm: Vm,
     /// The control socket of its vhost-user vsock device, to which QEMU connects.
     pub(super) vsock_socket: Option<PathBuf>,
 }
 
 /// The files of `-readconfig`.
-pub(super) fn files(sections: &[Section]) -> Vec<PathBuf> {
+pub(crate) fn files(sections: &[Section]) -> Vec<PathBuf> {
     sections.iter().filter_map(|section| Some(PathBuf::from(section.get("readconfig")?))).take(8).collect()
 }
 
 /// Makes relative paths absolute, by the directory in which QEMU runs, where that is known.
-pub(super) fn resolve(sections: &mut [Section], directory: Option<&Path>) {
+pub(crate) fn resolve(sections: &mut [Section], directory: Option<&Path>) {
     let Some(directory) = directory.filter(|path| path.is_absolute()).and_then(Path::to_str) else { return };
     for Section { group, entries } in sections {
         let is_path = |key: &str| match group.as_str() {
@@ -50,7 +50,7 @@ pub(super) fn resolve(sections: &mut [Section], directory: Option<&Path>) {
 
 impl Options {
     /// Out of all options, those of files too.
-    pub(super) fn new(sections: &[Section]) -> Self {
+    pub(crate) fn new(sections: &[Section]) -> Self {
         let of = |group: &'static str| sections.iter().filter(move |section| section.group == group);
         let last = |group: &'static str, key: &str| of(group).rev().find_map(|section| section.get(key));
         let sockets = sockets(sections);
@@ -132,10 +132,11 @@ fn vcpus(sections: &[Section]) -> Option<u32> {
         .into_iter()
         .filter_map(last)
         .try_fold(1u32, |product, factor| product.checked_mul(factor.ok()?))
+        .filter(|cpus| *cpus > 0)
 }
 
 /// A size as QEMU takes it after `-m`: a decimal number with a unit, MiB where there is none.
-pub(super) fn memory(text: &str) -> Option<u64> {
+pub(crate) fn memory(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match text.strip_prefix(digits)?.to_ascii_lowercase().as_str() {
         "b" => 1,
@@ -227,6 +228,7 @@ mod tests {
         assert_eq!(options("q").vm.configured_vcpus, Some(1));
         assert_eq!(options("q|-smp|sockets=2,cores=3").vm.configured_vcpus, Some(6));
         assert_eq!(options("q|-smp|x").vm.configured_vcpus, None);
+        assert_eq!(options("q|-smp|sockets=0,cores=3").vm.configured_vcpus, None);
         assert_eq!(options(&format!("q|-name|{}", "n".repeat(300))).name, None);
     }
 

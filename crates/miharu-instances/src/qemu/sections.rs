@@ -73,7 +73,7 @@ const GROUPS: &[(&str, &str)] = &[
 
 /// One group: `-chardev socket,id=c0`, or `[chardev "c0"]` and its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Section {
+pub(crate) struct Section {
     /// The option's name without dashes.
     pub(super) group: String,
     /// Keys and values in their order.
@@ -93,7 +93,7 @@ impl Section {
 }
 
 /// The options of a command line.
-pub(super) fn of_command_line(command_line: &[u8]) -> Vec<Section> {
+pub(crate) fn of_command_line(command_line: &[u8]) -> Vec<Section> {
     let mut arguments = arguments(command_line).skip(1);
     let mut found = Vec::new();
     while let Some(argument) = arguments.next() {
@@ -180,7 +180,7 @@ fn json(text: &str) -> Option<Vec<(String, String)>> {
 }
 
 /// The options of a file of `-readconfig`: `[group "id"]`, then `key = "value"` a line.
-pub(super) fn of_file(text: &str) -> Vec<Section> {
+pub(crate) fn of_file(text: &str) -> Vec<Section> {
     let mut found: Vec<Section> = Vec::new();
     for line in text.lines().map(str::trim) {
         if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {

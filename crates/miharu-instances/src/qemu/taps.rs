@@ -31,7 +31,7 @@ pub(super) fn held(process: &ProcDir, buffer: &mut Buffer) -> Option<Vec<String>
 }
 
 /// The interface of a descriptor, `iff:` in drivers/net/tun.c.
-fn interface(text: &[u8]) -> Option<String> {
+pub(crate) fn interface(text: &[u8]) -> Option<String> {
     let name = lines(text).find_map(|line| line.strip_prefix(b"iff:"))?.trim_ascii();
     Some(std::ffi::OsStr::from_bytes(name).to_string_lossy().into_owned()).filter(|name| !name.is_empty())
 }

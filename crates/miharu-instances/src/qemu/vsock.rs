@@ -21,7 +21,7 @@ pub(super) fn host_end(roots: &Roots, watch: &Watch, control: &Path) -> Option<P
 }
 
 /// Control sockets and host ends of `--socket S --uds-path U` and of each `--vm guest-cid=3,socket=S,uds-path=U`.
-fn pairs(command_line: &[u8]) -> Vec<(PathBuf, PathBuf)> {
+pub(crate) fn pairs(command_line: &[u8]) -> Vec<(PathBuf, PathBuf)> {
     let arguments: Vec<_> = arguments(command_line)
         .skip(1)
         .map(|argument| String::from_utf8_lossy(argument).into_owned())

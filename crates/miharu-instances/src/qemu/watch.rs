@@ -158,7 +158,7 @@ impl Mark {
 }
 
 /// The last number given out and the count of tasks: `0.03 0.02 0.00 2/123 4567`.
-fn parse_loadavg(text: &[u8]) -> Option<(u32, u64)> {
+pub(crate) fn parse_loadavg(text: &[u8]) -> Option<(u32, u64)> {
     let mut parts = fields(text.trim_ascii()).skip(3);
     let tasks = parts.next()?.rsplit(|b| *b == b'/').next().and_then(number)?;
     let last = parts.next().and_then(number)?;

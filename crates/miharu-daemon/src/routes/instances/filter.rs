@@ -17,7 +17,7 @@ const UNKNOWN_TABLES: [&str; 4] = ["config.", "expanded_config.", "devices.", "e
 
 /// A filter: any of its groups, of each group all comparisons.
 #[derive(Debug, Default)]
-pub(super) struct Filter(Vec<Vec<Comparison>>);
+pub(crate) struct Filter(Vec<Vec<Comparison>>);
 
 #[derive(Debug)]
 struct Comparison {
@@ -62,7 +62,7 @@ impl Filter {
     ///
     /// # Errors
     /// What is wrong with it, for people.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.len() > LENGTH_LIMIT {
             return Err("the filter is too long".to_owned());
         }
@@ -85,7 +85,7 @@ impl Filter {
         }
     }
 
-    pub(super) fn matches(&self, instance: &Found) -> bool {
+    pub(crate) fn matches(&self, instance: &Found) -> bool {
         self.0.is_empty() || self.0.iter().any(|group| group.iter().all(|part| part.matches(instance)))
     }
 }

@@ -56,7 +56,9 @@ fn number(value: Option<u64>) -> i64 {
 
 fn cpu_usage(figures: &Figures) -> i64 {
     let times = figures.cpus.iter().flat_map(|cpu| cpu.known());
-    let used: Duration = times.filter(|(mode, _)| !NOT_USED.contains(mode)).map(|(_, time)| time).sum();
+    let used = times.filter(|(mode, _)| !NOT_USED.contains(mode)).map(|(_, time)| time);
+    // A guest may tell any times; their plain sum would panic beyond 64 bits of seconds.
+    let used = used.fold(Duration::ZERO, Duration::saturating_add);
     i64::try_from(used.as_nanos()).unwrap_or(i64::MAX)
 }
 
@@ -148,6 +150,13 @@ mod tests {
     use miharu_metrics::figures::{CpuTimes, Filesystem, Memory};
 
     use super::*;
+
+    #[test]
+    fn times_of_a_lying_guest_are_summed_without_a_panic() {
+        let most = Duration::from_secs(u64::MAX);
+        let cpu = CpuTimes::new(0).with(CpuMode::User, most).with(CpuMode::System, most);
+        assert_eq!(cpu_usage(&Figures { cpus: vec![cpu], ..Figures::default() }), i64::MAX);
+    }
 
     #[test]
     fn figures_become_the_state_that_clients_read() {

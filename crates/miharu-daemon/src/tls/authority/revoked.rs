@@ -11,7 +11,7 @@ use x509_parser::time::ASN1Time;
 
 /// The certificates that are revoked.
 #[derive(Debug, Default)]
-pub(super) struct Revoked {
+pub(crate) struct Revoked {
     /// The issuer's name, DER, and the serial number.
     entries: HashSet<(Vec<u8>, Vec<u8>)>,
     /// When the first of the lists should have been replaced.
@@ -20,7 +20,7 @@ pub(super) struct Revoked {
 
 impl Revoked {
     /// Reads revocation lists, one in DER or several in PEM, each of which one of these authorities must have signed.
-    pub(super) fn read(text: &[u8], authorities: &[&[u8]]) -> anyhow::Result<Self> {
+    pub(crate) fn read(text: &[u8], authorities: &[&[u8]]) -> anyhow::Result<Self> {
         let lists: Vec<Vec<u8>> = if text.first() == Some(&0x30) {
             vec![text.to_vec()]
         } else {
@@ -69,7 +69,7 @@ impl Revoked {
         Ok(())
     }
 
-    pub(super) fn contains(&self, issuer: &[u8], serial: &[u8]) -> bool {
+    pub(crate) fn contains(&self, issuer: &[u8], serial: &[u8]) -> bool {
         !self.entries.is_empty() && self.entries.contains(&(issuer.to_vec(), serial.to_vec()))
     }
 
