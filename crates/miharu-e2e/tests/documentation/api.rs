@@ -19,7 +19,9 @@ fn the_api_page_has_every_route() {
         .collect();
     let page = file("docs/reference/api.md");
     let cells = page.lines().filter(|line| line.starts_with("| `")).filter_map(|row| row.split('|').nth(1));
-    let told: BTreeSet<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    // Another table of the page lists figures.
+    let words = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let told: BTreeSet<&str> = words.filter(|word| word.starts_with('/')).collect();
     assert_eq!(served, told, "the routes on the left, docs/reference/api.md on the right");
 }
 
