@@ -1,11 +1,13 @@
 //! The two TCP listeners: opened, moved and closed as the server keys say, without losing the old before the new stands.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use miharu_store::{Config, ListenAddress, Settings};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
@@ -320,7 +322,7 @@ async fn accept(listener: TcpListener, entrance: Entrance, server: Server, tls: 
                     let _ = stream.set_zero_linger();
                 }
             },
-            Err(error) => trouble.accepting(&error, &gate).await,
+            Err(error) => trouble.accepting(&error, &listener, &gate).await,
         }
     }
 }
@@ -332,18 +334,32 @@ pub(super) struct Trouble {
 }
 
 impl Trouble {
-    /// Makes room where the system has no descriptor or memory left, and waits for a moment.
-    pub(super) async fn accepting(&mut self, error: &std::io::Error, gate: &Gate) {
+    /// Makes room where the system has no descriptor or memory left for a connection that waits, and waits for a moment.
+    ///
+    /// The kernel wants a descriptor before it looks whether anybody is there, so the error alone is no reason to end a
+    /// connection that may have taken the last one.
+    pub(super) async fn accepting(&mut self, error: &std::io::Error, listener: &impl AsFd, gate: &Gate) {
+        let lacking = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+        let is_lacking = lacking.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+        if is_lacking && !somebody_waits(listener) {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            return;
+        }
         if self.told.is_none_or(|told| told.elapsed() >= ACCEPT_TELL) {
             tracing::warn!("a connection could not be accepted: {error}");
             self.told = Some(Instant::now());
         }
-        let lacking = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
-        if lacking.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) {
+        if is_lacking {
             gate.make_room();
             tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
+}
+
+fn somebody_waits(listener: &impl AsFd) -> bool {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    // A look that fails is no reason to leave somebody waiting.
+    poll(&mut fds, Some(&Timespec::default())) != Ok(0)
 }
 
 async fn handshake(

@@ -104,7 +104,7 @@ async fn accept(listener: tokio::net::UnixListener, server: Server, gate: Arc<Ga
                     drop(permit);
                 });
             }
-            Err(error) => trouble.accepting(&error, &gate).await,
+            Err(error) => trouble.accepting(&error, &listener, &gate).await,
         }
     }
 }

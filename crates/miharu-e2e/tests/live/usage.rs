@@ -98,6 +98,8 @@ fn stops_and_restarts_make_no_spike_and_nothing_negative() -> Result<()> {
     let pause = || sleep(Duration::from_millis(1600));
     let most = f64::from(u32::try_from(std::thread::available_parallelism()?.get())?) * 1.05;
     let next = |lxc: &Lxc| -> Result<f64> {
+        // What comes less than a second after another collection is passed over.
+        pause();
         cpu(&daemon, lxc)?;
         pause();
         cpu(&daemon, lxc)?.context("no rate between two collections")
