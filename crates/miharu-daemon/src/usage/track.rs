@@ -12,8 +12,9 @@ use super::ring::{Ring, SLOTS};
 pub(crate) const STEP: Duration = Duration::from_secs(30);
 /// How many slots sparklines show: half an hour.
 pub(crate) const RECENT_SLOTS: usize = 60;
-/// Slots without a collection of their own that the next one speaks for: what lies between two collections of the keeper's.
-const BRIDGED: u64 = 2;
+/// Slots without a collection of their own that the next one speaks for: what lies between two collections of the keeper's, which are
+/// ten minutes apart at most.
+const BRIDGED: u64 = 20;
 
 /// An instance.
 #[derive(Debug)]

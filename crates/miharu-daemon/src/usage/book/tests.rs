@@ -233,16 +233,16 @@ fn a_slot_holds_the_mean_of_its_time() {
 #[test]
 fn the_keepers_own_collections_leave_no_holes_and_longer_times_do() {
     let (mut book, opened) = book();
-    for (at, cpu) in [(0, 0.0), (65, 6.5), (130, 13.0), (195, 19.5), (400, 40.0)] {
+    for (at, cpu) in [(0, 0.0), (65, 6.5), (130, 13.0), (195, 19.5), (1000, 100.0)] {
         book.enter_at(&[instance("a", cpu, 0)], after(opened, at), Keep::History);
     }
-    let cpu = slots(&book, "cpu", 13);
+    let cpu = slots(&book, "cpu", 33);
     let known: Vec<bool> = cpu.iter().map(Option::is_some).collect();
-    let nothing = [false; 6];
+    let nothing = [false; 26];
     assert_eq!(known, [&[false], &[true; 6][..], &nothing, &[true]].concat());
     assert!(cpu.iter().flatten().all(|cpu| (cpu - 0.2).abs() < 0.001), "{cpu:?}");
     assert_eq!(slots(&book, "processes", 6), [Some(3.0); 7]);
-    assert_eq!(slots(&book, "processes", 13)[7..13], [None; 6]);
+    assert_eq!(slots(&book, "processes", 33)[7..33], [None; 26]);
 }
 
 #[test]
