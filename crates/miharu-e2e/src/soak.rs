@@ -11,7 +11,7 @@ pub mod series;
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,6 +34,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const CACHE_SECONDS: &str = "4";
 /// Containers that run all the time, whose counters may never fall.
 const STAYING: usize = 5;
+/// Kernel memory that is held at the end may be more than at the beginning by this, bytes.
+const KERNEL_GROWTH: f64 = 4_194_304.0;
 /// A series that is this long has to allow a verdict.
 const CLEAR: Duration = Duration::from_secs(3600);
 
@@ -152,12 +154,23 @@ impl Stage {
 }
 
 /// What the kernel holds on account of a cgroup, bytes.
-fn kernel_memory(dir: &std::path::Path) -> Option<u64> {
+fn kernel_memory(dir: &Path) -> Option<u64> {
     if let Ok(text) = fs::read_to_string(dir.join("memory.kmem.usage_in_bytes")) {
         return text.trim().parse().ok();
     }
     let text = fs::read_to_string(dir.join("memory.stat")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("kernel ")?.trim().parse().ok())
+}
+
+/// The same after the kernel was asked to take back what it keeps without need, such as names that were looked up.
+fn kernel_memory_reclaimed(dir: &Path) -> Option<u64> {
+    // It gives up where it finds nothing more, which is no failure.
+    for (file, value) in [("memory.force_empty", "0"), ("memory.reclaim", "1G")] {
+        if dir.join(file).exists() {
+            let _ = fs::write(dir.join(file), value);
+        }
+    }
+    kernel_memory(dir)
 }
 
 /// Watches of all inotify descriptors of a process.
@@ -224,6 +237,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<Report> {
         }
         sampled
     })?;
+    let reclaimed = stage.cgroup.as_deref().and_then(kernel_memory_reclaimed);
     let log = stage.daemon.log();
     let list = |of: &Mutex<Vec<String>>| of.lock().map(|list| list.clone()).unwrap_or_default();
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
@@ -233,6 +247,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<Report> {
         lasted: stage.started.elapsed(),
         findings: series.findings(plan.warm_up.as_secs_f64()),
         series,
+        reclaimed,
         scrapes: count(&tally.scrapes),
         replaced: count(&tally.replaced),
         pauses: count(&tally.pauses),
@@ -289,6 +304,8 @@ pub struct Report {
     pub series: Series,
     /// What each figure did after the warm-up.
     pub findings: Vec<Finding>,
+    /// Kernel memory, in bytes, that the kernel did not give back at the end when it was asked to.
+    reclaimed: Option<u64>,
     /// Scrapes that were answered in full.
     pub scrapes: u64,
     /// Containers that ended and had a successor.
@@ -318,7 +335,18 @@ impl Report {
             Verdict::Grows => false,
             Verdict::Unclear => !long,
         };
-        !self.panicked && self.failed.is_empty() && self.scrapes > 0 && self.findings.iter().all(stays)
+        !self.panicked
+            && self.failed.is_empty()
+            && self.scrapes > 0
+            && self.findings.iter().all(stays)
+            && self.kernel_growth().is_none_or(|growth| growth < KERNEL_GROWTH)
+    }
+
+    /// By how much the kernel memory that cannot be given back is more than all of it was at first, bytes.
+    fn kernel_growth(&self) -> Option<f64> {
+        #[allow(clippy::cast_precision_loss, reason = "below 2^53")]
+        let left = self.reclaimed? as f64;
+        Some(left - self.series.0.iter().find_map(|sample| sample.kernel)?)
     }
 }
 
@@ -351,6 +379,15 @@ impl fmt::Display for Report {
         write!(f, "\n{}\n", self.series.table(25))?;
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
+        }
+        if let (Some(left), Some(growth)) = (self.reclaimed, self.kernel_growth()) {
+            let verdict = if growth < KERNEL_GROWTH { "flat" } else { "GROWS" };
+            writeln!(
+                f,
+                "kernel memory that was not given back at the end: {} kB, {:+.0} kB to the first sample: {verdict}",
+                left >> 10,
+                growth / 1024.0
+            )?;
         }
         if self.panicked {
             writeln!(f, "something panicked: see the daemon's log")?;
