@@ -34,6 +34,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const CACHE_SECONDS: &str = "4";
 /// Containers that run all the time, whose counters may never fall.
 const STAYING: usize = 5;
+/// A container ends this often, unless it is wished otherwise.
+const PACE: Duration = Duration::from_secs(2);
 /// Kernel memory that is held at the end may be more than at the beginning by this, bytes.
 const KERNEL_GROWTH: f64 = 4_194_304.0;
 /// A series that is this long has to allow a verdict.
@@ -50,6 +52,8 @@ pub struct Plan {
     pub sample: Duration,
     /// Containers that come and go.
     pub containers: usize,
+    /// Time between the end of one of them and that of the next.
+    pub pace: Duration,
     /// Clients that scrape, beside the one that follows the moved listener.
     pub clients: usize,
 }
@@ -60,7 +64,7 @@ impl Plan {
     pub fn of(length: Duration, containers: usize, clients: usize) -> Self {
         let warm_up = Duration::from_secs(600).min(length / 4);
         let sample = Duration::from_secs(10).min(length / 60);
-        Self { length, warm_up, sample, containers, clients }
+        Self { length, warm_up, sample, containers, pace: PACE, clients }
     }
 }
 
@@ -162,7 +166,7 @@ fn kernel_memory(dir: &Path) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("kernel ")?.trim().parse().ok())
 }
 
-/// The same after the kernel was asked to take back what it keeps without need, such as names that were looked up.
+/// The same after the kernel was asked to take back what it keeps without need, such as inodes of what is gone.
 fn kernel_memory_reclaimed(dir: &Path) -> Option<u64> {
     // It gives up where it finds nothing more, which is no failure.
     for (file, value) in [("memory.force_empty", "0"), ("memory.reclaim", "1G")] {
@@ -170,6 +174,8 @@ fn kernel_memory_reclaimed(dir: &Path) -> Option<u64> {
             let _ = fs::write(dir.join(file), value);
         }
     }
+    // What is freed is counted when the kernel has got to it.
+    std::thread::sleep(Duration::from_secs(3));
     kernel_memory(dir)
 }
 
@@ -210,12 +216,12 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<Report> {
     };
     let stage = set_up(staying, &machines)?;
     let (stage, mut series) = (&stage, Series::default());
-    let clients = plan.clients;
+    let (clients, pace) = (plan.clients, plan.pace);
     tell(series::heading());
     std::thread::scope(|scope| -> Result<()> {
         let coming = &mut coming;
         let mut threads = vec![
-            scope.spawn(move || load::containers(stage, coming)),
+            scope.spawn(move || load::containers(stage, coming, pace)),
             scope.spawn(move || load::moves(stage)),
             scope.spawn(move || load::certificates(stage)),
             scope.spawn(move || scrapes::follow(stage)),

@@ -43,8 +43,8 @@ impl fmt::Display for Sample {
 /// A figure of a sample, in the unit in which it is shown, and by how much it may grow in an hour.
 type Column = (&'static str, fn(&Sample) -> Option<f64>, f64);
 
-/// Names that were looked up are in the kernel's memory until it has another use for it, so that this grows on a host with free
-/// memory; [`super::Report`] has what is left when it is asked to give back what it can.
+/// Inodes of cgroup files that were open when their cgroup was removed stay in the kernel's memory until it has another use for it, so
+/// that this grows on a host with free memory; [`super::Report`] has what is left when it is asked to give back what it can.
 const CACHES: f64 = f64::INFINITY;
 
 /// What an allocator's habits move is below; what every scrape, every container or every connection leaves behind is above, as there
