@@ -45,6 +45,11 @@ scale:
 soak:
 	@scripts/soak.sh
 
+# The long forms of what `make test` does in seconds: SIGKILL at hundreds of random moments, thousands of instances at once, a
+# daemon that stands still. About ten minutes; `scripts/chaos.sh crowd` is one of them.
+chaos:
+	@scripts/chaos.sh
+
 # Every parser and the encoder alone, in time and in instructions. Fails where one takes 5 % more instructions than
 # docs/explanation/performance/instructions.json says; `cargo run --release -p miharu-bench -- --bless` writes that file. Wants valgrind.
 bench-micro:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two hours of everything that a host does to its daemon, at once; docs/explanation/reliability.md says what and what came of it.
-# usage: scripts/soak.sh [--minutes N] [--containers N] [--clients N]; MIHARU_BIN_DIR names other programs than the released ones.
+# usage: scripts/soak.sh [--minutes N] [--containers N] [--clients N] [--pace MS]; MIHARU_BIN_DIR names other programs than the released ones.
 set -eu
 cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin

@@ -56,6 +56,8 @@ pub(crate) struct Collected {
     pub(crate) gathered: Gathered,
     options: Arc<Options>,
     begun: Instant,
+    /// The same moment by [`since_boot`].
+    begun_since_boot: Duration,
     rendered: Rendered,
 }
 
@@ -229,7 +231,7 @@ impl Cache {
         options: Arc<Options>,
         sender: watch::Sender<Option<Outcome>>,
     ) {
-        let begun = Instant::now();
+        let (begun, begun_since_boot) = (Instant::now(), since_boot());
         let asked = Arc::clone(&options);
         let mut work = tokio::task::spawn_blocking(move || {
             let result = source.collect(&asked);
@@ -238,7 +240,8 @@ impl Cache {
         let result = match tokio::time::timeout(options.collect_timeout + GRACE, &mut work).await {
             Ok(Ok((source, result))) => {
                 let result = result.map(|gathered| {
-                    Arc::new(Collected { gathered, options, begun, rendered: Rendered::default() })
+                    let rendered = Rendered::default();
+                    Arc::new(Collected { gathered, options, begun, begun_since_boot, rendered })
                 });
                 let mut inner = self.lock();
                 inner.source = Some(source);
@@ -288,7 +291,15 @@ impl Cache {
 }
 
 fn fresh(last: &Collected, wish: &Wish, times: u32) -> bool {
-    last.covers(wish) && last.begun.elapsed() < wish.max_age * times
+    let age = since_boot().saturating_sub(last.begun_since_boot);
+    last.covers(wish) && age < wish.max_age * times
+}
+
+/// How long the host has been up, asleep or awake, by a clock that nobody can set. [`Instant`] stands still while the host sleeps
+/// (`CLOCK_MONOTONIC` of clock_gettime(2)), so that by it the figures of last night would be a second old in the morning.
+fn since_boot() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::try_from(now).unwrap_or_default()
 }
 
 /// How long a client with this scrape timeout waits: a little less, so that the answer still reaches it.

@@ -47,6 +47,7 @@ pub(crate) fn run(args: &Args, events: Events) -> anyhow::Result<()> {
     raise_descriptor_limit();
     // What runs here waits for the kernel far more than it computes: a core more would only spread it.
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
+    can_start(workers + 1)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(workers)
@@ -225,6 +226,18 @@ fn raise_descriptor_limit() {
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, limit) {
         tracing::debug!("the limit of open files stays as it was: {error}");
     }
+}
+
+/// Tries whether the system gives so many threads at once. The runtime panics where it does not, which says less.
+fn can_start(threads: usize) -> anyhow::Result<()> {
+    let gate = std::sync::RwLock::new(());
+    std::thread::scope(|scope| {
+        // Nobody ends before all have begun, or the last one was refused.
+        let _closed = gate.write();
+        (0..threads)
+            .try_for_each(|_| std::thread::Builder::new().spawn_scoped(scope, || drop(gate.read())).map(drop))
+            .context("no thread can be started: allow more of them (TasksMax= of the unit, pids.max, ulimit -u)")
+    })
 }
 
 /// Tells the service manager, where there is one.

@@ -1,5 +1,6 @@
 //! The host as a source of figures: discovery and collection in one, behind the cache.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -135,6 +136,7 @@ impl Source for Host {
     fn collect(&mut self, options: &Options) -> Result<Gathered, String> {
         let begun = Instant::now();
         let scan = self.search.scan(&options.chosen, options.collect_timeout)?;
+        let options = &left_of(options, begun.elapsed());
         let collection = self.collector.collect(&scan.instances, options);
         let mut problems: Vec<Problem> = scan.warnings.iter().map(Problem::from).collect();
         problems.extend(collection.warnings.iter().map(Problem::from));
@@ -156,6 +158,18 @@ impl Source for Host {
         let snapshot = Snapshot::new(collection.instances, server);
         Ok(Gathered { snapshot, found, guests: collection.guests, host: collection.host })
     }
+}
+
+/// The options for a collection whose time is partly spent: where thousands of instances appear at once the search for them takes
+/// seconds, and a collection that came back so much later would be given up with all that it has read.
+fn left_of(options: &Options, spent: Duration) -> Cow<'_, Options> {
+    /// Less makes no difference to whoever waits.
+    const SHORT: Duration = Duration::from_millis(250);
+    if spent < SHORT {
+        return Cow::Borrowed(options);
+    }
+    let whole = options.collect_timeout;
+    Cow::Owned(Options { collect_timeout: whole.saturating_sub(spent).max(whole / 4), ..options.clone() })
 }
 
 /// Connections and files that are kept open share one limit; what is beyond it fails.

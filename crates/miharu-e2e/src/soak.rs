@@ -11,7 +11,7 @@ pub mod series;
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,6 +34,10 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const CACHE_SECONDS: &str = "4";
 /// Containers that run all the time, whose counters may never fall.
 const STAYING: usize = 5;
+/// A container ends this often, unless it is wished otherwise.
+const PACE: Duration = Duration::from_secs(2);
+/// Kernel memory that is held at the end may be more than at the beginning by this, bytes.
+const KERNEL_GROWTH: f64 = 4_194_304.0;
 /// A series that is this long has to allow a verdict.
 const CLEAR: Duration = Duration::from_secs(3600);
 
@@ -48,6 +52,8 @@ pub struct Plan {
     pub sample: Duration,
     /// Containers that come and go.
     pub containers: usize,
+    /// Time between the end of one of them and that of the next.
+    pub pace: Duration,
     /// Clients that scrape, beside the one that follows the moved listener.
     pub clients: usize,
 }
@@ -58,7 +64,7 @@ impl Plan {
     pub fn of(length: Duration, containers: usize, clients: usize) -> Self {
         let warm_up = Duration::from_secs(600).min(length / 4);
         let sample = Duration::from_secs(10).min(length / 60);
-        Self { length, warm_up, sample, containers, clients }
+        Self { length, warm_up, sample, containers, pace: PACE, clients }
     }
 }
 
@@ -152,12 +158,25 @@ impl Stage {
 }
 
 /// What the kernel holds on account of a cgroup, bytes.
-fn kernel_memory(dir: &std::path::Path) -> Option<u64> {
+fn kernel_memory(dir: &Path) -> Option<u64> {
     if let Ok(text) = fs::read_to_string(dir.join("memory.kmem.usage_in_bytes")) {
         return text.trim().parse().ok();
     }
     let text = fs::read_to_string(dir.join("memory.stat")).ok()?;
     text.lines().find_map(|line| line.strip_prefix("kernel ")?.trim().parse().ok())
+}
+
+/// The same after the kernel was asked to take back what it keeps without need, such as inodes of what is gone.
+fn kernel_memory_reclaimed(dir: &Path) -> Option<u64> {
+    // It gives up where it finds nothing more, which is no failure.
+    for (file, value) in [("memory.force_empty", "0"), ("memory.reclaim", "1G")] {
+        if dir.join(file).exists() {
+            let _ = fs::write(dir.join(file), value);
+        }
+    }
+    // What is freed is counted when the kernel has got to it.
+    std::thread::sleep(Duration::from_secs(3));
+    kernel_memory(dir)
 }
 
 /// Watches of all inotify descriptors of a process.
@@ -197,12 +216,12 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<Report> {
     };
     let stage = set_up(staying, &machines)?;
     let (stage, mut series) = (&stage, Series::default());
-    let clients = plan.clients;
+    let (clients, pace) = (plan.clients, plan.pace);
     tell(series::heading());
     std::thread::scope(|scope| -> Result<()> {
         let coming = &mut coming;
         let mut threads = vec![
-            scope.spawn(move || load::containers(stage, coming)),
+            scope.spawn(move || load::containers(stage, coming, pace)),
             scope.spawn(move || load::moves(stage)),
             scope.spawn(move || load::certificates(stage)),
             scope.spawn(move || scrapes::follow(stage)),
@@ -224,6 +243,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<Report> {
         }
         sampled
     })?;
+    let reclaimed = stage.cgroup.as_deref().and_then(kernel_memory_reclaimed);
     let log = stage.daemon.log();
     let list = |of: &Mutex<Vec<String>>| of.lock().map(|list| list.clone()).unwrap_or_default();
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
@@ -233,6 +253,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<Report> {
         lasted: stage.started.elapsed(),
         findings: series.findings(plan.warm_up.as_secs_f64()),
         series,
+        reclaimed,
         scrapes: count(&tally.scrapes),
         replaced: count(&tally.replaced),
         pauses: count(&tally.pauses),
@@ -289,6 +310,8 @@ pub struct Report {
     pub series: Series,
     /// What each figure did after the warm-up.
     pub findings: Vec<Finding>,
+    /// Kernel memory, in bytes, that the kernel did not give back at the end when it was asked to.
+    reclaimed: Option<u64>,
     /// Scrapes that were answered in full.
     pub scrapes: u64,
     /// Containers that ended and had a successor.
@@ -318,7 +341,18 @@ impl Report {
             Verdict::Grows => false,
             Verdict::Unclear => !long,
         };
-        !self.panicked && self.failed.is_empty() && self.scrapes > 0 && self.findings.iter().all(stays)
+        !self.panicked
+            && self.failed.is_empty()
+            && self.scrapes > 0
+            && self.findings.iter().all(stays)
+            && self.kernel_growth().is_none_or(|growth| growth < KERNEL_GROWTH)
+    }
+
+    /// By how much the kernel memory that cannot be given back is more than all of it was at first, bytes.
+    fn kernel_growth(&self) -> Option<f64> {
+        #[allow(clippy::cast_precision_loss, reason = "below 2^53")]
+        let left = self.reclaimed? as f64;
+        Some(left - self.series.0.iter().find_map(|sample| sample.kernel)?)
     }
 }
 
@@ -351,6 +385,15 @@ impl fmt::Display for Report {
         write!(f, "\n{}\n", self.series.table(25))?;
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
+        }
+        if let (Some(left), Some(growth)) = (self.reclaimed, self.kernel_growth()) {
+            let verdict = if growth < KERNEL_GROWTH { "flat" } else { "GROWS" };
+            writeln!(
+                f,
+                "kernel memory that was not given back at the end: {} kB, {:+.0} kB to the first sample: {verdict}",
+                left >> 10,
+                growth / 1024.0
+            )?;
         }
         if self.panicked {
             writeln!(f, "something panicked: see the daemon's log")?;

@@ -138,6 +138,7 @@ mod tests {
             gathered: Gathered::default(),
             options: Arc::default(),
             begun: std::time::Instant::now(),
+            begun_since_boot: crate::cache::since_boot(),
             rendered: Rendered::default(),
         })
     }

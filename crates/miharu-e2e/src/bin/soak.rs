@@ -1,5 +1,5 @@
 //! `make soak`: two hours of what a host does to its daemon, and whether the daemon holds as much at the end as at the beginning.
-//! usage: `soak [--minutes N] [--containers N] [--clients N]`. See `miharu_e2e::soak` for what is done.
+//! usage: `soak [--minutes N] [--containers N] [--clients N] [--pace MS]`. See `miharu_e2e::soak` for what is done.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to a person at a terminal")]
 
@@ -23,6 +23,9 @@ struct Arguments {
     /// Clients that scrape every 5 seconds, beside the one that follows the moved listener
     #[arg(long, default_value_t = 3)]
     clients: usize,
+    /// Milliseconds between the end of a container and that of the next: what each leaves behind shows sooner where it is short
+    #[arg(long, default_value_t = 2000)]
+    pace: u64,
 }
 
 fn main() -> ExitCode {
@@ -47,7 +50,9 @@ fn run(arguments: &Arguments) -> Result<bool> {
         arguments.minutes > 0 && arguments.containers > 0,
         "nothing is learned in no time or of no container"
     );
-    let plan = Plan::of(Duration::from_secs(arguments.minutes * 60), arguments.containers, arguments.clients);
+    let mut plan =
+        Plan::of(Duration::from_secs(arguments.minutes * 60), arguments.containers, arguments.clients);
+    plan.pace = Duration::from_millis(arguments.pace);
     let report = soak::run(&plan, |sample| println!("{sample}"))?;
     println!("\n{report}");
     Ok(report.is_well())

@@ -15,7 +15,6 @@ use crate::tls::Certificate;
 use crate::vm::{Monitor, Vm};
 
 /// Times between two of each.
-const CONTAINER: Duration = Duration::from_secs(2);
 const MOVE: Duration = Duration::from_secs(15);
 const CERTIFICATE: Duration = Duration::from_secs(3);
 /// How long a machine runs, and how long it is paused.
@@ -25,8 +24,8 @@ const PAUSED: Duration = Duration::from_secs(6);
 const CERTIFICATES: usize = 6;
 
 /// Replaces containers. What LXC cannot do once on a busy machine it is asked again.
-pub(super) fn containers(stage: &Stage, coming: &mut Coming) -> Result<()> {
-    while stage.pause(CONTAINER) {
+pub(super) fn containers(stage: &Stage, coming: &mut Coming, pace: Duration) -> Result<()> {
+    while stage.pause(pace) {
         match coming.replace() {
             Ok(()) => stage.add(&stage.tally.replaced),
             Err(error) => stage.note(&stage.tally.troubles, &format!("{error:#}")),

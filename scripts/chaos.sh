@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# The long forms of what `make test` does in seconds: thousands of instances at once, a daemon that stands still for a minute, and
+# SIGKILL at hundreds of random moments. usage: scripts/chaos.sh [TEST…]; docs/explanation/reliability.md says what came of it.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+export PATH=$PATH:/usr/sbin:/sbin
+scripts/setup.sh test || echo "chaos: going on with what is there"
+# Ten thousand instances are served in time by what is released, so that this is what is looked at.
+cargo build -q --release --locked -p miharu-daemon -p miharu-cli --bin miharud --bin miharu || exit 1
+if [ -z "${MIHARU_BIN_DIR:-}" ]; then
+  MIHARU_BIN_DIR=$(realpath "${CARGO_TARGET_DIR:-target}")/release
+fi
+export MIHARU_BIN_DIR MIHARU_CHAOS=1
+if [ "$(id -u)" -ne 0 ] && sudo -n true 2>/dev/null; then
+  export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="sudo -n -E env PATH=$PATH"
+fi
+# Each is a line: the package, the test program, and which of its tests.
+tests=(
+  "miharu-e2e resources descriptors:: limited:: crowd:: paused:: clock:: remounted::"
+)
+failed=()
+for line in "${tests[@]}"; do
+  read -r package program names <<<"$line"
+  for name in $names; do
+    [ $# -eq 0 ] || [[ " $* " == *" ${name%%::*} "* ]] || continue
+    echo "chaos: $program $name"
+    cargo test -q --locked -p "$package" --test "$program" -- --nocapture --test-threads=1 "$name" || failed+=("$program $name")
+  done
+done
+[ ${#failed[@]} -eq 0 ] || printf 'chaos: not well: %s\n' "${failed[@]}"
+[ ${#failed[@]} -eq 0 ]
