@@ -236,7 +236,9 @@ fn can_start(threads: usize) -> anyhow::Result<()> {
         let _closed = gate.write();
         (0..threads)
             .try_for_each(|_| std::thread::Builder::new().spawn_scoped(scope, || drop(gate.read())).map(drop))
-            .context("no thread can be started: allow more of them (TasksMax= of the unit, pids.max, ulimit -u)")
+            .context(
+                "no thread can be started: allow more of them (TasksMax= of the unit, pids.max, ulimit -u)",
+            )
     })
 }
 
