@@ -123,9 +123,10 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    #[ignore = "the next one runs it, in a terminal of its own"]
-    fn takes_the_screen_and_panics() {
+    /// Tells the test that it is the one inside of the terminal.
+    const INSIDE: &str = "MIHARU_TEST_INSIDE_A_TERMINAL";
+
+    fn take_the_screen_and_panic() {
         let mut out = io::stdout();
         let mut screen = Screen::take(&mut out).unwrap();
         screen.draw(|_| panic!("on purpose")).unwrap();
@@ -134,6 +135,9 @@ mod tests {
     #[test]
     #[allow(clippy::disallowed_methods, reason = "a panic is seen from outside of the process alone")]
     fn a_panic_gives_the_terminal_back_before_it_is_told() {
+        if std::env::var_os(INSIDE).is_some() {
+            return take_the_screen_and_panic();
+        }
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -143,8 +147,9 @@ mod tests {
         let mut child = Command::new("setsid")
             .arg("--ctty")
             .arg(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "--nocapture"])
-            .arg("commands::top::screen::tests::takes_the_screen_and_panics")
+            .args(["--exact", "--nocapture"])
+            .arg("commands::top::screen::tests::a_panic_gives_the_terminal_back_before_it_is_told")
+            .env(INSIDE, "yes")
             .env("RUST_BACKTRACE", "0")
             .stdin(side())
             .stdout(side())
