@@ -9,7 +9,7 @@ use crate::commands::{
     top, version, warning, webui,
 };
 
-/// The metrics of every container on this host: configure miharud, and ask it.
+/// The metrics of every container and virtual machine on this host: configure miharud, and ask it.
 ///
 /// Commands and flags are those of `incus` and `lxc` where they do the same thing: with `alias incus=miharu` (or
 /// `lxc=miharu`) the steps of their pages on metrics work as they are written there.

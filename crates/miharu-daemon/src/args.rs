@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 use miharu_collect::Roots;
 
-/// Serves the metrics of every container on this host, over the API of Incus and LXD.
+/// Serves the metrics of every container and virtual machine on this host, over the API of Incus and LXD.
 ///
 /// Without any option it keeps its state in /var/lib/miharu and listens on the unix socket there. Where metrics are
 /// served is a server key: `miharu config set core.metrics_address :8444`.

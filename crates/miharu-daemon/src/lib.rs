@@ -1,4 +1,4 @@
-//! `miharud`: serves the metrics of every container on this host.
+//! `miharud`: serves the metrics of every container and virtual machine on this host.
 //!
 //! It is a library besides, so that what reads from the network can be fed to by `miharu-fuzz`; nobody else uses it.
 #![forbid(unsafe_code)]

@@ -78,15 +78,18 @@ impl Machine<'_> {
 
     /// CPU time of QEMU's threads.
     fn threads(&self) -> Found {
-        let mut from = Vec::new();
-        match self.origin.monitor {
-            Some(way @ MonitorWay::Qmp(_)) => {
-                from.push(way.describe(self.vm, qmp::CPUS, ""));
-                from.push(format!("{}/task/THREAD/stat, THREAD being each that it names", self.process));
-            }
-            _ => from.push(format!("{}/task/THREAD/stat, of the threads called `CPU N/…`", self.process)),
+        if let Some(way @ MonitorWay::Qmp(_)) = self.origin.monitor {
+            let named = format!("{}/task/THREAD/stat, THREAD being each that it names", self.process);
+            return Found { from: vec![way.describe(self.vm, qmp::CPUS, ""), named], reasons: Vec::new() };
         }
-        Found { from, reasons: Vec::new() }
+        Found {
+            from: vec![format!("{}/task/THREAD/stat, of the threads called `CPU N/…`", self.process)],
+            reasons: vec![
+                "none of its threads is called so: start QEMU with `-name NAME,debug-threads=on`, or give it a \
+                 second -qmp on a unix socket"
+                    .to_owned(),
+            ],
+        }
     }
 
     fn vcpus(&self) -> Found {
