@@ -10,6 +10,9 @@ use miharu_collect::{Guest, HostSize, Options};
 use miharu_metrics::{InstanceFigures, InstanceType, Snapshot};
 use tokio::sync::{Notify, watch};
 
+use crate::clock::Moment;
+use crate::sandbox;
+
 pub(crate) use rendered::{Rendered, Rendering};
 
 /// How long a collection may be late on its own deadline before it is given up.
@@ -48,22 +51,20 @@ pub(crate) trait Source: Send {
 }
 
 /// Makes another source when the one in use hangs.
-pub(crate) type MakeSource = Box<dyn Fn() -> Box<dyn Source> + Send + Sync>;
+pub(crate) type MakeSource = Arc<dyn Fn() -> Box<dyn Source> + Send + Sync>;
 
 /// A collection's result, and the answers that were rendered from it.
 #[derive(Debug)]
 pub(crate) struct Collected {
     pub(crate) gathered: Gathered,
     options: Arc<Options>,
-    begun: Instant,
-    /// The same moment by [`since_boot`].
-    begun_since_boot: Duration,
+    begun: Moment,
     rendered: Rendered,
 }
 
 impl Collected {
     /// When its collection began.
-    pub(crate) fn begun(&self) -> Instant {
+    pub(crate) fn begun(&self) -> Moment {
         self.begun
     }
 
@@ -218,7 +219,7 @@ impl Cache {
         if inner.source.is_none() && inner.abandoned >= ABANDONED_LIMIT {
             return Err(format!("{} collections hang and did not come back", inner.abandoned));
         }
-        let source = inner.source.take().unwrap_or_else(|| (self.make_source)());
+        let source = inner.source.take();
         let (sender, receiver) = watch::channel(None);
         inner.running = Some(receiver.clone());
         tokio::spawn(Arc::clone(self).run(source, options, sender));
@@ -227,13 +228,16 @@ impl Cache {
 
     async fn run(
         self: Arc<Self>,
-        mut source: Box<dyn Source>,
+        source: Option<Box<dyn Source>>,
         options: Arc<Options>,
         sender: watch::Sender<Option<Outcome>>,
     ) {
-        let (begun, begun_since_boot) = (Instant::now(), since_boot());
+        let begun = Moment::now();
         let asked = Arc::clone(&options);
-        let mut work = tokio::task::spawn_blocking(move || {
+        let make_source = Arc::clone(&self.make_source);
+        let mut work = sandbox::look(move || {
+            // It is made here, as what it starts is to be restricted like this thread.
+            let mut source = source.unwrap_or_else(|| make_source());
             let result = source.collect(&asked);
             (source, result)
         });
@@ -241,7 +245,7 @@ impl Cache {
             Ok(Ok((source, result))) => {
                 let result = result.map(|gathered| {
                     let rendered = Rendered::default();
-                    Arc::new(Collected { gathered, options, begun, begun_since_boot, rendered })
+                    Arc::new(Collected { gathered, options, begun, rendered })
                 });
                 let mut inner = self.lock();
                 inner.source = Some(source);
@@ -291,15 +295,7 @@ impl Cache {
 }
 
 fn fresh(last: &Collected, wish: &Wish, times: u32) -> bool {
-    let age = since_boot().saturating_sub(last.begun_since_boot);
-    last.covers(wish) && age < wish.max_age * times
-}
-
-/// How long the host has been up, asleep or awake, by a clock that nobody can set. [`Instant`] stands still while the host sleeps
-/// (`CLOCK_MONOTONIC` of clock_gettime(2)), so that by it the figures of last night would be a second old in the morning.
-fn since_boot() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::try_from(now).unwrap_or_default()
+    last.covers(wish) && last.begun.elapsed() < wish.max_age * times
 }
 
 /// How long a client with this scrape timeout waits: a little less, so that the answer still reaches it.

@@ -7,10 +7,11 @@ mod ring;
 mod track;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::app::App;
 use crate::cache::{Collected, Wish, epoch_seconds};
+use crate::clock::Moment;
 use book::Book;
 
 pub(crate) use book::{Keep, Recorded};
@@ -40,7 +41,7 @@ pub(crate) struct Usage {
 
 impl Default for Usage {
     fn default() -> Self {
-        Self { book: Mutex::new(Book::new(Instant::now())) }
+        Self { book: Mutex::new(Book::new(Moment::now())) }
     }
 }
 
@@ -49,7 +50,7 @@ impl Usage {
     pub(crate) fn look<T>(&self, collected: &Collected, keep: Keep, look: impl FnOnce(&Book) -> T) -> T {
         let mut book = self.lock();
         book.enter(collected, keep);
-        book.asked(Instant::now());
+        book.asked(Moment::now());
         look(&book)
     }
 
@@ -65,17 +66,17 @@ pub(crate) fn keep(app: &App) -> Keep {
 
 /// Keeps histories, and sees to it that they have no holes. Ends with the daemon.
 pub(crate) async fn watch(app: Arc<App>) {
-    let mut asked = Instant::now();
+    let mut asked = Moment::now();
     let mut pause = UNASKED;
     loop {
         let last = app.cache.last().map_or(asked, |last| last.begun().max(asked));
-        let due = (last + pause).saturating_duration_since(Instant::now());
+        let due = (last + pause).saturating_duration_since(Moment::now());
         let is_renewed = tokio::time::timeout(due.max(PAUSE), app.cache.renewed()).await.is_ok();
         match keep(&app) {
             Keep::Rates => {
-                app.usage.lock().rest(Instant::now(), ASKED);
+                app.usage.lock().rest(Moment::now(), ASKED);
                 // What others collect is not looked at, so there is nothing to wait for but the key.
-                asked = Instant::now();
+                asked = Moment::now();
             }
             Keep::History if is_renewed => {
                 let Some(collected) = app.cache.last() else { continue };
@@ -85,7 +86,7 @@ pub(crate) async fn watch(app: Arc<App>) {
                 let _ = tokio::task::spawn_blocking(enter).await;
             }
             Keep::History => {
-                asked = Instant::now();
+                asked = Moment::now();
                 let options = Arc::clone(&app.plan().scrape);
                 let before = cpu_time();
                 // Why there are no figures was logged. Those that there are come around as renewed.
@@ -109,8 +110,8 @@ fn pause_after(cost: Duration) -> Duration {
 }
 
 /// The moment `at` by the clock on the wall, seconds since the epoch.
-pub(crate) fn wall(at: Instant) -> f64 {
-    let (now, clock) = (Instant::now(), epoch_seconds(SystemTime::now()).unwrap_or_default());
+pub(crate) fn wall(at: Moment) -> f64 {
+    let (now, clock) = (Moment::now(), epoch_seconds(SystemTime::now()).unwrap_or_default());
     let (past, to_come) = (now.saturating_duration_since(at), at.saturating_duration_since(now));
     clock - past.as_secs_f64() + to_come.as_secs_f64()
 }

@@ -137,8 +137,7 @@ mod tests {
         Arc::new(Collected {
             gathered: Gathered::default(),
             options: Arc::default(),
-            begun: std::time::Instant::now(),
-            begun_since_boot: crate::cache::since_boot(),
+            begun: crate::clock::Moment::now(),
             rendered: Rendered::default(),
         })
     }

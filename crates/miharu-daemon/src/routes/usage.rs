@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::State;
 use http::{HeaderMap, StatusCode};
@@ -14,6 +14,7 @@ use super::metrics::{elsewhere, right};
 use crate::app::App;
 use crate::auth::{Caller, MetricsRight};
 use crate::cache::{Collected, Wish};
+use crate::clock::Moment;
 use crate::forward::Wanted;
 use crate::respond::{Answer, ApiError, Name, Parameters, ok_compressed, path};
 use crate::usage::{
@@ -159,7 +160,7 @@ fn usage(app: &App, collected: &Collected, shown: &Shown, recent: Recent) -> Usa
     let (host, snapshot) = (collected.gathered.host, &collected.gathered.snapshot);
     let (location, server) = (app.location(), app.server_name());
     app.usage.look(collected, keep(app), |book| {
-        let end = book.slot(Instant::now());
+        let end = book.slot(Moment::now());
         let one = |instance: &InstanceFigures| {
             let recent = match (recent, book.recorded(instance.key())) {
                 (Recent::Shown, Recorded::History(rings)) => recent_of(rings, end),
@@ -219,7 +220,7 @@ fn history_of(app: &App, collected: &Collected, shown: &Shown, name: &str) -> Re
         let Some((project, _)) = known.first().copied() else {
             return Err(ApiError::new(StatusCode::NOT_FOUND, "Instance not found"));
         };
-        let slot = book.slot(Instant::now());
+        let slot = book.slot(Moment::now());
         let empty = History { end: wall(book.end_of(slot)), step: STEP.as_secs_f64(), ..History::default() };
         let without = |reason: &str| History { missing: Some(reason.to_owned()), ..empty.clone() };
         if keep(app) == Keep::Rates {

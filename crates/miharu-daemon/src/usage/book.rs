@@ -1,13 +1,14 @@
 //! Every instance from collection to collection.
 
 use std::cmp::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use miharu_metrics::{InstanceFigures, InstanceType};
 
 use super::reading::Values;
 use super::track::{Rings, STEP, Track};
 use crate::cache::Collected;
+use crate::clock::Moment;
 
 /// The most instances whose histories are kept: about 11 MB.
 const LIMIT: usize = 2000;
@@ -39,30 +40,31 @@ pub(crate) enum Recorded<'a> {
 /// The instances.
 #[derive(Debug)]
 pub(crate) struct Book {
-    /// When slot 0 began. Slots go by a clock that nobody sets, so that none is lost, or filled twice, when somebody does.
-    opened: Instant,
+    /// When slot 0 began. Slots go by a clock that nobody sets, so that none is lost, or filled twice, when somebody does, and that goes
+    /// on while the host sleeps, so that what came before a sleep stays where it was.
+    opened: Moment,
     /// When the collection that rates are counted from began, and the last one.
-    base: Option<Instant>,
-    last: Option<Instant>,
+    base: Option<Moment>,
+    last: Option<Moment>,
     /// By project, name and type, as the instances of a collection are, so that both are walked together.
     tracks: Vec<Track>,
     /// How many of them have rings.
     recorded: usize,
-    asked: Instant,
+    asked: Moment,
 }
 
 impl Book {
-    pub(super) fn new(opened: Instant) -> Self {
+    pub(super) fn new(opened: Moment) -> Self {
         Self { opened, base: None, last: None, tracks: Vec::new(), recorded: 0, asked: opened }
     }
 
     /// Somebody looks.
-    pub(super) fn asked(&mut self, now: Instant) {
+    pub(super) fn asked(&mut self, now: Moment) {
         self.asked = now;
     }
 
     /// No history is to be kept: forgets all that there is of it, and the rest when nobody has looked for so long.
-    pub(super) fn rest(&mut self, now: Instant, patience: Duration) {
+    pub(super) fn rest(&mut self, now: Moment, patience: Duration) {
         self.drop_rings();
         if now.saturating_duration_since(self.asked) > patience {
             *self = Self::new(self.opened);
@@ -80,7 +82,7 @@ impl Book {
         self.enter_at(&collected.gathered.snapshot.instances, collected.begun(), keep);
     }
 
-    fn enter_at(&mut self, instances: &[InstanceFigures], at: Instant, keep: Keep) {
+    fn enter_at(&mut self, instances: &[InstanceFigures], at: Moment, keep: Keep) {
         if keep == Keep::Rates && self.recorded > 0 {
             self.drop_rings();
         }
@@ -156,14 +158,14 @@ impl Book {
     }
 
     /// The slot of this moment.
-    pub(crate) fn slot(&self, at: Instant) -> u64 {
+    pub(crate) fn slot(&self, at: Moment) -> u64 {
         at.saturating_duration_since(self.opened).as_secs() / STEP.as_secs()
     }
 
     /// When this slot ends.
-    pub(crate) fn end_of(&self, slot: u64) -> Instant {
+    pub(crate) fn end_of(&self, slot: u64) -> Moment {
         let seconds = slot.saturating_add(1).saturating_mul(STEP.as_secs());
-        self.opened.checked_add(Duration::from_secs(seconds)).unwrap_or(self.opened)
+        self.opened + Duration::from_secs(seconds)
     }
 
     /// Bytes that everything takes.

@@ -1,11 +1,12 @@
 //! What one collection told of an instance, as far as rates need it, and the figures that follow from two of them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::Instant;
 
 use miharu_api::usage::{FIGURES, Unit};
 use miharu_metrics::Figures;
 use miharu_metrics::figures::{CpuMode, Interface};
+
+use crate::clock::Moment;
 
 /// How many figures there are.
 pub(super) const COUNT: usize = FIGURES.len();
@@ -96,7 +97,7 @@ impl Values {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading {
     /// When the collection began.
-    pub(super) at: Instant,
+    pub(super) at: Moment,
     boot_time: Option<f64>,
     source: &'static str,
     /// Which CPUs, disks and interfaces were counted: a sum over others is no continuation.
@@ -121,7 +122,7 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn of(figures: &Figures, at: Instant) -> Self {
+    pub(super) fn of(figures: &Figures, at: Moment) -> Self {
         let used = |modes: &[CpuMode]| cpu_time(figures, modes);
         let disks = &figures.disks;
         let interfaces = || figures.interfaces.iter().filter(|interface| interface.device != "lo");

@@ -1,12 +1,13 @@
 //! One instance from collection to collection: its last readings, and its last hour.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use miharu_api::usage::FIGURES;
 use miharu_metrics::{InstanceFigures, InstanceType};
 
 use super::reading::{COUNT, Reading, Values, is_rate, levels};
 use super::ring::{Ring, SLOTS};
+use crate::clock::Moment;
 
 /// How long a slot of a history is.
 pub(crate) const STEP: Duration = Duration::from_secs(30);
@@ -25,12 +26,12 @@ pub(super) struct Track {
     /// The reading that rates are counted from, and the last one.
     base: Option<Reading>,
     last: Option<Reading>,
-    pub(super) seen: Instant,
+    pub(super) seen: Moment,
     pub(super) rings: Option<Rings>,
 }
 
 impl Track {
-    pub(super) fn new(instance: &InstanceFigures, seen: Instant) -> Self {
+    pub(super) fn new(instance: &InstanceFigures, seen: Moment) -> Self {
         Self {
             project: instance.project.clone(),
             name: instance.name.clone(),
@@ -47,7 +48,7 @@ impl Track {
     }
 
     /// Takes what a collection told; rates are counted from the reading of the collection at `base`.
-    pub(super) fn read(&mut self, instance: &InstanceFigures, at: Instant, base: Option<Instant>) {
+    pub(super) fn read(&mut self, instance: &InstanceFigures, at: Moment, base: Option<Moment>) {
         // One that was not there, or could not be read, at the last collection has nothing to be counted from.
         self.base = self.last.take().filter(|last| Some(last.at) == base);
         self.last = Some(Reading::of(&instance.figures, at));

@@ -45,12 +45,12 @@ fn figures(change: impl FnOnce(&mut Figures)) -> InstanceFigures {
 }
 
 /// A book, and the moment at which it was opened.
-fn book() -> (Book, Instant) {
-    let opened = Instant::now();
+fn book() -> (Book, Moment) {
+    let opened = Moment::now();
     (Book::new(opened), opened)
 }
 
-fn after(opened: Instant, seconds: u64) -> Instant {
+fn after(opened: Moment, seconds: u64) -> Moment {
     opened + Duration::from_secs(seconds)
 }
 
