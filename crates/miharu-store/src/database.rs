@@ -1,13 +1,11 @@
 //! The SQLite side of the store: schema, reading everything, and one transaction a change.
 
 use std::collections::BTreeMap;
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use rusqlite_migration::{M, Migrations};
+use rusqlite_migration::M;
 
 use crate::certificate::{Certificate, CertificateType, ParsedCertificate};
 use crate::config::Config;
@@ -15,11 +13,22 @@ use crate::token::SecretHash;
 use crate::{Change, DeclaredProject, Error, State};
 
 mod cluster;
+mod copies;
+mod digest;
+mod opening;
 mod tokens;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) use cluster::{Whole, Write};
 
-/// The schema, one step a version that changed it; steps are only ever added.
+/// What this program notes as its version in what it writes.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The schema, one step a version that changed it; steps are only ever added. A file of each of these schemas is in
+/// `database/schemas`, as SQL, and has to be read for ever. The table `written` keeps its columns for ever, too: older versions
+/// read there whose file they refuse.
 const STEPS: &[M<'_>] = &[
     M::up(
         "CREATE TABLE revision (only INTEGER PRIMARY KEY CHECK (only = 1), value INTEGER NOT NULL) STRICT;
@@ -59,36 +68,36 @@ const STEPS: &[M<'_>] = &[
      ) STRICT;",
     ),
     M::up(cluster::STEP),
+    M::up(
+        "CREATE TABLE written (only INTEGER PRIMARY KEY CHECK (only = 1), version TEXT NOT NULL, digest BLOB) STRICT;
+     INSERT INTO written VALUES (1, '', NULL);",
+    ),
 ];
 
 /// An open database.
 #[derive(Debug)]
 pub(crate) struct Database {
     connection: Connection,
+    file: PathBuf,
     path: String,
 }
 
 impl Database {
+    /// Opens the file, or makes it. What cannot be used stays as it is.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let shown = path.display().to_string();
-        let io = |source| Error::Io { path: shown.clone(), source };
-        // The file holds who may see what: it is the daemon's alone from its first moment on, and SQLite gives its
-        // journal the same mode.
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600))).map_err(io)?;
-
-        let failed = |source| Error::Database { path: shown.clone(), source };
-        let mut connection = Connection::open(path).map_err(failed)?;
-        // A rollback journal with full synchronisation: whatever kills the daemon or the machine, the next start finds
-        // the old state or the new one, in one file.
-        connection.pragma_update(None, "journal_mode", "DELETE").map_err(failed)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        connection.pragma_update(None, "foreign_keys", "ON").map_err(failed)?;
-        Migrations::from_slice(STEPS)
-            .to_latest(&mut connection)
-            .map_err(|source| Error::Schema { path: shown.clone(), source })?;
-        Ok(Self { connection, path: shown })
+        let connection = opening::open(path)?;
+        let mut database = Self { connection, file: path.to_owned(), path: path.display().to_string() };
+        // All of it can be read, before it takes the place of the copy.
+        database.load().map_err(|error| match error {
+            Error::Database { source, .. } => opening::unusable(path, source),
+            other => other,
+        })?;
+        if let Err(source) = digest::claim(&database.connection, VERSION) {
+            // A disk that takes nothing is no reason not to serve what is there.
+            tracing::warn!("{}: nothing can be written: {source}", database.path);
+        }
+        database.keep_copy();
+        Ok(database)
     }
 
     pub(crate) fn load(&mut self) -> Result<State, Error> {
@@ -114,8 +123,19 @@ impl Database {
         })?;
         transaction.execute("UPDATE revision SET value = value + 1", []).map_err(failed)?;
         let state = read(&transaction).map_err(failed)?;
+        digest::seal(&transaction, VERSION).map_err(failed)?;
         transaction.commit().map_err(failed)?;
+        self.keep_copy();
         Ok(state)
+    }
+
+    /// Brings the copy beside the database up to date, so that it trusts nobody who is trusted no more. The change is made
+    /// whether or not this succeeds.
+    fn keep_copy(&self) {
+        let copy = copies::beside(&self.file, copies::BACKUP);
+        if let Err(error) = copies::write(&self.connection, &copy) {
+            tracing::warn!("{} stays as it was, and lacks the last changes: {error}", copy.display());
+        }
     }
 }
 
@@ -309,30 +329,4 @@ fn read_certificates(transaction: &Transaction<'_>) -> rusqlite::Result<BTreeMap
         }
     }
     Ok(certificates.into_iter().map(|(fingerprint, entry)| (fingerprint, Arc::new(entry))).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::certificate::tests::der;
-
-    #[test]
-    fn a_database_of_the_first_version_keeps_what_it_holds() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("miharu.db");
-        let der = der(&rcgen::PKCS_ED25519);
-        let fingerprint = crate::fingerprint(&der);
-        let mut old = Connection::open(&path).unwrap();
-        Migrations::from_slice(&STEPS[..1]).to_latest(&mut old).unwrap();
-        let insert = "INSERT INTO certificates VALUES (?1, ?2, 'metrics', 'prom', '', 1)";
-        old.execute(insert, params![fingerprint, der]).unwrap();
-        old.execute("INSERT INTO certificate_projects VALUES (?1, 'lxc')", [&fingerprint]).unwrap();
-        drop(old);
-
-        let state = Database::open(&path).unwrap().load().unwrap();
-        let entry = state.certificates.get(&fingerprint).unwrap();
-        assert_eq!((entry.name.as_str(), &entry.token), ("prom", &None));
-        assert_eq!(entry.projects.iter().flatten().collect::<Vec<_>>(), ["lxc"]);
-        assert!(state.join_tokens.is_empty());
-    }
 }

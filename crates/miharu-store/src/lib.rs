@@ -147,29 +147,55 @@ pub enum Error {
     #[error("etcd did not say whether the change was made ({0}); look again when the cluster is in step")]
     Uncertain(String),
     /// SQLite failed.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}. {}", advice(source))]
     Database {
         /// The database's file.
         path: String,
         /// What SQLite says.
         source: rusqlite::Error,
     },
-    /// The database is of a newer version, or is none.
-    #[error("{path}: {source}")]
-    Schema {
+    /// The database is damaged, of a newer version, none of ours, or out of reach. It was left as it is.
+    #[error("{path}: {what}. {advice}")]
+    Unusable {
         /// The database's file.
         path: String,
         /// What is wrong with it.
-        source: rusqlite_migration::Error,
+        what: String,
+        /// What to do, with commands.
+        advice: String,
     },
-    /// The file could not be made or given its permissions.
+    /// The system refused something else.
     #[error("{path}: {source}")]
     Io {
-        /// The database's file.
+        /// What it is about.
         path: String,
         /// What the system says.
         source: std::io::Error,
     },
+}
+
+/// What to do about SQLite's refusal in the middle of its work.
+fn advice(error: &rusqlite::Error) -> &'static str {
+    use rusqlite::ErrorCode;
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            "Nothing was changed: make room on the file system of the state directory"
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            "Nothing was changed: look whether the file system of the state directory is mounted read-write, and whether the \
+             directory and the file belong to the user that miharud runs as"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            "Nothing was changed: another program has the database open, such as sqlite3 or a backup; try again when it has ended"
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            "Look in the kernel's log for what is the matter with the disk, and whether the change was made"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "The file was damaged while miharud ran: start it again, and it says how to go back to the last copy"
+        }
+        _ => "The change was not made",
+    }
 }
 
 /// How long it may take to ask what the members said of themselves.
@@ -231,7 +257,7 @@ impl Store {
             return self.shared.commit(&engine, change, expected);
         }
         let mut disk = self.shared.disk();
-        let state = disk.commit(change, expected)?;
+        let state = disk.commit(change, expected).inspect_err(|error| self.show_stored(&mut disk, error))?;
         self.shared.local().revision = state.revision;
         self.shared.show(state);
         Ok(self.load())
@@ -292,6 +318,19 @@ impl Store {
     /// drop the store when the server ends.
     pub fn cluster_goodbye(&self) {
         self.set_engine(None);
+    }
+
+    /// After a failure of the disk: what is shown is what is stored, should the change have been made all the same.
+    fn show_stored(&self, disk: &mut database::Database, error: &Error) {
+        if !matches!(error, Error::Database { .. }) {
+            return;
+        }
+        if let Ok(state) = disk.load()
+            && state.revision != self.load().revision
+        {
+            self.shared.local().revision = state.revision;
+            self.shared.show(state);
+        }
     }
 
     fn writer(&self) -> MutexGuard<'_, ()> {

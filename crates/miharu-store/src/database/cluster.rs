@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
-use super::{Database, read, read_revision, read_values};
+use super::{Database, VERSION, digest, read, read_revision, read_values};
 use crate::cluster::EtcdAccess;
 use crate::cluster::copy::Stored;
 use crate::cluster::mirror::{Entry, Membership, Mirror, Row};
@@ -110,7 +110,7 @@ impl Database {
     /// Notes that this server is about to become a member. Until [`finish_joining`](Self::finish_joining) nothing else changes.
     pub(crate) fn begin_joining(&mut self, stored: &Stored) -> Result<(), Error> {
         let Stored { membership, access, .. } = stored;
-        self.within(|transaction| {
+        self.change(|transaction| {
             transaction.execute("DELETE FROM cluster_copy", [])?;
             transaction.execute(
                 "INSERT OR REPLACE INTO cluster VALUES (1, ?1, ?2, ?3, ?4, ?5, 1, 0, 0)",
@@ -128,12 +128,12 @@ impl Database {
 
     /// It did not become one.
     pub(crate) fn give_up_joining(&mut self) -> Result<(), Error> {
-        self.within(|transaction| transaction.execute("DELETE FROM cluster WHERE pending = 1", []).map(drop))
+        self.change(|transaction| transaction.execute("DELETE FROM cluster WHERE pending = 1", []).map(drop))
     }
 
     /// It did: what it trusted until now is given up for what the cluster trusts.
     pub(crate) fn finish_joining(&mut self, rows: &[Row], synced_at: i64) -> Result<u64, Error> {
-        self.within(|transaction| {
+        self.change(|transaction| {
             transaction.execute_batch(
                 "DELETE FROM certificate_projects; DELETE FROM certificates; DELETE FROM projects;
                  DELETE FROM join_token_projects; DELETE FROM join_tokens; DELETE FROM cluster_copy;",
@@ -150,7 +150,7 @@ impl Database {
 
     /// Writes a change of the copy.
     pub(crate) fn write_copy(&mut self, write: &Write<'_>) -> Result<(), Error> {
-        self.within(|transaction| {
+        let is_another = self.within(|transaction| {
             if write.whole == Whole::Replaced {
                 transaction.execute("DELETE FROM cluster_copy", [])?;
             }
@@ -160,15 +160,22 @@ impl Database {
                 "UPDATE cluster SET removed = ?1, synced_at = ?2",
                 params![write.removed, write.synced_at],
             )?;
+            let before = read_revision(transaction)?;
             let revision = i64::try_from(write.revision).unwrap_or(i64::MAX);
             transaction.execute("UPDATE revision SET value = ?1", [revision])?;
-            Ok(())
-        })
+            digest::seal(transaction, VERSION)?;
+            Ok(before != write.revision)
+        })?;
+        // Every minute it is noted that nothing has changed.
+        if is_another {
+            self.keep_copy();
+        }
+        Ok(())
     }
 
     /// The server is one of its own again, with this for its state.
     pub(crate) fn leave(&mut self, last: &State) -> Result<State, Error> {
-        self.within(|transaction| {
+        self.change(|transaction| {
             transaction.execute_batch("DELETE FROM cluster; DELETE FROM cluster_copy;")?;
             write_values(transaction, last.config.values())?;
             for certificate in last.certificates.values() {
@@ -183,6 +190,17 @@ impl Database {
             grow(transaction)?;
             read(transaction)
         })
+    }
+
+    /// Makes a change as one transaction, and brings the copy beside the database up to date.
+    fn change<T>(&mut self, run: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, Error> {
+        let result = self.within(|transaction| {
+            let result = run(transaction)?;
+            digest::seal(transaction, VERSION)?;
+            Ok(result)
+        })?;
+        self.keep_copy();
+        Ok(result)
     }
 
     /// Does something as one transaction.
