@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing on a Debian 12 machine. usage: scripts/setup.sh demo|test|bench
+# Installs what is missing on a Debian 12 machine. usage: scripts/setup.sh build|demo|test|bench
 #
 # Prints one line a step, nothing else, and touches the network only when something is missing. What cannot be had is said
 # on a line that starts with "setup:" and the exit status is 1; the caller decides whether to go on without it.
@@ -20,6 +20,7 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 # The program that shows whether a package is there, and the package.
+build_needs='cc:build-essential'
 demo_needs='lxc-start:lxc busybox:busybox-static openssl:openssl curl:curl ip:iproute2 cc:build-essential
   cpio:cpio modprobe:kmod mkfs.ext4:e2fsprogs'
 test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc:lxd-client prometheus:prometheus
@@ -242,6 +243,9 @@ install_pylxd() {
 
 have cargo || { say "cargo is missing: install Rust from https://rustup.rs first"; exit 1; }
 case $goal in
+build)
+  # shellcheck disable=SC2046
+  install $(missing $build_needs) ;;
 demo)
   # shellcheck disable=SC2046
   install $(missing $demo_needs)
@@ -270,6 +274,6 @@ bench)
   install $(missing $bench_needs)
   fetch_incus
   install_exporter ;;
-*) say "usage: scripts/setup.sh demo|test|bench"; exit 2 ;;
+*) say "usage: scripts/setup.sh build|demo|test|bench"; exit 2 ;;
 esac
 exit $failed
