@@ -56,6 +56,27 @@ pub struct Plan {
     pub pace: Duration,
     /// Clients that scrape, beside the one that follows the moved listener.
     pub clients: usize,
+    /// How long a collection may take.
+    pub deadlines: Deadlines,
+}
+
+/// How long the daemon may take for a collection, and for an instance of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadlines {
+    /// What it is installed with.
+    Installed,
+    /// So long that only what hangs is late, on a machine whose processors others have.
+    Generous,
+}
+
+impl Deadlines {
+    /// Server keys and their values.
+    fn keys(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Installed => &[],
+            Self::Generous => &[("metrics.collect_timeout", "30"), ("metrics.instance_timeout", "20")],
+        }
+    }
 }
 
 impl Plan {
@@ -64,7 +85,8 @@ impl Plan {
     pub fn of(length: Duration, containers: usize, clients: usize) -> Self {
         let warm_up = Duration::from_secs(600).min(length / 4);
         let sample = Duration::from_secs(10).min(length / 60);
-        Self { length, warm_up, sample, containers, pace: PACE, clients }
+        let deadlines = Deadlines::Installed;
+        Self { length, warm_up, sample, containers, pace: PACE, clients, deadlines }
     }
 }
 
@@ -214,7 +236,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<Report> {
             Vec::new()
         }
     };
-    let stage = set_up(staying, &machines)?;
+    let stage = set_up(staying, &machines, plan.deadlines)?;
     let (stage, mut series) = (&stage, Series::default());
     let (clients, pace) = (plan.clients, plan.pace);
     tell(series::heading());
@@ -267,7 +289,7 @@ pub fn run(plan: &Plan, mut tell: impl FnMut(String)) -> Result<Report> {
     })
 }
 
-fn set_up(staying: Vec<Lxc>, machines: &[crate::Vm]) -> Result<Stage> {
+fn set_up(staying: Vec<Lxc>, machines: &[crate::Vm], deadlines: Deadlines) -> Result<Stage> {
     let dir = scratch::dir("soak")?;
     let (daemon, cgroup, note) = match own_cgroup() {
         Some((own, note)) => {
@@ -284,7 +306,9 @@ fn set_up(staying: Vec<Lxc>, machines: &[crate::Vm]) -> Result<Stage> {
     let client = Certificate::create("soak")?;
     let crt = client.crt.to_str().context("a path that is no UTF-8")?;
     daemon.miharu(&["config", "trust", "add-certificate", crt, "--type=metrics"])?;
-    daemon.miharu(&["config", "set", "metrics.cache_seconds", CACHE_SECONDS])?;
+    for (key, value) in [("metrics.cache_seconds", CACHE_SECONDS)].iter().chain(deadlines.keys()) {
+        daemon.miharu(&["config", "set", key, value])?;
+    }
     let first = daemon.listen("core.metrics_address")?;
     Ok(Stage {
         daemon,
