@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The long forms of what `make test` does in seconds: thousands of instances at once, a daemon that stands still for a minute, and
-# SIGKILL at hundreds of random moments. usage: scripts/chaos.sh [TEST…]; docs/explanation/reliability.md says what came of it.
+# SIGKILL at hundreds of random moments; and all properties on many more inputs. usage: scripts/chaos.sh [TEST…]; docs/explanation/reliability.md says what came of it.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export PATH=$PATH:/usr/sbin:/sbin
@@ -27,5 +27,10 @@ for line in "${tests[@]}"; do
     cargo test -q --locked -p "$package" --test "$program" -- --nocapture --test-threads=1 "$name" || failed+=("$program $name")
   done
 done
+# Properties hold for whatever chance gives: more of it than in `make test`, which has the same each time.
+if [ $# -eq 0 ] || [[ " $* " == *" properties "* ]]; then
+  echo "chaos: properties"
+  PROPTEST_CASES=${PROPTEST_CASES:-4000} cargo test -q --workspace --locked --no-fail-fast --lib --bins || failed+=(properties)
+fi
 [ ${#failed[@]} -eq 0 ] || printf 'chaos: not well: %s\n' "${failed[@]}"
 [ ${#failed[@]} -eq 0 ]

@@ -11,6 +11,8 @@ set -u
 [ $# -eq 2 ] || { sed -n 's/^# usage: /usage: /p' "$0" >&2; exit 2; }
 root=$(realpath "$(dirname "$0")/..")
 lanes=${MIHARU_TEST_LANES:-2} limit=${MIHARU_TEST_LIMIT:-900}
+# Beside others everything may take longer.
+export MIHARU_E2E_SLOWNESS=${MIHARU_E2E_SLOWNESS:-2}
 
 # Instead of running a program, cargo lets this write down how it would have run it: environment, folder and arguments. TMPDIR is
 # left to who runs it.
