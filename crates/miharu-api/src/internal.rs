@@ -38,6 +38,45 @@ pub struct Build {
     pub libraries: String,
 }
 
+/// `GET /internal/doctor`: what the daemon may do, what confines it, and what it finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Diagnosis {
+    /// What was looked at, in an order for people.
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Check {
+    /// What it belongs to: `rights`, `sandbox`, `limits`, `host`, `network`, `runtimes`, `daemon`.
+    pub area: String,
+    /// What was looked at.
+    pub name: String,
+    /// How it is.
+    pub state: Finding,
+    /// What was seen, for people.
+    pub found: String,
+    /// What it costs that it is so; empty where all is well.
+    pub cost: String,
+    /// What can be done about it; empty where all is well.
+    pub remedy: String,
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Finding {
+    /// As it should be.
+    Ok,
+    /// Different from how the package has it, which may be meant so.
+    Note,
+    /// Something is missing that costs figures or safety.
+    #[default]
+    Missing,
+}
+
 /// The [`Build`] of the program that this is compiled into, from what its build script (`packaging/build-info.rs`) found out.
 #[macro_export]
 macro_rules! this_build {

@@ -32,7 +32,7 @@ pub use instances::{
     Instance, InstanceFull, InstanceState, StateCpu, StateDisk, StateMemory, StateNetwork,
     StateNetworkAddress, StateNetworkCounters,
 };
-pub use internal::{Build, CertificateRenewal, RenewedCertificate};
+pub use internal::{Build, CertificateRenewal, Check, Diagnosis, Finding, RenewedCertificate};
 pub use operations::Operation;
 pub use projects::{Project, ProjectState, ProjectUsage, ProjectsPost};
 pub use report::{Answer, Report, Request};

@@ -30,6 +30,7 @@ use miharu_metrics::{InstanceFigures, Wanted};
 
 pub use devices::Excluded;
 pub use filesystems::SharedFilesystems;
+pub use gpus::Start;
 pub use miharu_linux::Roots;
 pub use miharu_linux::block::Layers;
 pub use miharu_linux::mounts::RemoteFilesystems;
@@ -46,9 +47,12 @@ pub use warning::{InstanceName, Warning, WarningKind};
 /// What the daemon asks of its host outside of a collection.
 pub mod host {
     pub use miharu_linux::addresses::own_addresses;
+    pub use miharu_linux::cgroup::{Hierarchies, Version};
+    pub use miharu_linux::confinement;
     pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability, Cost};
     pub use miharu_linux::heap::share as share_heap;
-    pub use miharu_linux::read::Buffer;
+    pub use miharu_linux::opening::{Opening, open_below, openings};
+    pub use miharu_linux::read::{Buffer, number_file};
     pub use miharu_linux::resources;
     pub use miharu_linux::socket::{Listener, listener};
 }
@@ -234,6 +238,13 @@ impl Collector {
             host_mounts: LastHostMounts::default(),
             clock,
         }
+    }
+
+    /// With another way to start the thread that opens devices, where the caller's threads may not.
+    #[must_use]
+    pub fn starting(mut self, start: Start) -> Self {
+        self.gpus.start_by(start);
+        self
     }
 
     /// Collects the figures of `instances`. It comes back after `options.collect_timeout` at the latest; an instance that

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 use miharu_collect::Roots;
 
+use crate::sandbox::Choice;
+
 /// Serves the metrics of every container and virtual machine on this host, over the API of Incus and LXD.
 ///
 /// Without any option it keeps its state in /var/lib/miharu and listens on the unix socket there. Where metrics are
@@ -52,6 +54,10 @@ pub(crate) struct Args {
     /// How the log is written
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) log_format: LogFormat,
+
+    /// Whether the daemon confines itself: no programs, no other process' memory, nothing written outside its directory
+    #[arg(long, value_name = "ON|OFF", value_enum, default_value_t)]
+    pub(crate) sandbox: Choice,
 
     /// Print the man page, for who makes a package
     #[arg(long, hide = true)]

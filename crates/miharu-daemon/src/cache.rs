@@ -51,7 +51,7 @@ pub(crate) trait Source: Send {
 }
 
 /// Makes another source when the one in use hangs.
-pub(crate) type MakeSource = Arc<dyn Fn() -> Box<dyn Source> + Send + Sync>;
+pub(crate) type MakeSource = Box<dyn Fn() -> Box<dyn Source> + Send + Sync>;
 
 /// A collection's result, and the answers that were rendered from it.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ struct Inner {
 
 /// The cache.
 pub(crate) struct Cache {
-    make_source: MakeSource,
+    make_source: Arc<MakeSource>,
     /// Held for a few assignments, never across a wait or a collection.
     inner: Mutex<Inner>,
     /// Told when a collection has given figures; one waits for it, and learns of several as of one.
@@ -152,7 +152,7 @@ impl std::fmt::Debug for Cache {
 
 impl Cache {
     pub(crate) fn new(make_source: MakeSource) -> Arc<Self> {
-        Arc::new(Self { make_source, inner: Mutex::default(), renewed: Notify::new() })
+        Arc::new(Self { make_source: Arc::new(make_source), inner: Mutex::default(), renewed: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

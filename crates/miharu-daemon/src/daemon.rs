@@ -24,6 +24,7 @@ use crate::machine::Machine;
 use crate::plan::Plans;
 use crate::requests::Requests;
 use crate::routes;
+use crate::sandbox;
 use crate::source::{Finder, Host, Own, Search};
 use crate::state_dir::{StateDir, group_id};
 use crate::tls::identity::{remove_cluster, write_cluster};
@@ -47,7 +48,10 @@ pub(crate) fn run(args: &Args, events: Events) -> anyhow::Result<()> {
     raise_descriptor_limit();
     // What runs here waits for the kernel far more than it computes: a core more would only spread it.
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
-    can_start(workers + 1)?;
+    can_start(workers + 2)?;
+    let lock = StateDir::open(&args.dir)?;
+    // Threads inherit what is in force for who starts them, so this comes before there are any.
+    sandbox::enter(args.sandbox, &args.dir, BLOCKING_THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .worker_threads(workers)
@@ -58,6 +62,7 @@ pub(crate) fn run(args: &Args, events: Events) -> anyhow::Result<()> {
     let result = runtime.block_on(serve(args, events));
     // Threads that hang on a dead file system are left behind, not waited for.
     runtime.shutdown_background();
+    drop(lock);
     result
 }
 
@@ -69,7 +74,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
 
     let dir = &args.dir;
     let group = args.group.as_deref().map(group_id).transpose()?;
-    let _lock = StateDir::open(dir)?;
+    sandbox::note_ordinary();
     let roots = args.roots();
     let (app, warnings) = app(dir, &roots, events)?;
     let settings = app.store.load().config.settings();
@@ -94,7 +99,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     tokio::spawn(crate::expiry::watch(Arc::clone(&app)));
     tokio::spawn(crate::cluster::watch(Arc::clone(&app)));
     tokio::spawn(crate::usage::watch(Arc::clone(&app)));
-    say_what_is_missing(&roots);
+    say_what_is_missing(&roots).await;
     notify(NotifyState::Ready);
     let of_first = Arc::clone(&app);
     tokio::spawn(async move { say_what_runs(&of_first).await });
@@ -184,16 +189,18 @@ fn prepare_files(dir: &Path, state: &State) {
 }
 
 fn port_holder(roots: Roots) -> PortHolder {
-    Box::new(move |address| {
+    Arc::new(move |address| {
         let ip = if let address::Host::Ip(ip) = address.host { Some(ip) } else { None };
         let holder = listener(&roots, ip, address.port)?;
         Some(format!("{} (pid {})", holder.comm, holder.pid))
     })
 }
 
-fn say_what_is_missing(roots: &Roots) {
-    let mut buffer = Buffer::new();
-    match Capabilities::of_this_process(roots, &mut buffer) {
+async fn say_what_is_missing(roots: &Roots) {
+    let roots = roots.clone();
+    let read = sandbox::look(move || Capabilities::of_this_thread(&roots, &mut Buffer::new()));
+    let Ok(read) = read.await else { return };
+    match read {
         Ok(capabilities) => {
             for missing in capabilities.missing() {
                 match missing.cost {

@@ -95,6 +95,7 @@ pub(crate) fn all(app: &Arc<App>) -> Router {
         .route("/1.0/virtual-machines/{name}/state", instance_state)
         .route("/internal/ready", get(internal::ready))
         .route("/internal/build", get(internal::build))
+        .route("/internal/doctor", get(internal::doctor))
         .route("/internal/reload", post(internal::reload))
         .route("/internal/renew-certificate", post(internal::renew_certificate))
         .method_not_allowed_fallback(|| async { ApiError::not_implemented() });

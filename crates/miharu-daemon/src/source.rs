@@ -16,6 +16,7 @@ use crate::clock::seconds_now;
 use crate::cluster::counts_here;
 use crate::expiry::ends;
 use crate::requests::Requests;
+use crate::sandbox;
 use crate::tls::Tls;
 use crate::warnings::{Group, Kind as WarningKind, Problem, Warnings};
 
@@ -128,7 +129,7 @@ impl Host {
     /// A source for the first time, or in place of one that hangs.
     pub(crate) fn new(roots: &Roots, search: Search, own: Own) -> Self {
         search.renew_if_stuck();
-        Self { search, collector: Collector::new(roots.clone()), own }
+        Self { search, collector: Collector::new(roots.clone()).starting(sandbox::ordinary), own }
     }
 }
 
@@ -242,7 +243,7 @@ impl Finder {
         let scanner = Arc::clone(&self.scanner);
         let work = async {
             let mut scanner = scanner.lock_owned().await;
-            let scan = tokio::task::spawn_blocking(move || look(&mut **scanner));
+            let scan = sandbox::look(move || look(&mut **scanner));
             scan.await.map_err(|error| error.to_string())?
         };
         let late = |_| Err("the search for instances did not end in time".to_owned());

@@ -56,19 +56,19 @@ pub const CAPABILITIES: &[Capability] = &[
     },
 ];
 
-/// The capabilities in effect for this process.
+/// The capabilities in effect for a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
     effective: u64,
 }
 
 impl Capabilities {
-    /// Reads them from `/proc/self/status`.
+    /// Reads them from `/proc/thread-self/status`: threads of the daemon differ in what they may do.
     ///
     /// # Errors
     /// Where `/proc` is not mounted, or shows no status.
-    pub fn of_this_process(roots: &Roots, buffer: &mut Buffer) -> Result<Self> {
-        let path = roots.proc.join("self/status");
+    pub fn of_this_thread(roots: &Roots, buffer: &mut Buffer) -> Result<Self> {
+        let path = roots.proc.join("thread-self/status");
         let status = parse_status(buffer.read(&path)?).ok_or(Error::Parse { path, what: "Uid" })?;
         Ok(Self { effective: status.effective_capabilities })
     }
@@ -112,8 +112,8 @@ mod tests {
     }
 
     #[test]
-    fn this_process_has_some_set() {
-        let found = Capabilities::of_this_process(&Roots::default(), &mut Buffer::new()).unwrap();
+    fn this_thread_has_some_set() {
+        let found = Capabilities::of_this_thread(&Roots::default(), &mut Buffer::new()).unwrap();
         assert_eq!(CAPABILITIES.iter().filter(|c| !found.has(c)).count() == 0, found.missing().count() == 0);
     }
 }

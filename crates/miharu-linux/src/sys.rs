@@ -2,12 +2,14 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketAddrAny};
 
+use crate::opening::How;
 use crate::statfs::Worker;
 use crate::vsock::Address;
 
@@ -65,6 +67,20 @@ pub(crate) fn vsock_address(any: &SocketAddrAny) -> Option<Address> {
     // structure, whose fields are integers; the read asks for no alignment.
     let address = unsafe { any.as_ptr().cast::<libc::sockaddr_vm>().read_unaligned() };
     Some(Address { cid: address.svm_cid, port: address.svm_port })
+}
+
+/// openat2(2) by one of the ways that [`crate::opening`] has. rustix makes the structure on the stack, where its address tells nothing.
+///
+/// # Errors
+/// As openat2(2).
+pub(crate) fn openat2(directory: BorrowedFd<'_>, path: &CStr, how: &'static How) -> io::Result<OwnedFd> {
+    let (place, size) = (std::ptr::from_ref(how), size_of::<How>());
+    // SAFETY: the path ends with a zero and lives as long as the call; the structure is a whole `open_how` of `size` bytes, which the
+    // kernel only reads.
+    let code = unsafe { libc::syscall(libc::SYS_openat2, directory.as_raw_fd(), path.as_ptr(), place, size) };
+    let Ok(descriptor @ 0..) = i32::try_from(code) else { return Err(io::Error::last_os_error()) };
+    // SAFETY: the kernel has just given us this descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 /// `NS_GET_MNTNS_ID` of linux/nsfs.h, `_IOR(0xb7, 5, __u64)`, which libc lacks.

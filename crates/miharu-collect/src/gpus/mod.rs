@@ -71,9 +71,18 @@ enum Unavailable {
 /// Makes the source, on the thread that will ask it.
 type Load = dyn Fn() -> Result<Box<dyn Source>, Unavailable> + Send + Sync;
 
+/// Starts the thread that asks.
+pub type Start = fn(Box<dyn FnOnce() + Send>);
+
+/// Where it is not started its channels are closed, which is seen.
+fn start_here(work: Box<dyn FnOnce() + Send>) {
+    drop(std::thread::Builder::new().name("gpus".to_owned()).spawn(work));
+}
+
 /// The graphics processors of this host.
 pub(crate) struct Gpus {
     load: Arc<Load>,
+    start: Start,
     /// Held for a look, and for the short wait for an answer; collections come one at a time.
     state: Mutex<State>,
 }
@@ -113,7 +122,11 @@ impl Gpus {
     }
 
     fn with(load: Arc<Load>) -> Self {
-        Self { load, state: Mutex::default() }
+        Self { load, start: start_here, state: Mutex::default() }
+    }
+
+    pub(crate) fn start_by(&mut self, start: Start) {
+        self.start = start;
     }
 
     /// Begins to ask, where somebody wants to know.
@@ -137,7 +150,7 @@ impl Gpus {
         // The thread of before may have ended for want of questions.
         let is_asked = state.thread.as_ref().is_some_and(|thread| thread.questions.try_send(()).is_ok());
         if !is_asked {
-            state.thread = self.start();
+            state.thread = self.start_thread();
         }
         if let Some(thread) = &mut state.thread {
             thread.asked = Some(now);
@@ -145,13 +158,13 @@ impl Gpus {
     }
 
     /// A thread that has been asked.
-    fn start(&self) -> Option<Thread> {
+    fn start_thread(&self) -> Option<Thread> {
         let (questions, to_answer) = sync_channel(1);
         let (answer, answers) = sync_channel(1);
         let load = Arc::clone(&self.load);
         questions.try_send(()).ok()?;
         let work = move || serve(&*load, &to_answer, &answer);
-        std::thread::Builder::new().name("gpus".to_owned()).spawn(work).ok()?;
+        (self.start)(Box::new(work));
         Some(Thread { questions, answers, asked: None })
     }
 

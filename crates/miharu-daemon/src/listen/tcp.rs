@@ -18,6 +18,7 @@ use super::activity::Protocol;
 use super::connection::{CONNECTIONS, HANDSHAKE_LIMIT};
 use super::gate::{Gate, Limits, SharedLimits, Source, Ticket};
 use super::{Accepted, Entrance, Peer, PeerCertificate, Server, bind};
+use crate::sandbox;
 use crate::tls::Tls;
 use crate::warnings::{Kind, Problem, Warnings};
 
@@ -39,7 +40,7 @@ pub(crate) struct BindError {
 }
 
 /// Who holds the port of an address, for people.
-pub(crate) type PortHolder = Box<dyn Fn(&ListenAddress) -> Option<String> + Send + Sync>;
+pub(crate) type PortHolder = Arc<dyn Fn(&ListenAddress) -> Option<String> + Send + Sync>;
 
 /// The TCP listeners.
 pub(crate) struct Listeners {
@@ -223,19 +224,22 @@ impl Listeners {
     }
 
     async fn bind(&self, key: &'static str, address: &ListenAddress) -> Result<TcpListener, BindError> {
-        bind::bind(address).await.map_err(|error| {
-            let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
-            let holder = if in_use { (self.holder)(address) } else { None };
-            let reason = match holder {
-                Some(holder) => format!("the port is held by {holder}"),
-                None if in_use => "the port is in use".to_owned(),
-                None if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
-                    "this host has no such address".to_owned()
-                }
-                None => error.to_string(),
-            };
-            BindError { key, address: address.to_string(), reason, in_use }
-        })
+        let error = match bind::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error,
+        };
+        let in_use = error.kind() == std::io::ErrorKind::AddrInUse;
+        let (look, asked) = (Arc::clone(&self.holder), address.clone());
+        let holder = if in_use { sandbox::look(move || look(&asked)).await.ok().flatten() } else { None };
+        let reason = match holder {
+            Some(holder) => format!("the port is held by {holder}"),
+            None if in_use => "the port is in use".to_owned(),
+            None if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
+                "this host has no such address".to_owned()
+            }
+            None => error.to_string(),
+        };
+        Err(BindError { key, address: address.to_string(), reason, in_use })
     }
 
     fn warn(&self, error: &BindError) {
@@ -413,7 +417,7 @@ mod tests {
     fn listeners(dir: &std::path::Path) -> (Arc<Listeners>, Warnings) {
         let identity = Arc::new(Identity::open(dir, || vec!["host".to_owned()]).unwrap());
         let tls = Arc::new(Tls::new(identity, Versions::Tls13).unwrap());
-        let holder: PortHolder = Box::new(|_| Some("a test (pid 1)".to_owned()));
+        let holder: PortHolder = Arc::new(|_| Some("a test (pid 1)".to_owned()));
         let warnings = Warnings::default();
         (Listeners::new(tls, holder, warnings.clone(), Router::new(), Router::new()), warnings)
     }

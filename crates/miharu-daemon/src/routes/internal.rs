@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use miharu_api::{CertificateRenewal, RenewedCertificate, this_build};
+use miharu_api::{CertificateRenewal, Diagnosis, RenewedCertificate, this_build};
 use miharu_collect::host::own_addresses;
 
 use crate::app::App;
 use crate::auth::LocalOnly;
+use crate::doctor::{Patient, examine};
 use crate::respond::{Answer, ApiError, Json, done, ok};
+use crate::sandbox;
 
 /// `GET /internal/ready`: the socket is served only once everything else is, so an answer is all there is to it.
 pub(super) async fn ready(_: LocalOnly) -> Answer {
@@ -20,6 +22,20 @@ pub(super) async fn build(_: LocalOnly) -> Answer {
     let mut build = this_build!();
     build.libraries += &format!(", SQLite {}", miharu_store::sqlite_version());
     ok(build)
+}
+
+/// `GET /internal/doctor`: what the daemon may do, what confines it, and what it finds on its host.
+pub(super) async fn doctor(_: LocalOnly, State(app): State<Arc<App>>) -> Answer {
+    let plan = app.plan();
+    let found = app.finder.find(Arc::clone(&plan.whole.chosen)).await.ok();
+    let patient = Patient {
+        roots: app.roots.clone(),
+        settings: plan.settings.clone(),
+        warnings: app.warnings.clone(),
+        runtimes: found.map(|found| found.into_iter().map(|instance| instance.runtime).collect()),
+    };
+    let checks = sandbox::look(move || examine(&patient)).await.map_err(ApiError::internal)?;
+    ok(Diagnosis { checks })
 }
 
 /// `POST /internal/reload`: reads the server's certificate and the clients' authority again, as SIGHUP does.

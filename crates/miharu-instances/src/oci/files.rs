@@ -8,7 +8,8 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use miharu_linux::opening::{Opening, open_below};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 
 use crate::driver::is_trusted;
 
@@ -61,9 +62,9 @@ impl UsersPlace {
     /// # Errors
     /// As [`UsersPlace::read`], of any length.
     pub(crate) fn open(&self, relative: &Path) -> io::Result<File> {
-        let found = rustix::fs::fstat(self.open_as(relative, OFlags::PATH)?)?;
+        let found = rustix::fs::fstat(self.open_as(relative, Opening::PlaceBeneath)?)?;
         check(&found, found.st_uid == self.uid)?;
-        let file = self.open_as(relative, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let file = self.open_as(relative, Opening::FileBeneath)?;
         let opened = rustix::fs::fstat(&file)?;
         if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino) {
             return Err(io::Error::other("it was replaced"));
@@ -71,12 +72,10 @@ impl UsersPlace {
         Ok(file.into())
     }
 
-    fn open_as(&self, relative: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    fn open_as(&self, relative: &Path, opening: Opening) -> io::Result<OwnedFd> {
         let own = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let place = rustix::fs::open(&self.path, own, Mode::empty())?;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let flags = flags | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat2(place.as_fd(), relative, flags, Mode::empty(), resolve)?)
+        open_below(place.as_fd(), relative, opening)
     }
 }
 
@@ -94,7 +93,7 @@ impl UsersFile {
     /// # Errors
     /// Where it is gone, or a link is on the way.
     pub(crate) fn metadata(&self) -> io::Result<Metadata> {
-        File::from(self.place.open_as(&self.relative, OFlags::PATH)?).metadata()
+        File::from(self.place.open_as(&self.relative, Opening::PlaceBeneath)?).metadata()
     }
 }
 

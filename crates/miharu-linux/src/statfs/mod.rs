@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 
 use crate::error::{Error, Result};
 use crate::mounts::{Device, FileSystem, Mount};
+use crate::opening::{Opening, open_below};
 use crate::process::ProcDir;
 use crate::read::Buffer;
 use crate::roots::Roots;
@@ -232,11 +233,7 @@ fn sizes_of(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Sizes>> {
         root
     } else {
         // O_PATH opens nothing yet, so no device or FIFO can do harm, and without O_DIRECTORY no automount is started.
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let Ok(place) = rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve) else {
-            return Ok(None);
-        };
+        let Ok(place) = open_below(root, relative, Opening::PlaceInRoot) else { return Ok(None) };
         opened = place;
         opened.as_fd()
     };

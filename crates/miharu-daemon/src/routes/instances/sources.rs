@@ -36,7 +36,7 @@ pub(in crate::routes) async fn show(
     let limit = plan.settings.instance_timeout;
     let work = async {
         let place = READERS.acquire().await.map_err(ApiError::internal)?;
-        let read = tokio::task::spawn_blocking(move || {
+        let read = crate::sandbox::look(move || {
             let answer = read(&app, &plan, &found, &all, collected.as_deref());
             drop(place);
             answer

@@ -1,0 +1,163 @@
+//! Who is served, and who is asked.
+
+use std::path::PathBuf;
+
+use miharu_api::{Check, Finding};
+use miharu_instances::NAMES;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::{Patient, ok, wrong};
+use crate::warnings::Kind;
+
+/// The daemons that are asked, by the driver that asks, and where they listen below `/run` or `/var/lib`.
+const ASKED: [(&str, &str); 8] = [
+    ("docker", "/run/docker.sock"),
+    ("podman", "/run/podman/podman.sock"),
+    ("containerd", "/run/containerd/containerd.sock"),
+    ("kubernetes", "/run/crio/crio.sock"),
+    ("qemu", "/run/libvirt/virtqemud-sock"),
+    ("qemu", "/run/libvirt/libvirt-sock"),
+    ("lxc", "/var/lib/incus/unix.socket"),
+    ("lxc", "/var/lib/lxd/unix.socket"),
+];
+
+pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+    let mut checks = listeners(patient);
+    checks.extend(drivers(patient));
+    for (driver, socket) in ASKED {
+        if patient.settings.drivers.has(driver)
+            && let Some(path) = patient.roots.host_path(std::path::Path::new(socket))
+        {
+            checks.extend(asked(socket, &path));
+        }
+    }
+    checks.push(warnings(patient));
+    checks
+}
+
+fn listeners(patient: &Patient) -> Vec<Check> {
+    const NETWORK: &str = "network";
+    let settings = &patient.settings;
+    let keys = [
+        ("core.metrics_address", &settings.metrics_address),
+        ("core.https_address", &settings.https_address),
+    ];
+    if keys.iter().all(|(_, address)| address.is_none()) {
+        return vec![wrong(
+            Finding::Note,
+            ok(NETWORK, "listeners", "the unix socket alone"),
+            "no Prometheus on another host can scrape",
+            "`miharu config set core.metrics_address :8444`",
+        )];
+    }
+    let failed = patient.warnings.list();
+    let mut checks = Vec::new();
+    for (key, address) in keys {
+        let Some(address) = address else { continue };
+        let is_its = |warning: &&miharu_api::Warning| {
+            warning.warning_type == Kind::Listener.name()
+                && warning.status != "resolved"
+                && warning.last_message.starts_with(key)
+        };
+        checks.push(match failed.iter().find(is_its) {
+            None => ok(NETWORK, key, format!("listens on {address}")),
+            Some(warning) => wrong(
+                Finding::Missing,
+                ok(NETWORK, key, warning.last_message.clone()),
+                "nobody is served there",
+                "end what holds the port, or choose another address",
+            ),
+        });
+    }
+    if !settings.metrics_authentication {
+        checks.push(wrong(
+            Finding::Note,
+            ok(NETWORK, "core.metrics_authentication", "off"),
+            "whoever reaches the listener reads the metrics",
+            "`miharu config unset core.metrics_authentication`",
+        ));
+    }
+    checks
+}
+
+fn drivers(patient: &Patient) -> Vec<Check> {
+    const RUNTIMES: &str = "runtimes";
+    let mut checks = Vec::new();
+    let off: Vec<&str> = NAMES.iter().copied().filter(|name| !patient.settings.drivers.has(name)).collect();
+    if !off.is_empty() {
+        checks.push(wrong(
+            Finding::Note,
+            ok(RUNTIMES, "drivers that are off", off.join(", ")),
+            "their instances are not served",
+            "`miharu config unset instances.drivers`",
+        ));
+    }
+    let Some(found) = &patient.runtimes else {
+        checks.push(wrong(
+            Finding::Missing,
+            ok(RUNTIMES, "instances", "the search for instances did not end in time"),
+            "scrapes are late or empty",
+            "`miharu warning list` tells what does not answer",
+        ));
+        return checks;
+    };
+    let mut kinds: Vec<(&String, usize)> = Vec::new();
+    for runtime in found {
+        match kinds.iter_mut().find(|(known, _)| *known == runtime) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((runtime, 1)),
+        }
+    }
+    let told: Vec<String> = kinds.iter().map(|(runtime, count)| format!("{count} of {runtime}")).collect();
+    checks.push(ok(RUNTIMES, "instances", if told.is_empty() { "none".to_owned() } else { told.join(", ") }));
+    checks
+}
+
+/// Whether a daemon lets itself be asked; nothing where it is not installed.
+fn asked(shown: &str, path: &PathBuf) -> Option<Check> {
+    let name = format!("socket {shown}");
+    let check = |found: &str| ok("runtimes", name.clone(), found);
+    match connect(path) {
+        Ok(()) => Some(check("answers")),
+        Err(Errno::NOENT | Errno::NOTDIR) => None,
+        Err(Errno::CONNREFUSED) => Some(wrong(
+            Finding::Note,
+            check("nobody listens there"),
+            "names and limits are read from files, as far as they are there",
+            "start its daemon, if it is meant to run",
+        )),
+        Err(Errno::AGAIN) => Some(wrong(
+            Finding::Missing,
+            check("takes no connection"),
+            "names and limits may be missing until it answers again",
+            "see what its daemon is at",
+        )),
+        Err(error) => Some(wrong(
+            Finding::Missing,
+            check(&std::io::Error::from(error).to_string()),
+            "names and limits that only its daemon knows",
+            "give the daemon CAP_DAC_OVERRIDE, and CAP_DAC_READ_SEARCH for the folder",
+        )),
+    }
+}
+
+/// Connects without waiting.
+fn connect(path: &PathBuf) -> Result<(), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_path())?)
+}
+
+fn warnings(patient: &Patient) -> Check {
+    let count = patient.warnings.count();
+    if count == 0 {
+        return ok("daemon", "warnings", "none");
+    }
+    wrong(
+        Finding::Note,
+        ok("daemon", "warnings", count.to_string()),
+        "something is wrong, or was until lately",
+        "`miharu warning list`",
+    )
+}

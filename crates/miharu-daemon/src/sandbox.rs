@@ -1,0 +1,126 @@
+//! What the daemon takes away from itself once it has started, so that who takes it over, or tricks it, gets less.
+//!
+//! There are two kinds of threads, as one restriction excludes what the other kind is for: a thread under Landlock may not look
+//! through `/proc/PID/root` of any process outside (landlock(7), "Ptrace restrictions"), which is how instances are looked at.
+//!
+//! - **Readers** look at instances, and ask runtimes and guests. They keep the capabilities for that and may write nowhere: no call that changes
+//!   a file, its name or its owner, and none that opens one for writing, is let through (seccomp).
+//! - **All others** answer the network, keep the state and write the log. They have none of these capabilities, see no other
+//!   process from inside, and write below the state directory alone (Landlock).
+//!
+//! None of them may start a program, leave its namespaces, mount, load anything into the kernel, or reach into other processes
+//! (seccomp). All of it holds for threads that these start, too, and none can be taken back. Threads of one process share
+//! their memory, so that the two kinds are a fence against mistakes and tricks with paths; who runs code of his own in one kind can get hold of
+//! the other, and is left with what both may not do.
+
+mod calls;
+mod files;
+mod readers;
+mod rights;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use anyhow::Context;
+use clap::ValueEnum;
+
+pub(crate) use readers::{look, note_ordinary, ordinary};
+
+/// Whether the daemon confines itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Choice {
+    /// As far as the kernel can.
+    #[default]
+    On,
+    /// Not at all, for who looks for a fault.
+    Off,
+}
+
+/// What came of one measure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is in force.
+    InForce,
+    /// A part of it is, as the kernel is older than the rest.
+    Partly,
+    /// It is not, and why.
+    Not(String),
+}
+
+/// What is in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Sandbox {
+    /// The state directory.
+    pub(crate) dir: PathBuf,
+    /// No programs, no namespaces, no other processes: all threads.
+    pub(crate) calls: Outcome,
+    /// No file is opened for writing: readers.
+    pub(crate) reading: Outcome,
+    /// Nothing is written outside the state directory: all other threads.
+    pub(crate) writing: Outcome,
+    /// Capabilities are dropped by those that need none.
+    pub(crate) capabilities: Outcome,
+}
+
+static SANDBOX: OnceLock<Sandbox> = OnceLock::new();
+
+/// Puts it in force for the calling thread and whatever threads it starts, and starts the thread that starts the readers.
+///
+/// # Errors
+/// Where a thread cannot be started. What the kernel refuses is told in the log, and by `miharu admin doctor`.
+pub(crate) fn enter(choice: Choice, dir: &Path, limit: usize) -> anyhow::Result<()> {
+    if choice == Choice::Off {
+        let off = || Outcome::Not("it was turned off with --sandbox off".to_owned());
+        let sandbox = Sandbox {
+            dir: dir.to_owned(),
+            calls: off(),
+            reading: off(),
+            writing: off(),
+            capabilities: off(),
+        };
+        tracing::warn!("nothing confines this daemon but what started it (--sandbox off)");
+        // It is entered once.
+        let _ = SANDBOX.set(sandbox);
+        return Ok(());
+    }
+    let calls = outcome(calls::forbid_for_all());
+    let reading = readers::start(limit).context("the thread that looks at instances cannot be started")?;
+    let capabilities = outcome(rights::keep(rights::of_others()));
+    let writing = match files::confine(dir) {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Not(format!("{error:#}")),
+    };
+    let last = outcome(calls::forbid_changes_of_rights());
+    let sandbox = Sandbox { dir: dir.to_owned(), calls, reading, writing, capabilities };
+    let named = [
+        ("seccomp", &sandbox.calls),
+        ("seccomp of what reads", &sandbox.reading),
+        ("Landlock", &sandbox.writing),
+        ("dropping capabilities", &sandbox.capabilities),
+        ("seccomp of what answers", &last),
+    ];
+    for (name, outcome) in named {
+        match outcome {
+            Outcome::InForce => {}
+            Outcome::Partly => tracing::info!("{name}: in force as far as this kernel has it"),
+            Outcome::Not(why) => tracing::warn!("{name} is not in force: {why}"),
+        }
+    }
+    let _ = SANDBOX.set(sandbox);
+    Ok(())
+}
+
+/// What is in force; nothing before [`enter`], as in tests.
+pub(crate) fn current() -> Option<&'static Sandbox> {
+    SANDBOX.get()
+}
+
+fn outcome(done: anyhow::Result<()>) -> Outcome {
+    match done {
+        Ok(()) => Outcome::InForce,
+        Err(error) => Outcome::Not(format!("{error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

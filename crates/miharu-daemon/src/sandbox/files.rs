@@ -1,0 +1,41 @@
+//! Where files may be changed, by landlock(7).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use landlock::{
+    ABI, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    path_beneath_rules,
+};
+
+use super::Outcome;
+
+/// Lets the calling thread, and those that it starts, change files below the state directory alone, and signal nobody outside.
+/// Reading is left as it is.
+pub(super) fn confine(dir: &Path) -> anyhow::Result<Outcome> {
+    // Connecting to sockets would be the next right of later kernels; the threads that answer connect to the service manager.
+    let writes = AccessFs::from_write(ABI::V3);
+    let state = PathFd::new(dir).with_context(|| dir.display().to_string())?;
+    let done = Ruleset::default()
+        .handle_access(writes | AccessFs::Execute)?
+        .scope(Scope::Signal)?
+        .create()?
+        .add_rule(PathBeneath::new(state, writes))?
+        .add_rules(path_beneath_rules(devices(), AccessFs::WriteFile))?
+        .restrict_self()?;
+    Ok(match done.ruleset {
+        RulesetStatus::FullyEnforced => Outcome::InForce,
+        RulesetStatus::PartiallyEnforced => Outcome::Partly,
+        RulesetStatus::NotEnforced => {
+            Outcome::Not("this kernel has no Landlock, or it was started without".to_owned())
+        }
+    })
+}
+
+/// The devices that NVIDIA's library opens, those of the moment.
+fn devices() -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir("/dev") else { return Vec::new() };
+    let is_its =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"nvidia"));
+    entries.flatten().map(|entry| entry.path()).filter(is_its).collect()
+}

@@ -1,0 +1,87 @@
+//! The threads that look at instances: all of them are started by one thread, so that they are restricted as it is.
+
+use std::io;
+use std::sync::OnceLock;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::task::JoinHandle;
+
+use super::{Outcome, calls, rights};
+
+/// Where readers are started.
+static READERS: OnceLock<Handle> = OnceLock::new();
+
+/// Where other threads are started.
+static ORDINARY: OnceLock<Handle> = OnceLock::new();
+
+/// Starts the thread that starts readers, `limit` of them at once at most. Tells whether it is kept from writing.
+///
+/// # Errors
+/// Where it cannot be started.
+pub(super) fn start(limit: usize) -> io::Result<Outcome> {
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    let begin = move || {
+        let reading = super::outcome(
+            rights::keep(rights::of_readers())
+                .and_then(|()| calls::forbid_writing())
+                .and_then(|()| calls::forbid_changes_of_rights()),
+        );
+        let built = Builder::new_current_thread()
+            .max_blocking_threads(limit)
+            .thread_name("looking")
+            .build()
+            .map(|runtime| (runtime, reading));
+        match built {
+            Ok((runtime, reading)) => {
+                // It is started once.
+                let _ = READERS.set(runtime.handle().clone());
+                let _ = tell.send(Ok(reading));
+                runtime.block_on(std::future::pending::<()>());
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        }
+    };
+    std::thread::Builder::new().name("looking".to_owned()).spawn(begin)?;
+    told.recv().map_err(io::Error::other)?
+}
+
+/// Does something that blocks on a thread that may look at instances. As [`tokio::task::spawn_blocking`], which would start a thread
+/// of the caller's kind.
+pub(crate) fn look<T, F>(work: F) -> JoinHandle<T>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    let Some(readers) = READERS.get() else { return tokio::task::spawn_blocking(work) };
+    readers.spawn(async move {
+        match tokio::task::spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Broken off: the daemon stops.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    })
+}
+
+/// Notes where ordinary threads are started: the caller's runtime.
+pub(crate) fn note_ordinary() {
+    // It is noted once.
+    let _ = ORDINARY.set(Handle::current());
+}
+
+/// Starts a thread as those that do not look at instances, whoever asks for it.
+pub(crate) fn ordinary(work: Box<dyn FnOnce() + Send>) {
+    match ORDINARY.get() {
+        Some(ordinary) => {
+            // Nobody waits for it, and whether it runs is seen by its answers.
+            drop(
+                ordinary.spawn(async move {
+                    drop(std::thread::Builder::new().name("gpus".to_owned()).spawn(work))
+                }),
+            );
+        }
+        None => drop(std::thread::Builder::new().name("gpus".to_owned()).spawn(work)),
+    }
+}
