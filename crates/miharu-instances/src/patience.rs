@@ -1,97 +1,198 @@
-//! Command lines of users' processes, which may never come.
+//! What may never be answered: command lines of users' processes, and who owns paths that others chose.
 //!
 //! `/proc/PID/cmdline` is read out of the process' own memory, and a process can lay its memory over a file system that
-//! never answers. Root's monitors are read directly; for a user's, a thread of its own waits, and the scan waits for it
-//! only for a moment.
+//! never answers; a path may lead over one whose server is gone. A thread of its own waits for such an answer, and the scan
+//! waits for that only for a moment.
 
 use std::collections::HashMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::path::PathBuf;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use miharu_linux::process::ProcDir;
-use miharu_linux::read::Buffer;
-use miharu_linux::{Result, Roots};
+use miharu_linux::Roots;
+use miharu_linux::apart::{Answer, Asked, Asker, Program, Question};
 
-/// How long a scan waits for one process.
-const PATIENCE: Duration = Duration::from_millis(100);
+use crate::driver::is_trusted;
 
-/// The most threads that wait at once.
-const MAX_WAITING: usize = 4;
+/// How long a scan waits for an answer that a user can hold back.
+const OF_A_USER: Duration = Duration::from_millis(100);
 
-/// The threads that still wait, by pid and start time of the process.
+/// How long it waits for one about what is the system's.
+const OF_THE_SYSTEM: Duration = Duration::from_millis(500);
+
+/// The most answers that are waited for on account of one user.
+const MAX_EACH: usize = 2;
+
+/// The most of all users; the system's have as many places of their own.
+const MAX_WAITING: usize = 8;
+
+/// The answers that are still waited for.
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
-    waiting: HashMap<(u32, u64), Receiver<Result<Vec<u8>>>>,
+    asker: Option<Asker>,
+    waiting: HashMap<Question, Waiting>,
+}
+
+/// Why a program is not taken for the system's; to be read after the name of a process.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotTheSystems {
+    /// It is somebody else's, or may be.
+    #[error(
+        "runs {}, which others than root could have put there: install the program as root, in a directory that nobody else \
+         may write to", .0.display()
+    )]
+    Anybodys(PathBuf),
+    /// It cannot be seen.
+    #[error("does not show its program: {0}")]
+    Unseen(miharu_linux::Error),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    /// On whose account.
+    uid: u32,
+    answer: Receiver<Answer>,
 }
 
 impl Patience {
-    /// The command line of process `pid` that began at `start`; `None` where it is not there in time.
-    pub(crate) fn command_line(&mut self, roots: &Roots, pid: u32, start: u64) -> Option<Result<Vec<u8>>> {
-        let key = (pid, start);
-        // What has come, or failed, since the last scan frees its place; for this process it is the answer.
-        if let Some(receiver) = self.waiting.get(&key) {
-            let answer = receiver.try_recv().ok()?;
-            self.waiting.remove(&key);
+    /// The command line of process `pid` of user `uid` that began at `start_ticks`; `None` where it is not there in time.
+    pub(crate) fn command_line(
+        &mut self,
+        roots: &Roots,
+        uid: u32,
+        pid: u32,
+        start_ticks: u64,
+    ) -> Option<miharu_linux::Result<Vec<u8>>> {
+        match self.ask(roots, uid, Question::CommandLine { pid, start_ticks })? {
+            Answer::CommandLine(line) => Some(line),
+            _ => None,
+        }
+    }
+
+    /// Who owns these paths, which user `uid` named; `None` where that is not known in time.
+    pub(crate) fn owners(
+        &mut self,
+        roots: &Roots,
+        uid: u32,
+        paths: Vec<PathBuf>,
+    ) -> Option<Vec<std::io::Result<u32>>> {
+        match self.ask(roots, uid, Question::Owners(paths))? {
+            Answer::Owners(owners) => Some(owners),
+            _ => None,
+        }
+    }
+
+    /// The program of process `pid` of user `uid`, if the system's administrator put it there: what a user calls a process, or
+    /// a copy of a program, makes it nothing.
+    pub(crate) fn systems_program(
+        &mut self,
+        roots: &Roots,
+        uid: u32,
+        pid: u32,
+        start_ticks: u64,
+    ) -> Option<Result<PathBuf, NotTheSystems>> {
+        let Answer::Program(program) = self.ask(roots, uid, Question::Program { pid, start_ticks })? else {
+            return None;
+        };
+        Some(match program {
+            Ok(Program { path, keepers: Some(keepers) }) if keepers.iter().all(|uid| is_trusted(*uid)) => {
+                Ok(path)
+            }
+            Ok(Program { path, .. }) => Err(NotTheSystems::Anybodys(path)),
+            Err(error) => Err(NotTheSystems::Unseen(error)),
+        })
+    }
+
+    fn ask(&mut self, roots: &Roots, uid: u32, question: Question) -> Option<Answer> {
+        // What has come, or failed, since the last scan frees its place; to who asks for it again it is the answer.
+        if let Some(waiting) = self.waiting.get(&question) {
+            let answer = waiting.answer.try_recv().ok()?;
+            self.waiting.remove(&question);
             return Some(answer);
         }
-        if self.waiting.len() >= MAX_WAITING {
-            self.waiting.retain(|_, receiver| receiver.try_recv().is_err());
+        if !self.has_room(uid) {
+            self.waiting.retain(|_, waiting| waiting.answer.try_recv().is_err());
         }
-        if self.waiting.len() >= MAX_WAITING {
+        if !self.has_room(uid) {
             return None;
         }
-        let (sender, receiver) = sync_channel(1);
-        let roots = roots.clone();
-        let read = move || {
-            // Nobody may be left to hear it.
-            let _ = sender.send(read(&roots, pid, start));
-        };
-        std::thread::Builder::new().name("command-line".to_owned()).spawn(read).ok()?;
-        self.wait(key, receiver)
-    }
-
-    fn wait(&mut self, key: (u32, u64), receiver: Receiver<Result<Vec<u8>>>) -> Option<Result<Vec<u8>>> {
-        match receiver.recv_timeout(PATIENCE) {
-            Ok(answer) => Some(answer),
-            Err(RecvTimeoutError::Timeout) => {
-                self.waiting.insert(key, receiver);
+        let patience = if is_trusted(uid) { OF_THE_SYSTEM } else { OF_A_USER };
+        let asker = self.asker.get_or_insert_with(|| Asker::new(roots));
+        match asker.ask(question.clone(), patience) {
+            Asked::Now(answer) => Some(answer),
+            Asked::Later(answer) => {
+                self.waiting.insert(question, Waiting { uid, answer });
                 None
             }
-            Err(RecvTimeoutError::Disconnected) => None,
+            Asked::Never => None,
         }
     }
-}
 
-fn read(roots: &Roots, pid: u32, start: u64) -> Result<Vec<u8>> {
-    let process = ProcDir::open(roots, pid)?;
-    if process.stat(&mut Buffer::new())?.starttime != start {
-        return Err(miharu_linux::Error::Gone(process.path().to_owned()));
+    /// Whether one more answer may be waited for on account of that user: nobody takes the places of others, and all users
+    /// together none of the system's.
+    fn has_room(&self, uid: u32) -> bool {
+        let is_system = is_trusted(uid);
+        let (mut own, mut all) = (0, 0);
+        for waiting in self.waiting.values() {
+            own += usize::from(waiting.uid == uid);
+            all += usize::from(is_trusted(waiting.uid) == is_system);
+        }
+        all < MAX_WAITING && (is_system || own < MAX_EACH)
     }
-    process.command_line()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{SyncSender, sync_channel};
+
+    use miharu_linux::process::ProcDir;
+    use miharu_linux::read::Buffer;
+
     use super::*;
 
+    /// Some users who are not root.
+    const USER: u32 = 70_000;
+
+    fn hang(patience: &mut Patience, uid: u32, pid: u32) -> SyncSender<Answer> {
+        let (sender, answer) = sync_channel(1);
+        let question = Question::CommandLine { pid, start_ticks: 1 };
+        patience.waiting.insert(question, Waiting { uid, answer });
+        sender
+    }
+
     #[test]
-    fn one_that_hangs_is_not_asked_again_and_few_can_hang() {
+    fn one_that_hangs_is_not_asked_again_and_takes_the_place_of_nobody_else() {
         let mut patience = Patience::default();
-        let senders: Vec<_> = (0..4)
-            .map(|pid| {
-                let (sender, receiver) = sync_channel(1);
-                assert!(patience.wait((pid, 1), receiver).is_none());
-                sender
-            })
-            .collect();
         let roots = Roots::default();
         let own = std::process::id();
         let start = ProcDir::open(&roots, own).unwrap().stat(&mut Buffer::new()).unwrap().starttime;
-        assert!(patience.command_line(&roots, 0, 1).is_none(), "it hangs");
-        assert!(patience.command_line(&roots, own, start).is_none(), "too many hang");
-        senders[0].send(Ok(b"late".to_vec())).unwrap();
-        assert_eq!(patience.command_line(&roots, 0, 1).unwrap().unwrap(), b"late");
-        assert!(!patience.command_line(&roots, own, start).unwrap().unwrap().is_empty());
-        assert!(patience.command_line(&roots, own, start + 1).unwrap().is_err());
+        let mut senders: Vec<_> = (0..2).map(|pid| hang(&mut patience, USER, 1_000_000_000 + pid)).collect();
+        assert!(patience.command_line(&roots, USER, 1_000_000_000, 1).is_none(), "it hangs");
+        assert!(patience.command_line(&roots, USER, own, start).is_none(), "enough of that user's hang");
+        let line = |patience: &mut Patience, uid: u32, start: u64| {
+            in_the_end(|| patience.command_line(&roots, uid, own, start))
+        };
+        assert!(!line(&mut patience, USER + 1, start).unwrap().is_empty(), "another user's is told");
+        for user in 1..4 {
+            senders
+                .extend((0..2).map(|pid| hang(&mut patience, USER + user, 1_000_000_000 + 10 * user + pid)));
+        }
+        assert!(patience.command_line(&roots, USER + 9, own, start).is_none(), "too many hang");
+        assert!(!line(&mut patience, 0, start).unwrap().is_empty(), "and take no place of the system's");
+        senders[0].send(Answer::CommandLine(Ok(b"late".to_vec()))).unwrap();
+        assert_eq!(patience.command_line(&roots, USER, 1_000_000_000, 1).unwrap().unwrap(), b"late");
+        assert!(!line(&mut patience, USER, start).unwrap().is_empty());
+        assert!(line(&mut patience, USER, start + 1).is_err());
+    }
+
+    /// A machine under load may answer late; then the answer is there at one of the next questions.
+    fn in_the_end<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+        for _ in 0..100 {
+            if let Some(answer) = ask() {
+                return answer;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("no answer");
     }
 }

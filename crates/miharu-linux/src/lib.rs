@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod addresses;
+pub mod apart;
 pub mod block;
 pub mod capability;
 pub mod cgroup;

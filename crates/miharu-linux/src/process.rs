@@ -180,6 +180,16 @@ impl ProcDir {
         Ok(bytes)
     }
 
+    /// The program that the process runs, as the kernel shows it, ` (deleted)` behind it where its file is gone.
+    ///
+    /// # Errors
+    /// As [`ProcDir::read`], and [`Error::Denied`] without CAP_SYS_PTRACE for another user's process.
+    pub fn program(&self) -> Result<PathBuf> {
+        let place = |e: rustix::io::Errno| Error::io(&self.path.join("exe"), e.into());
+        let target = rustix::fs::readlinkat(self.dir.as_fd(), "exe", Vec::new()).map_err(place)?;
+        Ok(PathBuf::from(OsStr::from_bytes(target.to_bytes())))
+    }
+
     /// The real user id of the process.
     ///
     /// # Errors

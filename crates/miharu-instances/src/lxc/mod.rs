@@ -7,8 +7,9 @@
 pub(crate) mod monitor;
 mod state;
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +17,11 @@ use std::sync::Arc;
 use miharu_linux::process::ProcDir;
 
 use crate::discovery::doubtful;
-use crate::driver::{Claim, Driver, Host, Unidentified, is_set_user_id, is_trusted, owner};
-use crate::patience::Patience;
+use crate::driver::{Claim, Driver, Host, Unidentified, is_set_user_id, is_trusted};
+use crate::patience::{NotTheSystems, Patience};
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
 
-use monitor::Container;
 pub(crate) use state::daemon_of;
 
 /// The driver of the LXC family.
@@ -97,20 +97,33 @@ fn from_top(
     let started = monitor.stat(host.buffer)?.starttime;
     let status = monitor.status(host.buffer)?;
     // A monitor inside another container belongs to that; it cannot have begun after its child, either.
-    if status.pid_namespace_depth != 1 || started > top.stat.starttime || is_set_user_id(&monitor) {
+    if status.pid_namespace_depth != 1 || started > top.stat.starttime {
+        return Err(Unidentified::Nothing);
+    }
+    // A user is believed about nothing but what is that user's own, whatever the program.
+    if is_trusted(status.uid) && is_set_user_id(&monitor) {
         return Err(Unidentified::Nothing);
     }
     let command_line = if is_trusted(status.uid) {
         monitor.command_line()?
     } else {
-        let answer = patience.command_line(host.roots, monitor.pid(), started);
+        is_systems_lxc(host, claim, &monitor, status.uid, started, patience)?;
+        let answer = patience.command_line(host.roots, status.uid, monitor.pid(), started);
         answer.ok_or_else(|| doubtful(claim, monitor.pid(), "does not show its command line"))??
     };
     let Some(container) = monitor::parse(&command_line, is_trusted(status.uid)) else {
         return Err(Unidentified::Nothing);
     };
-    check_owner(host, claim, &monitor, status.uid, &container)?;
-    let identity = state::identity(host.roots, &monitor, status.uid, &container);
+    let places = state::places(status.uid, &container);
+    let Some(owners) = patience.owners(host.roots, status.uid, places.clone()) else {
+        let why = format!("speaks for {}, where nothing answers", container.path.display());
+        return Err(doubtful(claim, monitor.pid(), why));
+    };
+    let mut owners: BTreeMap<PathBuf, io::Result<u32>> = places.into_iter().zip(owners).collect();
+    let directory = container.path.join(&container.name);
+    let owner = owners.remove(&directory).unwrap_or_else(|| Err(ErrorKind::NotFound.into()));
+    check_owner(claim, &monitor, status.uid, &directory, owner)?;
+    let identity = state::identity(&monitor, status.uid, &container, &owners);
     let cgroup = tree::cgroup_paths(&top.memberships, |_, path| payload_of(path, &claim.path));
     let incarnation = Incarnation {
         cgroup_inode: claim.inode,
@@ -133,17 +146,39 @@ fn from_top(
     })
 }
 
-/// Believes root, and a user about what is that user's own: anybody can call a process `[lxc monitor] …`.
-fn check_owner(
+/// Whether a user's process runs a program of LXC's that root installed: anybody can give a process a monitor's title.
+fn is_systems_lxc(
     host: &Host<'_>,
     claim: &Claim,
     monitor: &ProcDir,
     uid: u32,
-    container: &Container,
+    started: u64,
+    patience: &mut Patience,
 ) -> Result<(), Unidentified> {
-    let directory = container.path.join(&container.name);
+    // Most processes of users are nobody's monitor, and need no thread to tell.
+    let is_named = |path: &Path| path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"lxc-"));
+    if !is_named(&monitor.program()?) {
+        return Err(Unidentified::Nothing);
+    }
+    match patience.systems_program(host.roots, uid, monitor.pid(), started) {
+        Some(Ok(path)) if is_named(&path) => Ok(()),
+        Some(Ok(_)) => Err(Unidentified::Nothing),
+        Some(Err(NotTheSystems::Unseen(error))) => Err(error.into()),
+        Some(Err(why)) => Err(doubtful(claim, monitor.pid(), why.to_string())),
+        None => Err(doubtful(claim, monitor.pid(), "does not show its program")),
+    }
+}
+
+/// Believes root, and a user about what is that user's own: anybody can call a process `[lxc monitor] …`.
+fn check_owner(
+    claim: &Claim,
+    monitor: &ProcDir,
+    uid: u32,
+    directory: &Path,
+    owner: io::Result<u32>,
+) -> Result<(), Unidentified> {
     let doubt = |why: String| Err(doubtful(claim, monitor.pid(), why));
-    match owner(host.roots, &directory) {
+    match owner {
         Ok(owner) if is_trusted(uid) || owner == uid => Ok(()),
         Ok(_) => doubt(format!("of user {uid} speaks for {}, which is not that user's", directory.display())),
         Err(error) if error.kind() == ErrorKind::PermissionDenied && is_trusted(uid) => Ok(()),

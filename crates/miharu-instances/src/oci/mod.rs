@@ -158,7 +158,7 @@ fn monitor(
     let command_line = if is_trusted(status.uid) {
         process.command_line().ok()?
     } else {
-        patience.command_line(host.roots, process.pid(), started)?.ok()?
+        patience.command_line(host.roots, status.uid, process.pid(), started)?.ok()?
     };
     Some(Monitor { process, uid: status.uid, command_line })
 }

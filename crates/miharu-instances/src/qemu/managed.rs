@@ -49,11 +49,15 @@ pub(super) fn find(roots: &Roots, process: &Process, pidfile: &Path, buffer: &mu
     if pidfile.file_name()? != "qemu.pid" {
         return None;
     }
+    // First of all: what a tenant named is not even looked at, as it may lie on a file system that never answers.
+    if !may_vouch(roots, process.uid) {
+        return None;
+    }
     let instance = pidfile.parent()?;
     let (base, directory) = (instance.parent()?, instance.file_name()?.to_owned());
     let state = state_directory(base)?;
     let runtime = lxc::daemon_of(roots, &state, None)?;
-    if !may_vouch(roots, process.uid) || !vouches(roots, instance, pidfile, process.dir.pid(), buffer) {
+    if !vouches(roots, instance, pidfile, process.dir.pid(), buffer) {
         return None;
     }
     let text = directory.to_str()?;

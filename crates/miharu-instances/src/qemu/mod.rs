@@ -15,6 +15,7 @@ pub(crate) mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use miharu_linux::read::Buffer;
 
 use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
+use crate::oci::files::read_systems;
 use crate::patience::Patience;
 use crate::vm::{Owner, Vm, Vsock};
 use crate::{Incarnation, Instance, Kind, tree, users};
@@ -204,6 +206,10 @@ impl Qemu {
             }
             options = Options::new(&sections);
         }
+        if managed.is_none() && !is_trusted(uid) && !self.is_systems(host, pid, start, uid) {
+            return None;
+        }
+        let process = self.watch.processes.get(&pid)?;
         let is_settled = age(host.roots, start, host.buffer).is_none_or(|age| age >= SETTLES);
         if managed.is_none() && !is_settled && self.may_be_anothers(host, process, &line, &options) {
             return None;
@@ -261,9 +267,11 @@ impl Qemu {
             return is_libvirts || is_managed;
         }
         let has_child = self.watch.processes.values().any(|other| other.ppid == process.dir.pid());
-        let written = options.pidfile.as_deref().map(|path| {
+        // A user may name a file that is none, or that never answers: a watchdog's device is started by a look.
+        let pidfile = options.pidfile.as_deref().filter(|_| is_trusted(process.uid));
+        let written = pidfile.map(|path| {
             let place = host.roots.host_path(path)?;
-            miharu_linux::read::number_file(host.buffer.read(&place).ok()?)
+            miharu_linux::read::number_file(&read_systems(&place).ok()?)
         });
         let is_written = match written {
             Some(pid) => pid == Some(u64::from(process.dir.pid())),
@@ -273,11 +281,28 @@ impl Qemu {
         is_libvirts || is_managed || has_child || !is_written
     }
 
+    /// Whether a user's process runs a QEMU that the system's administrator installed. What does not is warned of, one of each
+    /// user's.
+    fn is_systems(&mut self, host: &mut Host<'_>, pid: u32, start: u64, uid: u32) -> bool {
+        let why = match self.patience.systems_program(host.roots, uid, pid, start) {
+            Some(Ok(path)) => return watch::program(path.as_os_str().as_bytes()) == Some(Program::Qemu),
+            Some(Err(why)) => why.to_string(),
+            None => "does not show its program".to_owned(),
+        };
+        let what = format!("what looks like a QEMU of user {uid}");
+        let is_told =
+            |told: &Warning| matches!(told, Warning::Unreadable { what: other, .. } if *other == what);
+        if !host.warnings.iter().any(is_told) {
+            host.warnings.push(Warning::Unreadable { what, problem: format!("process {pid} {why}") });
+        }
+        false
+    }
+
     /// The command line of a process; a user's process gets only a moment for it.
     fn command_line(&mut self, host: &mut Host<'_>, pid: u32, start: u64, uid: u32) -> Option<Vec<u8>> {
         let answer = if is_trusted(uid) {
             ProcDir::open(host.roots, pid).and_then(|process| process.command_line())
-        } else if let Some(answer) = self.patience.command_line(host.roots, pid, start) {
+        } else if let Some(answer) = self.patience.command_line(host.roots, uid, pid, start) {
             answer
         } else {
             let problem = "it does not show its command line".to_owned();

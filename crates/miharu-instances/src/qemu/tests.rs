@@ -4,12 +4,14 @@ use super::*;
 use crate::Discovery;
 use crate::testing::{Process, Tree, listed, warned};
 
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+/// Where no machine has one, so that it is looked for in the tree alone.
+const QEMU: &str = "/recorded/bin/qemu-system-x86_64";
 
 fn qemu(tree: &Tree, pid: u32, uid: u32, command_line: &str) {
     let comm = "qemu-vm) S 1 (";
     tree.process(&Process { pid, ppid: 1, comm, command_line, uid, depth: 1, cgroup: "user" });
     symlink(QEMU, tree.path(&format!("proc/{pid}/exe"))).unwrap();
+    tree.file(QEMU, "");
 }
 
 fn own_uid() -> u32 {
@@ -103,6 +105,28 @@ fn a_user_cannot_fill_the_list() {
         warned(&scan),
         ["each virtual machine of user 4000 past the oldest 64 is not served: there are 70"]
     );
+}
+
+#[test]
+fn a_users_copy_of_a_program_is_no_machine() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let tree = Tree::v2();
+    qemu(&tree, 70, 4000, "qemu|-name|real");
+    for (pid, uid) in [(71, 4000), (72, 4000), (73, own_uid())] {
+        qemu(&tree, pid, uid, &format!("qemu|-name|copy{pid}"));
+        let link = tree.path(&format!("proc/{pid}/exe"));
+        std::fs::remove_file(&link).unwrap();
+        symlink("/anybodys/kvm", link).unwrap();
+    }
+    tree.file("anybodys/kvm", "");
+    std::fs::set_permissions(tree.path("anybodys"), std::fs::Permissions::from_mode(0o1777)).unwrap();
+    let scan = tree.scan();
+    assert_eq!(listed(&scan), ["qemu qemu copy73 73", "qemu qemu@4000 real 70"]);
+    let told = warned(&scan);
+    assert_eq!(told.len(), 1, "one of each user's: {told:?}");
+    let beginning = "what looks like a QEMU of user 4000 is not served: process 71 runs /anybodys/kvm, which";
+    assert!(told[0].starts_with(beginning), "{told:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use miharu_linux::hypervisor::parse_tgid;
 use miharu_linux::process::{ProcDir, pids};
 use miharu_linux::read::{Buffer, fields, keyed, number, number_file};
 
+use crate::driver::is_trusted;
 use crate::tree;
 
 /// For how long a new process is looked at again.
@@ -34,6 +35,9 @@ const MARGIN: u64 = 1024;
 
 /// The most QEMUs that are watched.
 const MAX_PROCESSES: usize = 10_000;
+
+/// The most of one user other than root.
+const MAX_OF_A_USER: usize = 1000;
 
 /// A process whose program is a QEMU, or the device of a QEMU's vsock.
 #[derive(Debug)]
@@ -125,7 +129,7 @@ impl Watch {
                 continue;
             }
             match examine(roots, pid, now, buffer) {
-                Found::Process(process) if self.processes.len() < MAX_PROCESSES => {
+                Found::Process(process) if self.has_room(process.uid) => {
                     self.young.remove(&pid);
                     self.processes.insert(pid, process);
                 }
@@ -139,6 +143,14 @@ impl Watch {
                 Found::Other | Found::Process(_) => {}
             }
         }
+    }
+}
+
+impl Watch {
+    /// Whether one more of that user's is watched: no user takes the places of others.
+    fn has_room(&self, uid: u32) -> bool {
+        let of_the_same = || self.processes.values().filter(|process| process.uid == uid).count();
+        self.processes.len() < MAX_PROCESSES && (is_trusted(uid) || of_the_same() < MAX_OF_A_USER)
     }
 }
 
@@ -225,7 +237,7 @@ fn process(roots: &Roots, pid: u32, program: Program, now: Instant, buffer: &mut
 }
 
 /// What a program's file name says.
-fn program(path: &[u8]) -> Option<Program> {
+pub(super) fn program(path: &[u8]) -> Option<Program> {
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     let name = Path::new(std::ffi::OsStr::from_bytes(path)).file_name()?.as_bytes();
     let is_qemu = name.starts_with(b"qemu-system-") || matches!(name, b"qemu-kvm" | b"kvm" | b"qemu-system");

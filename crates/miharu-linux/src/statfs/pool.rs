@@ -85,7 +85,7 @@ impl Pool {
         if stuck < MAX_STUCK && !state.apart_is_denied {
             for _ in 0..wanted {
                 let worker = Worker { shared: Arc::clone(&self.shared), threads: self.threads };
-                if sys::spawn_apart(worker).is_err() {
+                if sys::spawn_apart(sys::Apart::Statfs(worker)).is_err() {
                     break;
                 }
                 state.threads += 1;

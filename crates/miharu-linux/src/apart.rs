@@ -1,0 +1,287 @@
+//! Questions about what others control, whose answers may never come.
+//!
+//! A command line is read out of a process' own memory, and a path of somebody's may lead over a file system that no longer
+//! answers: either can hold a thread in the kernel for ever, where not even SIGKILL ends it. So such questions are asked by
+//! threads with a descriptor table of their own, and whoever asks waits only as long as it likes.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, StatxFlags, makedev, statx};
+
+use crate::process::ProcDir;
+use crate::read::Buffer;
+use crate::sys;
+use crate::{Error, Result, Roots};
+
+/// How long a thread without questions stays.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// What is asked: numbers and paths alone, as the thread that answers has none of this process' descriptors.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// The command line of a process.
+    CommandLine {
+        /// Its number.
+        pid: u32,
+        /// Its start, in clock ticks, so that a reused number is not mistaken for it.
+        start_ticks: u64,
+    },
+    /// Who owns each of these paths of the host. No link at the end of one is followed.
+    Owners(Vec<PathBuf>),
+    /// Which program of the host's a process runs.
+    Program {
+        /// Its number.
+        pid: u32,
+        /// As above.
+        start_ticks: u64,
+    },
+}
+
+/// What came of a [`Question`] of the same name.
+#[derive(Debug)]
+pub enum Answer {
+    /// The arguments, as of [`ProcDir::command_line`].
+    CommandLine(Result<Vec<u8>>),
+    /// User ids, in the order of the paths.
+    Owners(Vec<io::Result<u32>>),
+    /// The program, whoever put it there.
+    Program(Result<Program>),
+}
+
+/// A program that a process runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Where it is, as the kernel shows it.
+    pub path: PathBuf,
+    /// Who could have put it there; nothing where that is anybody, or where the host has another file in that place.
+    pub keepers: Option<BTreeSet<u32>>,
+}
+
+/// The answer, or where it will be if it ever comes.
+#[derive(Debug)]
+pub enum Asked {
+    /// It came in time.
+    Now(Answer),
+    /// It did not come yet.
+    Later(Receiver<Answer>),
+    /// It will never come: no thread can be started.
+    Never,
+}
+
+/// Asks questions, one at a time.
+#[derive(Debug)]
+pub struct Asker {
+    roots: Roots,
+    /// The thread that is free, if there is one; it may have gone.
+    free: Option<Sender<Job>>,
+}
+
+type Job = (Question, SyncSender<Answer>);
+
+impl Asker {
+    /// Asks about the host behind `roots`.
+    #[must_use]
+    pub fn new(roots: &Roots) -> Self {
+        Self { roots: roots.clone(), free: None }
+    }
+
+    /// Asks and waits for that long. A thread that has not answered by then is left to itself.
+    pub fn ask(&mut self, question: Question, patience: Duration) -> Asked {
+        let (sender, receiver) = sync_channel(1);
+        let Some(thread) = self.hand((question, sender)) else { return Asked::Never };
+        match receiver.recv_timeout(patience) {
+            Ok(answer) => {
+                self.free = Some(thread);
+                Asked::Now(answer)
+            }
+            Err(RecvTimeoutError::Timeout) => Asked::Later(receiver),
+            Err(RecvTimeoutError::Disconnected) => Asked::Never,
+        }
+    }
+
+    /// Gives the job to the free thread, or to a new one.
+    fn hand(&mut self, job: Job) -> Option<Sender<Job>> {
+        let job = match self.free.take() {
+            Some(free) => match free.send(job) {
+                Ok(()) => return Some(free),
+                Err(unsent) => unsent.0,
+            },
+            None => job,
+        };
+        let (sender, jobs) = channel();
+        let clerk = Clerk { roots: self.roots.clone(), jobs };
+        sys::spawn_apart(sys::Apart::Clerk(clerk)).ok()?;
+        sender.send(job).ok()?;
+        Some(sender)
+    }
+}
+
+/// What such a thread does. It holds no descriptor (see [`sys::spawn_apart`]).
+#[derive(Debug)]
+pub(crate) struct Clerk {
+    roots: Roots,
+    jobs: Receiver<Job>,
+}
+
+impl Clerk {
+    /// Answers until nobody asks any more.
+    pub(crate) fn run(self) {
+        while let Ok((question, sender)) = self.jobs.recv_timeout(IDLE) {
+            // Nobody may be left to hear it.
+            let _ = sender.send(answer(&self.roots, question));
+        }
+    }
+}
+
+fn answer(roots: &Roots, question: Question) -> Answer {
+    match question {
+        Question::CommandLine { pid, start_ticks } => {
+            Answer::CommandLine(command_line(roots, pid, start_ticks))
+        }
+        Question::Owners(paths) => Answer::Owners(paths.iter().map(|path| owner(roots, path)).collect()),
+        Question::Program { pid, start_ticks } => Answer::Program(program(roots, pid, start_ticks)),
+    }
+}
+
+fn command_line(roots: &Roots, pid: u32, start_ticks: u64) -> Result<Vec<u8>> {
+    open(roots, pid, start_ticks)?.command_line()
+}
+
+/// The very process that is meant.
+fn open(roots: &Roots, pid: u32, start_ticks: u64) -> Result<ProcDir> {
+    let process = ProcDir::open(roots, pid)?;
+    if process.stat(&mut Buffer::new())?.starttime != start_ticks {
+        return Err(Error::Gone(process.path().to_owned()));
+    }
+    Ok(process)
+}
+
+fn owner(roots: &Roots, path: &Path) -> io::Result<u32> {
+    let place = roots.host_path(path).ok_or(io::ErrorKind::NotFound)?;
+    std::fs::symlink_metadata(place).map(|metadata| metadata.uid())
+}
+
+fn program(roots: &Roots, pid: u32, start_ticks: u64) -> Result<Program> {
+    let process = open(roots, pid, start_ticks)?;
+    let path = process.program()?;
+    let keepers = keepers(roots, &process, &path);
+    Ok(Program { path, keepers })
+}
+
+/// Whose the program at `path` and all that it is in are, if the host has that very file there and not everybody may write on
+/// the way. A process in a mount namespace of its own shows any path that it likes.
+fn keepers(roots: &Roots, process: &ProcDir, path: &Path) -> Option<BTreeSet<u32>> {
+    let found = std::fs::symlink_metadata(roots.host_path(path)?).ok()?;
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    match statx(process.as_fd(), "exe", flags, StatxFlags::INO) {
+        Ok(runs) => {
+            let device = makedev(runs.stx_dev_major, runs.stx_dev_minor);
+            if (device, runs.stx_ino) != (found.dev(), found.ino()) {
+                return None;
+            }
+        }
+        // The link of a recorded tree leads nowhere; a process without a program has ended.
+        Err(rustix::io::Errno::NOENT) => {}
+        Err(_) => return None,
+    }
+    let mut keepers = BTreeSet::new();
+    for above in path.ancestors() {
+        let metadata = std::fs::symlink_metadata(roots.host_path(above)?).ok()?;
+        if metadata.mode() & 0o002 != 0 {
+            return None;
+        }
+        keepers.insert(metadata.uid());
+    }
+    found.is_file().then_some(keepers)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    fn command_line_of(asker: &mut Asker, start_ticks: u64) -> Result<Vec<u8>> {
+        let question = Question::CommandLine { pid: std::process::id(), start_ticks };
+        match asker.ask(question, SOON) {
+            Asked::Now(Answer::CommandLine(answer)) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn it_tells_command_lines_and_owners() {
+        let roots = Roots::default();
+        let own = ProcDir::open(&roots, std::process::id()).unwrap();
+        let start = own.stat(&mut Buffer::new()).unwrap().starttime;
+        let mut asker = Asker::new(&roots);
+        assert_eq!(command_line_of(&mut asker, start).unwrap(), own.command_line().unwrap());
+        assert!(
+            command_line_of(&mut asker, start + 1).unwrap_err().is_gone(),
+            "another process of that number"
+        );
+        let base = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/nowhere", base.path().join("link")).unwrap();
+        let paths = ["link", "absent", "../escape"].map(|name| base.path().join(name)).to_vec();
+        let Asked::Now(Answer::Owners(owners)) = asker.ask(Question::Owners(paths), SOON) else { panic!() };
+        let known: Vec<_> = owners.into_iter().map(std::result::Result::ok).collect();
+        assert_eq!(known, [Some(rustix::process::getuid().as_raw()), None, None]);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a test needs a process to look at")]
+    fn a_program_is_told_with_who_could_have_put_it_there() {
+        let base = tempfile::tempdir().unwrap();
+        let copy = base.path().join("qemu-system-x86_64");
+        std::fs::copy("/bin/sleep", &copy).unwrap();
+        let program_of = |program: &Path| {
+            let mut child = std::process::Command::new(program).arg("1000").spawn().unwrap();
+            let process = ProcDir::open(&Roots::default(), child.id()).unwrap();
+            let start_ticks = process.stat(&mut Buffer::new()).unwrap().starttime;
+            let question = Question::Program { pid: child.id(), start_ticks };
+            let asked = Asker::new(&Roots::default()).ask(question, SOON);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let Asked::Now(Answer::Program(answer)) = asked else { panic!("{asked:?}") };
+            answer.unwrap()
+        };
+        let systems = program_of(Path::new("/bin/sleep"));
+        assert_eq!(systems.path.file_name().unwrap(), "sleep");
+        assert_eq!(systems.keepers, Some(BTreeSet::from([0])));
+        // Everybody may write to /tmp.
+        assert_eq!(program_of(&copy), Program { path: copy, keepers: None });
+    }
+
+    #[test]
+    fn a_late_answer_is_found_where_it_was_promised_and_the_next_question_does_not_wait_for_it() {
+        let mut asker = Asker::new(&Roots::default());
+        let question = || Question::Owners(vec![Path::new("/").to_owned()]);
+        let Asked::Later(receiver) = asker.ask(question(), Duration::ZERO) else {
+            // It was quicker than nothing at all.
+            return;
+        };
+        assert!(asker.free.is_none(), "that thread is left to itself");
+        assert!(matches!(asker.ask(question(), SOON), Asked::Now(_)));
+        assert!(asker.free.is_some());
+        assert!(matches!(receiver.recv_timeout(SOON), Ok(Answer::Owners(_))));
+    }
+
+    #[test]
+    fn it_holds_no_file_of_the_process() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut asker = Asker::new(&Roots::default());
+        assert!(matches!(asker.ask(Question::Owners(Vec::new()), SOON), Asked::Now(_)));
+        drop(listener);
+        // The thread lives on; were the socket in its table, the port would still answer.
+        assert!(asker.free.is_some());
+        assert!(std::net::TcpStream::connect(address).is_err());
+    }
+}
