@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent packages lint references pictures book bench bench-micro bench-growth scale soak chaos clean
+.PHONY: demo demo-stop test agent packages reproducible coverage lint references pictures book bench bench-micro bench-growth scale soak fuzz chaos clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -18,12 +18,21 @@ bench:
 
 # The guest agent as it is installed in virtual machines: one static program, target/x86_64-unknown-linux-gnu/release/miharu-agent.
 agent:
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --locked -p miharu-agent --target x86_64-unknown-linux-gnu
+	@scripts/release.sh --agent $${CARGO_TARGET_DIR:-target}
 
 # The Debian packages miharu and miharu-agent, in target/packages, from a release build of their own. The same tree gives the
-# same bytes. Wants debhelper.
+# same bytes. Wants debhelper and jq.
 packages:
 	@scripts/packages.sh
+
+# Whether the programs of the last commit are the same when they are built twice, elsewhere: two release builds, twenty minutes on
+# two cores. `scripts/reproducible.sh --agent` builds only the agent.
+reproducible:
+	@scripts/reproducible.sh
+
+# Which lines and branches the tests run, by crate: target/coverage/report.md. Builds everything anew and runs nearly all that `test` runs.
+coverage:
+	@scripts/coverage.sh
 
 # What `test` starts with, for the time between two edits.
 lint:
@@ -44,6 +53,10 @@ scale:
 # to stay as it is. `scripts/soak.sh --minutes 30` is shorter; docs/explanation/reliability.md has a series.
 soak:
 	@scripts/soak.sh
+
+# Every parser under libFuzzer, an hour each: `scripts/fuzz.sh mounts agent --seconds 600` is shorter. Wants a C++ compiler.
+fuzz:
+	@scripts/fuzz.sh
 
 # The long forms of what `make test` does in seconds: SIGKILL at hundreds of random moments, thousands of instances at once, a
 # daemon that stands still. About ten minutes; `scripts/chaos.sh crowd` is one of them.

@@ -15,7 +15,7 @@ const PART: usize = 32 << 10;
 const MAX_PARTS: usize = 64;
 
 /// The most addresses that are told of; a guest with containers has thousands.
-const MAX_ADDRESSES: usize = 256;
+pub const MAX_ADDRESSES: usize = 256;
 
 const NLMSG_DONE: u16 = 3;
 const NLMSG_ERROR: u16 = 2;
@@ -53,16 +53,20 @@ pub fn read() -> io::Result<HashMap<u32, Vec<Address>>> {
     Ok(found.addresses)
 }
 
+/// What the parts of an answer told so far.
 #[derive(Debug, Default)]
-struct Found {
-    addresses: HashMap<u32, Vec<Address>>,
+pub struct Found {
+    /// Addresses by the interface's number.
+    pub addresses: HashMap<u32, Vec<Address>>,
     count: usize,
 }
 
 /// Whether more parts of an answer follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+pub enum Part {
+    /// More do.
     More,
+    /// This was the last one, or no part of an answer.
     Last,
 }
 
@@ -77,8 +81,8 @@ fn question() -> Vec<u8> {
     bytes
 }
 
-/// Takes the addresses out of one part of the answer.
-fn parse(mut bytes: &[u8], found: &mut Found) -> Part {
+/// Takes the addresses out of one part of the answer, as long as there are no more than [`MAX_ADDRESSES`].
+pub fn parse(mut bytes: &[u8], found: &mut Found) -> Part {
     while !bytes.is_empty() {
         let (Some(length), Some(kind)) = (u32_at(bytes, 0), u16_at(bytes, 4)) else { return Part::Last };
         let length = usize::try_from(length).unwrap_or(usize::MAX);

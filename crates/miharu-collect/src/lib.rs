@@ -39,7 +39,7 @@ pub use sources::{CgroupPlace, Group, Question, Sources, sources};
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::runtimes::fuzzing::daemon;
-    pub use crate::vm::fuzzing::{agent, guest_agent, libvirt, monitor};
+    pub use crate::vm::fuzzing::{Liar, agent, guest_agent, libvirt, monitor};
 }
 pub use vm::{Addresses, Origin};
 pub use warning::{InstanceName, Warning, WarningKind};
@@ -47,9 +47,9 @@ pub use warning::{InstanceName, Warning, WarningKind};
 /// What the daemon asks of its host outside of a collection.
 pub mod host {
     pub use miharu_linux::addresses::own_addresses;
+    pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability, Cost};
     pub use miharu_linux::cgroup::{Hierarchies, Version};
     pub use miharu_linux::confinement;
-    pub use miharu_linux::capability::{CAPABILITIES, Capabilities, Capability, Cost};
     pub use miharu_linux::heap::share as share_heap;
     pub use miharu_linux::opening::{Opening, open_below, openings};
     pub use miharu_linux::read::{Buffer, number_file};

@@ -1,5 +1,7 @@
 //! The readers of what comes over the network, for `miharu-fuzz`; each panics where what it read breaks its own rules.
 
+mod server;
+
 use std::collections::BTreeSet;
 
 use axum::body::Body;
@@ -12,12 +14,15 @@ use rustls::pki_types::CertificateDer;
 
 use crate::auth::{Caller, MetricsRight};
 use crate::cache::Found;
+use crate::listen::frames::Frames;
 use crate::negotiate::{self, Encoding};
 use crate::respond::{self, Parameters};
 use crate::routes::{events, foreign, instances::filter::Filter};
 use crate::tls::authority::revoked::Revoked;
 use crate::tls::{authority, identity, verifier};
 use crate::{forward, pem, requests, secrets};
+
+pub use server::Server;
 
 /// A request without its body: the target, then a header a line.
 pub fn request(bytes: &[u8]) {
@@ -115,4 +120,17 @@ pub fn authority(bytes: &[u8]) {
                 || identity::check(certificate, "").is_err()
         );
     }
+}
+
+/// What a client of HTTP/2 sends behind its preface, in pieces as long as the first byte says: however it is cut, the same is found.
+pub fn frames(bytes: &[u8]) {
+    let Some((cut, sent)) = bytes.split_first() else { return };
+    let now = tokio::time::Instant::now();
+    let sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", sent].concat();
+    let (mut whole, mut pieces) = (Frames::new(now), Frames::new(now));
+    whole.wrote(usize::from(*cut) * 64);
+    pieces.wrote(usize::from(*cut) * 64);
+    let at_once = whole.read(&sent, now);
+    let cut = sent.chunks(usize::from(*cut).max(1)).try_for_each(|piece| pieces.read(piece, now));
+    assert!(at_once == cut && whole.is_partial() == pieces.is_partial(), "{at_once:?} {cut:?}");
 }

@@ -3,7 +3,7 @@
 mod activity;
 mod bind;
 mod connection;
-mod frames;
+pub(crate) mod frames;
 mod gate;
 mod tcp;
 mod unix;

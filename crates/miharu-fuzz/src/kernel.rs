@@ -3,12 +3,12 @@
 use std::ffi::OsStr;
 
 use miharu_agent::cpu::{self, Steady};
-use miharu_agent::memory;
+use miharu_agent::{addresses, memory};
 use miharu_linux::cgroup::parse::{device_number, v1, v2};
 use miharu_linux::host::{CpuList, parse_meminfo, parse_uptime};
 use miharu_linux::mounts::{self, HostMounts, RemoteFilesystems};
 use miharu_linux::read::number_file;
-use miharu_linux::{hypervisor, process, text, unix_sockets, zfs};
+use miharu_linux::{hypervisor, links, process, text, unix_sockets, zfs};
 
 pub(crate) fn cgroup_v1(bytes: &[u8]) {
     let present = CpuList::parse(b"0-63");
@@ -78,4 +78,15 @@ pub(crate) fn guest(bytes: &[u8]) {
         let times = [row.cpu_seconds_user, row.cpu_seconds_system, row.cpu_seconds_idle];
         assert!(times.into_iter().flatten().all(|seconds| seconds.is_finite() && seconds >= 0.0));
     }
+}
+
+/// Parts of rtnetlink's answers, as the host asks for interfaces and the agent for addresses.
+pub(crate) fn netlink(bytes: &[u8]) {
+    let (mut interfaces, mut found) = (Vec::new(), addresses::Found::default());
+    for _ in 0..2 {
+        let _ = links::parse(bytes, &mut interfaces);
+        addresses::parse(bytes, &mut found);
+    }
+    assert!(interfaces.len() <= bytes.len() && interfaces.iter().all(|interface| !interface.name.is_empty()));
+    assert!(found.addresses.values().map(Vec::len).sum::<usize>() <= addresses::MAX_ADDRESSES);
 }

@@ -9,6 +9,7 @@ mod exposition;
 mod figures;
 mod guests;
 mod kernel;
+mod staged;
 
 /// One thing that is fed.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +33,8 @@ pub const TARGETS: &[Target] = &[
     ),
     target("mounts", "mountinfo of an instance beside the host's", kernel::mounts),
     target("host", "meminfo, uptime, lists of CPUs, loadavg, ZFS' objset files", kernel::host),
+    target("netlink", "the kernel's answers about interfaces and addresses", kernel::netlink),
+    target("tree", "files of `/proc` and `/sys` of a whole host or guest", staged::tree),
     target("guest_kernel", "the same files as the guest agent reads them", kernel::guest),
     target("command_line", "command lines of monitors, shims, QEMU", miharu_instances::fuzzing::command_line),
     target("qemu_config", "files of QEMU's -readconfig", miharu_instances::fuzzing::qemu_config),
@@ -54,6 +57,11 @@ pub const TARGETS: &[Target] = &[
     target("guest_agent", "qemu-guest-agent's answers", guests::guest_agent),
     target("monitor", "QMP", guests::monitor),
     target("libvirt", "libvirt's RPC", guests::libvirt),
+    target(
+        "conversation",
+        "all that an agent, a monitor or libvirt says over its socket",
+        staged::conversation,
+    ),
     target("daemons", "answers of Incus and LXD about projects and pools", guests::daemons),
     target("server_key", "server keys, globs, lists", miharu_store::fuzzing::server_key),
     target("words", "addresses, expiries, stores, join tokens", miharu_store::fuzzing::words),
@@ -63,6 +71,8 @@ pub const TARGETS: &[Target] = &[
     target("request", "HTTP targets, queries, headers", miharud::fuzzing::request),
     target("filter", "the parameter `filter`", miharud::fuzzing::filter),
     target("body", "bodies and tokens that clients and members send", miharud::fuzzing::body),
+    target("frames", "HTTP/2's frames, in pieces", miharud::fuzzing::frames),
+    target("server", "requests of anybody through all routes", staged::server),
     target("encoder", "any figures, encoded and read again", figures::encoder),
 ];
 

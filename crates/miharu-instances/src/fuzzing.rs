@@ -15,7 +15,7 @@ use crate::docker::record::{Image, Record};
 use crate::kubernetes::cri::{self, Containers, Sandboxes};
 use crate::kubernetes::pod::{self, Pod};
 use crate::oci::{self, conmon, is_image, is_name};
-use crate::podman::{bolt, state};
+use crate::podman::{bolt, question, state};
 use crate::qemu::options::{self, Options};
 use crate::qemu::sections::{self, Section};
 use crate::qemu::{libvirt, taps, vsock, watch};
@@ -95,7 +95,7 @@ pub fn names(text: &[u8]) {
     }
 }
 
-/// JSON of Docker, podman and OCI bundles.
+/// JSON of Docker, podman and OCI bundles. What podman tells of a container may have its pod behind a zero byte.
 pub fn runtime_json(text: &[u8]) {
     let labels = Image::parse(text).map(Image::labels).unwrap_or_default();
     if let Some(record) = Record::parse(text) {
@@ -103,6 +103,9 @@ pub fn runtime_json(text: &[u8]) {
         check_pod(record.pod());
         assert!(record.image_name().is_none_or(|image| is_image(&image)));
     }
+    let mut parts = text.splitn(2, |byte| *byte == 0);
+    let (container, pod) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    check(question::told(container, pod, &labels));
     let _ = serde_json::from_slice::<state::Record>(text);
     let _ = state::parse_names(text);
     if let Some(config) = Config::parse(text) {

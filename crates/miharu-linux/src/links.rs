@@ -103,13 +103,18 @@ fn question() -> Vec<u8> {
 
 /// Whether more parts of an answer follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+pub enum Part {
+    /// More do.
     More,
+    /// This was the last one.
     Last,
 }
 
-/// Takes the interfaces out of one part of the answer.
-fn parse(mut bytes: &[u8], found: &mut Vec<Interface>) -> io::Result<Part> {
+/// Takes the interfaces out of one part of the answer, as long as there are no more than 16 times [`MAX_INTERFACES`].
+///
+/// # Errors
+/// Where the kernel refused, or the part is none of an answer.
+pub fn parse(mut bytes: &[u8], found: &mut Vec<Interface>) -> io::Result<Part> {
     while !bytes.is_empty() {
         let length = u32_at(bytes, 0).ok_or(io::ErrorKind::InvalidData)? as usize;
         let kind = u16_at(bytes, 4).ok_or(io::ErrorKind::InvalidData)?;

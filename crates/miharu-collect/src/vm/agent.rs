@@ -29,7 +29,7 @@ pub(crate) struct Agent {
     roots: Roots,
     place: Place,
     connection: Option<Lines>,
-    last_id: u64,
+    pub(super) last_id: u64,
 }
 
 impl Agent {

@@ -1,6 +1,8 @@
 //! The readers of what guests, their agents and their monitors say, for `miharu-fuzz`. Each panics where what it read breaks the
 //! reader's own rules, and gives out the figures that would be served.
 
+mod liar;
+
 use std::time::{Duration, Instant, SystemTime};
 
 use miharu_api::report::Answer;
@@ -12,6 +14,8 @@ use super::guard::Guard;
 use super::qmp::{self, Message};
 use super::report::{self, Addresses, Guest};
 use super::{bounds, incus, libvirt_source, qga, xdr};
+
+pub use liar::Liar;
 
 /// A line of our own agent, or the body that the agents of Incus and LXD answer with. The two reports in it, divided by a zero
 /// byte, come one after the other from one guest.

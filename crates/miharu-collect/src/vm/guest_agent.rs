@@ -96,7 +96,7 @@ pub(crate) struct GuestAgent {
     layers: Layers,
     connection: Option<Lines>,
     patience: Patience,
-    last_id: u64,
+    pub(super) last_id: u64,
 }
 
 impl GuestAgent {

@@ -27,11 +27,11 @@ const WINDOWS: f64 = 65_536.0;
 /// The client talks too much.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many HTTP/2 frames that ask for nothing")]
-pub(super) struct TooMuch;
+pub(crate) struct TooMuch;
 
 /// The reader's place in the stream of frames.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(crate) struct Frames {
     place: Place,
     /// Whether a head was begun and its last frame has not come.
     in_head: bool,
@@ -51,23 +51,23 @@ enum Place {
 }
 
 impl Frames {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { place: Place::Preface(PREFACE), in_head: false, talk: TALK, talk_at: now, windows: TALK }
     }
 
     /// Whether the client has begun something and owes the rest.
-    pub(super) fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.in_head || !matches!(self.place, Place::Header(_, 0))
     }
 
     /// So many bytes were sent to the client.
-    pub(super) fn wrote(&mut self, bytes: usize) {
+    pub(crate) fn wrote(&mut self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.windows = (self.windows + f64::from(bytes) / WINDOW_BYTES).min(WINDOWS);
     }
 
     /// The client sent these bytes.
-    pub(super) fn read(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), TooMuch> {
+    pub(crate) fn read(&mut self, mut bytes: &[u8], now: Instant) -> Result<(), TooMuch> {
         while let Some((first, rest)) = bytes.split_first() {
             match &mut self.place {
                 Place::Preface(left) | Place::Payload(left) => {

@@ -8,7 +8,7 @@
 //! cgroup of whoever started it, like any other program's.
 
 pub(crate) mod bolt;
-mod question;
+pub(crate) mod question;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;

@@ -200,13 +200,36 @@ fn of_service(
         Some(pod) => Some(sockets.get::<Pod>(socket, &format!("/v4.0.0/libpod/pods/{pod}/json"))?.name),
         None => None,
     };
-    let record = Record {
-        name: found.name,
-        pod: found.pod,
-        labels: found.config.labels,
-        is_infra: found.is_infra,
-        image_id: found.image,
-        image: found.image_name,
+    Ok((found.into(), pod))
+}
+
+impl From<Inspected> for Record {
+    fn from(found: Inspected) -> Self {
+        Self {
+            name: found.name,
+            pod: found.pod,
+            labels: found.config.labels,
+            is_infra: found.is_infra,
+            image_id: found.image,
+            image: found.image_name,
+        }
+    }
+}
+
+/// Who a container is by what podman's service tells of it, its pod and its image; for `miharu-fuzz`.
+pub(crate) fn told(container: &[u8], pod: &[u8], of_image: &BTreeMap<String, String>) -> Option<Identity> {
+    let question = Podmans {
+        id: "0".repeat(64),
+        project: "podman".to_owned(),
+        started_as: None,
+        containers: None,
+        whose: Whose::System(miharu_linux::Roots::default()),
+        socket: None,
+        known: None,
+        is_partial: false,
+        watched: None,
     };
-    Ok((record, pod))
+    let pod = serde_json::from_slice::<Pod>(pod).ok().map(|pod| pod.name);
+    let record = serde_json::from_slice::<Inspected>(container).ok()?.into();
+    question.identity(record, pod, of_image).ok()
 }
