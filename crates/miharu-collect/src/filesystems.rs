@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -30,6 +31,32 @@ pub enum SharedFilesystems {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Found {
     chosen: Arc<[Chosen]>,
+    /// What there is too much of to look at all of it.
+    pub(crate) excess: Option<Excess>,
+}
+
+/// Of what an instance has more than is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Excess {
+    Mounts,
+    FileSystems,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mounts => write!(
+                f,
+                "it has more than {} mounts: file systems that are mounted after those are left out",
+                mounts::MAX_MOUNTS
+            ),
+            Self::FileSystems => write!(
+                f,
+                "it has {} file systems, as many as are served of one instance: further ones are left out",
+                mounts::MAX_FILE_SYSTEMS
+            ),
+        }
+    }
 }
 
 /// A file system that is asked for its size, and of each of its mounts whose it is.
@@ -196,7 +223,15 @@ fn choose(
         let sharing = file_system.mounts.iter().map(|mount| host.sharing(mount, directory)).collect();
         Chosen::new(whose, file_system, sharing)
     });
-    Found { chosen: chosen.collect() }
+    let chosen: Arc<[Chosen]> = chosen.collect();
+    let is_long =
+        mountinfo.split(|byte| *byte == b'\n').nth(mounts::MAX_MOUNTS).is_some_and(|line| !line.is_empty());
+    let excess = match chosen.len() {
+        _ if is_long => Some(Excess::Mounts),
+        mounts::MAX_FILE_SYSTEMS.. => Some(Excess::FileSystems),
+        _ => None,
+    };
+    Found { chosen, excess }
 }
 
 /// Asks for the sizes of all instances' file systems at once, and puts them together. What is not known by `deadline` is absent.
@@ -358,6 +393,21 @@ mod tests {
         assert_eq!(mountpoints(&found), [["/"]]);
         found.retain(|_, source| source != "/dev/vda");
         assert_eq!(mountpoints(&found).len(), 0, "the host's word for what is shared counts, too");
+    }
+
+    #[test]
+    fn what_is_too_much_to_look_at_is_told() {
+        let lines = |count: usize, line: &dyn Fn(usize) -> String| {
+            let root = "1 0 254:0 /c9 / rw - ext4 /dev/vda rw\n".to_owned();
+            (2..=count).fold(root, |text, number| text + &line(number))
+        };
+        let binds = |count| lines(count, &|id| format!("{id} 1 254:0 /c9/x /m{id} rw - ext4 /dev/vda rw\n"));
+        let disks = |count| lines(count, &|id| format!("{id} 1 7:{id} / /d{id} rw - ext4 /dev/l{id} rw\n"));
+        let excess = |text: &str| instance(10, "c9", text).0.excess;
+        assert_eq!(excess(&binds(mounts::MAX_MOUNTS)), None);
+        assert_eq!(excess(&binds(mounts::MAX_MOUNTS + 1)), Some(Excess::Mounts));
+        assert_eq!(excess(&disks(mounts::MAX_FILE_SYSTEMS - 1)), None);
+        assert_eq!(excess(&disks(mounts::MAX_FILE_SYSTEMS + 1)), Some(Excess::FileSystems));
     }
 
     const DISK: &str = "1 0 7:1 / / rw - ext4 /dev/loop1 rw\n2 1 7:9 / /d rw - xfs /dev/loop9 rw\n";

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use miharu_instances::{Incarnation, Instance, Kind};
 use miharu_linux::cgroup::{Hierarchies, Version};
 use miharu_linux::host::{CpuList, HostFacts};
-use miharu_linux::process::Interface;
+use miharu_linux::process::{Interface, MAX_INTERFACES};
 use miharu_linux::read::Buffer;
 use miharu_linux::statfs::{Identity, Whose};
 use miharu_metrics::figures::{Info, Scrape};
@@ -53,6 +53,7 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
     for (_, raw) in &mut rows {
         options.excluded.leave_out(&mut raw.figures, &mut raw.found);
     }
+    round.tell_excess(&rows);
     round.add_filesystems(&mut rows);
     let now = started.duration_since(UNIX_EPOCH).map(|time| time.as_secs_f64()).ok();
     let source = match host.hierarchies.as_ref().map(Hierarchies::version) {
@@ -265,6 +266,22 @@ impl Round<'_> {
     fn warn(&mut self, instance: &Instance, kind: WarningKind, message: String) {
         let instance = InstanceName { project: instance.project.clone(), name: instance.name.clone() };
         self.warnings.push(Warning { kind, instance: Some(instance), message });
+    }
+
+    /// Warns of instances that have more of something than is served of one.
+    fn tell_excess(&mut self, rows: &[Row]) {
+        for (instance, raw) in rows {
+            if let Some(excess) = raw.found.excess {
+                self.warn(instance, WarningKind::Incomplete, excess.to_string());
+            }
+            if raw.figures.interfaces.len() >= MAX_INTERFACES {
+                let message = format!(
+                    "it has {MAX_INTERFACES} network interfaces, as many as are served of one instance: further ones are \
+                     left out"
+                );
+                self.warn(instance, WarningKind::Incomplete, message);
+            }
+        }
     }
 
     /// Asks for the sizes of all file systems together; an instance on whose file system a thread hangs has failed, one that
