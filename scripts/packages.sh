@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds the Debian packages. usage: scripts/packages.sh [--bins DIR --agent FILE] [--version VERSION] [--out DIR]
 #
-# Without --bins it makes a release build of its own in target/packages/cargo, in which no path of this machine is left; with it,
-# as the tests do, it packs what is there. The same tree gives the same bytes: every time is that of the last commit.
+# Without --bins it makes a release build of its own in target/packages/programs by scripts/release.sh, whose programs are the same
+# wherever they are built; with it, as the tests do, it packs what is there. The same tree gives the same bytes: every time is that
+# of the last commit.
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -33,16 +34,10 @@ export SOURCE_DATE_EPOCH=${epoch:-$(stat -c %Y Cargo.lock)} TZ=UTC LC_ALL=C.UTF-
 mkdir -p "$out"
 out=$(realpath "$out")
 if [ -z "$bins" ]; then
-  target=x86_64-unknown-linux-gnu
-  [ "$(uname -m)" = x86_64 ] || target=$(uname -m)-unknown-linux-gnu
-  remap="--remap-path-prefix=$root=/miharu --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
-  remap="$remap --remap-path-prefix=$(rustc --print sysroot)=/rust"
   echo "packages: building the release"
-  RUSTFLAGS=$remap CARGO_TARGET_DIR=$out/cargo cargo build -q --release --locked --target "$target" -p miharu-daemon -p miharu-cli
-  RUSTFLAGS="$remap -C target-feature=+crt-static" CARGO_TARGET_DIR=$out/cargo-static \
-    cargo build -q --release --locked --target "$target" -p miharu-agent
-  bins=$out/cargo/$target/release
-  agent=$out/cargo-static/$target/release/miharu-agent
+  scripts/release.sh "$out/programs"
+  bins=$out/programs/bin
+  agent=$bins/miharu-agent
 else
   export DEB_COMPRESSION='-Zgzip -z1'
 fi
@@ -65,6 +60,10 @@ cp -r dashboards "$stage/examples/"
 rm -rf "$stage/examples/dashboards/prometheus/tests"
 # The pages that messages name, as they are: a reader needs nothing for them.
 (cd docs && find . -name '*.md' ! -name SUMMARY.md -exec cp --parents {} "$stage/docs/" \;)
+for package in miharu miharu-agent; do
+  mkdir -p "$stage/$package"
+  scripts/sbom.sh "$package" "$version" >"$stage/$package/sbom.cdx.json"
+done
 cp packaging/miharud.service "$stage/debian/miharu.miharud.service"
 sed 's,/usr/local/bin/,/usr/sbin/,' packaging/miharu-agent.service >"$stage/debian/miharu-agent.service"
 cp CHANGELOG.md "$stage/"

@@ -1,6 +1,9 @@
 //! The Debian packages, on a clean Debian: what they bring, what they leave, and the service under a real systemd.
 #![allow(clippy::print_stdout, reason = "showing what the scripts said")]
+#![allow(clippy::disallowed_methods, reason = "cargo and grep are asked what is in the packages")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failure here is a failed test")]
+
+mod materials;
 
 use std::fs;
 use std::path::{Path, PathBuf};
