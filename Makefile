@@ -1,5 +1,5 @@
 # The two goals that a newcomer needs are `demo` and `test`; both install what is missing (on Debian 12, with sudo when not root).
-.PHONY: demo demo-stop test agent packages reproducible coverage lint references pictures book bench bench-micro bench-growth scale soak fuzz chaos clean
+.PHONY: demo demo-stop test agent packages reproducible deny coverage lint references pictures book bench bench-micro bench-growth scale soak fuzz chaos clean
 
 # Two real containers, a virtual machine where QEMU is there, miharud, and u1's figures twice; Ctrl-C or `make demo-stop` cleans up.
 demo:
@@ -29,6 +29,11 @@ packages:
 # two cores. `scripts/reproducible.sh --agent` builds only the agent.
 reproducible:
 	@scripts/reproducible.sh
+
+# Licences, versions and sources of what is depended on, against deny.toml, and known defects where their database can be reached.
+deny:
+	@scripts/setup.sh deny
+	@scripts/deny.sh
 
 # Which lines and branches the tests run, by crate: target/coverage/report.md. Builds everything anew and runs nearly all that `test` runs.
 coverage:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what is missing on a Debian 12 machine. usage: scripts/setup.sh build|demo|test|bench
+# Installs what is missing on a Debian 12 machine. usage: scripts/setup.sh build|demo|test|deny|bench
 #
 # Prints one line a step, nothing else, and touches the network only when something is missing. What cannot be had is said
 # on a line that starts with "setup:" and the exit status is 1; the caller decides whether to go on without it.
@@ -27,7 +27,7 @@ test_needs="$demo_needs lxcfs:lxcfs systemd-nspawn:systemd-container lxd:lxd lxc
   promtool:prometheus jq:jq dnsmasq:dnsmasq-base podman:podman conmon:conmon runc:runc crun:crun fuse-overlayfs:fuse-overlayfs
   newuidmap:uidmap dockerd:docker.io docker:docker.io containerd:containerd ctr:containerd dbus-daemon:dbus
   etcd:etcd-server etcdctl:etcd-client faketime:faketime chromium:chromium certutil:libnss3-tools dh:debhelper
-  lintian:lintian mmdebstrap:mmdebstrap"
+  lintian:lintian mmdebstrap:mmdebstrap strace:strace sqlite3:sqlite3"
 bench_needs="lxc-start:lxc busybox:busybox-static openssl:openssl ip:iproute2 lxcfs:lxcfs lxd:lxd lxc:lxd-client dnsmasq:dnsmasq-base
   netdata:netdata perf:linux-perf unsquashfs:squashfs-tools newuidmap:uidmap unshare:util-linux"
 
@@ -167,6 +167,18 @@ build_vsock() {
   rm -rf "$cache/vhost-device-vsock/target"
 }
 
+# What holds our dependencies to deny.toml. Nobody gives away a built one that can read that file, neither Debian nor PyPI, so that it is
+# built, without debug information, which takes 100 s of processor time.
+build_deny() {
+  have cargo-deny && return 0
+  [ -x "$cache/cargo-deny/bin/cargo-deny" ] && return 0
+  say "building cargo-deny"
+  mkdir -p "$cache"
+  CARGO_TARGET_DIR=$cache/cargo-deny/target CARGO_PROFILE_DEV_DEBUG=0 CARGO_INCREMENTAL=0 nice -n 19 cargo install -q --locked --debug \
+    --no-track --root "$cache/cargo-deny" --version 0.20.2 cargo-deny >"$log" 2>&1 || fail "could not build cargo-deny:"
+  rm -rf "$cache/cargo-deny/target"
+}
+
 # Packages of libvirt whose programs do not tell whether they are all there.
 install_libvirt() {
   { have libvirtd && have virsh; } || install libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients
@@ -269,11 +281,12 @@ test)
   install_font
   fetch_axe
   install_pylxd ;;
+deny) build_deny ;;
 bench)
   # shellcheck disable=SC2046
   install $(missing $bench_needs)
   fetch_incus
   install_exporter ;;
-*) say "usage: scripts/setup.sh build|demo|test|bench"; exit 2 ;;
+*) say "usage: scripts/setup.sh build|demo|test|deny|bench"; exit 2 ;;
 esac
 exit $failed

@@ -21,7 +21,6 @@ step() { # name command…
 }
 
 step "cargo fmt" cargo fmt --all --check
-command -v cargo-deny >/dev/null 2>&1 && step "cargo deny" cargo deny --offline check bans licenses sources
 
 # The live tests start miharud and miharu; cargo builds them for nobody by itself. With the tests in one go all that they share is
 # compiled once: tests ask for more features of some crates, which would make them others.
@@ -38,11 +37,14 @@ step "cargo test --no-run" scripts/lanes.sh --record "$work/programs"
 # Live tests wait more than they work, and what they leave is enough for this.
 nice -n 19 cargo clippy -q --workspace --all-targets --locked -- -D warnings >"$work/clippy" 2>&1 &
 clippy=$!
+nice -n 19 bash -c 'scripts/setup.sh deny; scripts/deny.sh' >"$work/deny" 2>&1 &
+deny=$!
 export MIHARU_E2E_SKIPS=$work/skips
 : >"$MIHARU_E2E_SKIPS"
 step "test programs" scripts/lanes.sh "$work/programs" "$work/output"
-lint() { wait "$clippy"; local status=$?; cat "$work/clippy"; return $status; }
-step "cargo clippy" lint
+ended() { wait "$1"; local status=$?; cat "$2"; return $status; } # process report
+step "cargo clippy" ended "$clippy" "$work/clippy"
+step "cargo deny" ended "$deny" "$work/deny"
 
 # A skipped live test returns early, which cargo counts as passed.
 skipped=$(sort -u "$MIHARU_E2E_SKIPS" | grep -c . || true)
