@@ -15,9 +15,9 @@ target=$(rustc --print host-tuple)
 home=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
 
 # What comes last counts first: OUT may lie in the tree.
-rust='' c=''
+rust=() c=''
 remap() { # path name
-  rust="$rust --remap-path-prefix=$1=$2"
+  rust+=("--remap-path-prefix=$1=$2")
   c="$c -ffile-prefix-map=$1=$2"
 }
 remap "$PWD" /miharu
@@ -26,13 +26,13 @@ remap "$home" /cargo
 remap "$(rustc --print sysroot)" /rust
 remap "$out" /out
 export CFLAGS="${CFLAGS:-}$c" CARGO_INCREMENTAL=0
-# Flags that somebody set for all builds would be in these programs, too.
-unset CARGO_ENCODED_RUSTFLAGS
 
-build() { # folder further-flags arguments…
-  RUSTFLAGS="$rust $2" CARGO_TARGET_DIR=$1 cargo build -q --release --locked --target "$target" "${@:3}"
+# This variable goes before RUSTFLAGS, which somebody may have set for all builds, and takes paths with spaces.
+build() { # folder further-flag arguments…
+  CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${rust[*]}${2:+$IFS$2}") CARGO_TARGET_DIR=$1 \
+    cargo build -q --release --locked --target "$target" "${@:3}"
 }
-build "$out" '-C target-feature=+crt-static' -p miharu-agent
+build "$out" -Ctarget-feature=+crt-static -p miharu-agent
 cp "$out/$target/release/miharu-agent" "$out/bin/"
 [ "$agent" = only ] && exit
 build "$out/dynamic" '' -p miharu-daemon -p miharu-cli
