@@ -51,6 +51,8 @@ pub enum Need {
     Tls,
     /// etcd and etcdctl.
     Etcd,
+    /// strace, allowed to trace, and SQLite's own program.
+    Strace,
     /// libfaketime.
     Faketime,
     /// A C compiler.
@@ -117,6 +119,10 @@ impl Need {
             Self::LibvirtLxc => Self::Libvirt.lacking().or_else(crate::libvirt::Libvirt::lacking_lxc),
             Self::Tls => program("openssl").or_else(|| program("curl")),
             Self::Etcd => program("etcd").or_else(|| program("etcdctl")),
+            Self::Strace => program("strace").or_else(|| program("sqlite3")).or_else(|| {
+                let traced = shell::run("strace", ["-o", "/dev/null", "true"]);
+                traced.err().map(|_| "nothing may be traced here".to_owned())
+            }),
             Self::Faketime => {
                 crate::cluster::faketime().is_none().then(|| "libfaketime is not installed".to_owned())
             }
