@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +39,12 @@ impl UnixListener {
     /// replaced.
     pub(crate) fn bind(path: &Path, group: Option<u32>) -> anyhow::Result<Self> {
         remove_stale(path)?;
-        let listener = tokio::net::UnixListener::bind(path).with_context(|| path.display().to_string())?;
+        let listener = tokio::net::UnixListener::bind(path).with_context(|| {
+            format!(
+                "{}: the socket cannot be made; its directory has to belong to the user that miharud runs as, and to be writable",
+                path.display()
+            )
+        })?;
         if group.is_some() {
             // A service may be forbidden the call itself.
             std::os::unix::fs::chown(path, None, group).with_context(|| group_refused(path, group))?;
@@ -78,6 +83,10 @@ fn group_refused(path: &Path, group: Option<u32>) -> String {
 }
 
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
+    // Connecting to a file is refused as well, and one that is none of ours stays.
+    if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.file_type().is_socket()) {
+        bail!("{} is there and is not a socket: move it away", path.display());
+    }
     match UnixStream::connect(path) {
         Ok(_) => bail!("another miharud is running: {} answers", path.display()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -123,5 +132,15 @@ mod tests {
         assert!(error.to_string().starts_with("another miharud is running"), "{error}");
         drop(first);
         UnixListener::bind(&path, None).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("unix.socket");
+        std::fs::write(&path, "somebody's").unwrap();
+        let error = UnixListener::bind(&path, None).unwrap_err().to_string();
+        assert!(error.ends_with("unix.socket is there and is not a socket: move it away"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody's");
     }
 }

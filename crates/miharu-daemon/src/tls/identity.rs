@@ -68,8 +68,14 @@ impl Identity {
             // A start that was cut short leaves a key alone: it gets its certificate now.
             (false, _) => make(&certificate, &key, names())?,
             // Clients pin the certificate, so one without its key is for a person to judge.
-            (true, false) => bail!("{} is there but {} is not", certificate.display(), key.display()),
+            (true, false) => bail!(
+                "{certificate} is there but {key} is not: put the key back, or begin with a certificate that nobody has yet: mv \
+                 {certificate} {certificate}.without-key",
+                certificate = certificate.display(),
+                key = key.display()
+            ),
         }
+        warn_of_readers(&key);
         let stamp = stamp(dir);
         let current = ArcSwap::from_pointee(load(pair(dir))?);
         let own = ArcSwap::from_pointee(load((certificate, key))?);
@@ -288,9 +294,41 @@ fn stamp(dir: &Path) -> Option<Stamp> {
 }
 
 fn load((certificate, key): (PathBuf, PathBuf)) -> anyhow::Result<Shown> {
-    let pem = std::fs::read(&certificate).with_context(|| certificate.display().to_string())?;
-    let key_pem = std::fs::read(&key).with_context(|| key.display().to_string())?;
-    read(&pem, &key_pem).with_context(|| format!("{} and {}", certificate.display(), key.display()))
+    let pem = std::fs::read(&certificate).with_context(|| unreadable(&certificate))?;
+    let key_pem = std::fs::read(&key).with_context(|| unreadable(&key))?;
+    read(&pem, &key_pem).with_context(|| {
+        format!(
+            "{} and {} cannot be shown; put back a certificate and the key that belongs to it, both as PEM",
+            certificate.display(),
+            key.display()
+        )
+    })
+}
+
+/// What cannot be read, and whose it is.
+fn unreadable(path: &Path) -> String {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_file() => format!(
+            "{shown} belongs to user {} and group {} with mode {:o}; chown it to the user that miharud runs as",
+            meta.uid(),
+            meta.gid(),
+            meta.mode() & 0o7777
+        ),
+        Ok(meta) if meta.is_dir() => format!("{shown} is a directory, and has to be a file"),
+        Ok(_) => format!("{shown} is no regular file"),
+        Err(_) => shown.to_string(),
+    }
+}
+
+/// The directory can be passed by all, so that the key's own mode keeps them out.
+fn warn_of_readers(key: &Path) {
+    if std::fs::metadata(key).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
+        tracing::warn!(
+            "{0} can be read by every user: chmod 600 {0}, and get a new key if somebody could have",
+            key.display()
+        );
+    }
 }
 
 fn read(pem: &[u8], key_pem: &[u8]) -> anyhow::Result<Shown> {
