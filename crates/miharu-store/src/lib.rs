@@ -147,7 +147,7 @@ pub enum Error {
     #[error("etcd did not say whether the change was made ({0}); look again when the cluster is in step")]
     Uncertain(String),
     /// SQLite failed.
-    #[error("{path}: {source}. {}", advice(source))]
+    #[error("{path}: {source}. {}", advice(path, source))]
     Database {
         /// The database's file.
         path: String,
@@ -175,9 +175,14 @@ pub enum Error {
 }
 
 /// What to do about SQLite's refusal in the middle of its work.
-fn advice(error: &rusqlite::Error) -> &'static str {
+fn advice(path: &str, error: &rusqlite::Error) -> &'static str {
     use rusqlite::ErrorCode;
     match error.sqlite_error_code() {
+        // SQLite does not tell why it could not open its journal, but what is tried now fails for the same reason.
+        Some(ErrorCode::CannotOpen) if has_no_descriptor(path) => {
+            "Nothing was changed: miharud may open no more files. Raise LimitNOFILE= of its service, or let in fewer connections \
+             (core.connections), and try again"
+        }
         Some(ErrorCode::DiskFull) => {
             "Nothing was changed: make room on the file system of the state directory"
         }
@@ -196,6 +201,14 @@ fn advice(error: &rusqlite::Error) -> &'static str {
         }
         _ => "The change was not made",
     }
+}
+
+/// Whether this process, or the whole system, has no descriptor left to open the file with.
+fn has_no_descriptor(path: &str) -> bool {
+    /// ENFILE and EMFILE of errno(3), on every architecture of Linux.
+    const NONE_LEFT: [i32; 2] = [23, 24];
+    let failed = std::fs::File::open(path).err().and_then(|error| error.raw_os_error());
+    failed.is_some_and(|number| NONE_LEFT.contains(&number))
 }
 
 /// How long it may take to ask what the members said of themselves.

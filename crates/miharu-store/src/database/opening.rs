@@ -23,6 +23,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
     .map_err(reading)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(reading)?;
     connection.pragma_update(None, "foreign_keys", "ON").map_err(reading)?;
+    // The daemon writes nowhere but in its own directory, and SQLite's temporary files would be in /var/tmp.
+    connection.pragma_update(None, "temp_store", "MEMORY").map_err(reading)?;
     sound(&connection).map_err(reading)?.map_or(Ok(()), |what| Err(damaged(path, what)))?;
 
     let version = version(&connection).map_err(reading)?;
