@@ -17,6 +17,7 @@ fi
 # Each is a line: the package, the test program, and which of its tests.
 tests=(
   "miharu-e2e resources descriptors:: limited:: crowd:: paused:: clock:: remounted::"
+  "miharu-e2e state killed:: calls:: disk::"
 )
 failed=()
 for line in "${tests[@]}"; do
