@@ -1,6 +1,8 @@
 //! A daemon for tests: answers on a real unix socket what it was told to, and keeps what it was asked.
 
+use std::fs::Permissions as Mode;
 use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -129,6 +131,21 @@ impl Fake {
         let mut out = Vec::new();
         let result = runtime.block_on(crate::commands::run(&cli, &mut out));
         (result, String::from_utf8(out).unwrap())
+    }
+
+    /// Holds its directory as a daemon does, for as long as the file lives.
+    pub(crate) fn lock(&self) -> std::fs::File {
+        let dir = std::fs::File::open(self.dir.path()).unwrap();
+        dir.lock().unwrap();
+        std::fs::set_permissions(self.dir.path().join("unix.socket"), Mode::from_mode(0o660)).unwrap();
+        dir
+    }
+
+    /// Puts a file into its directory.
+    pub(crate) fn put(&self, name: &str, text: &str, mode: u32) {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Mode::from_mode(mode)).unwrap();
     }
 
     /// A client of it.

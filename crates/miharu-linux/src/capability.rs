@@ -31,13 +31,14 @@ pub enum Cost {
 pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "CAP_SYS_PTRACE",
-        purpose: "no file systems of other users' processes",
+        purpose: "no sizes of instances' file systems, and an instance on the host's network is not told apart",
         cost: Cost::Figures,
         bit: 19,
     },
     Capability {
         name: "CAP_DAC_READ_SEARCH",
-        purpose: "no instances whose directory only root may enter, and no file systems of theirs",
+        purpose: "ids in place of names that only root's files tell (Docker's containers, podman's pods), and no sizes of \
+                  file systems below folders that others may not enter",
         cost: Cost::Figures,
         bit: 2,
     },
@@ -73,17 +74,17 @@ impl Capabilities {
         Ok(Self { effective: status.effective_capabilities })
     }
 
-    /// Whether this one is in effect.
+    /// Whether what this one grants is granted.
     #[must_use]
     pub fn has(self, capability: &Capability) -> bool {
-        self.effective & (1 << capability.bit) != 0
+        // CAP_DAC_OVERRIDE (bit 1) includes what CAP_DAC_READ_SEARCH grants.
+        let effective = if self.effective & 0b10 == 0 { self.effective } else { self.effective | 0b100 };
+        effective & (1 << capability.bit) != 0
     }
 
     /// Those of [`CAPABILITIES`] that are not.
     pub fn missing(self) -> impl Iterator<Item = &'static Capability> {
-        // CAP_DAC_OVERRIDE (bit 1) includes what CAP_DAC_READ_SEARCH grants.
-        let effective = if self.effective & 0b10 == 0 { self.effective } else { self.effective | 0b100 };
-        CAPABILITIES.iter().filter(move |capability| effective & (1 << capability.bit) == 0)
+        CAPABILITIES.iter().filter(move |capability| !self.has(capability))
     }
 }
 

@@ -89,7 +89,7 @@ mod tests {
             assert_eq!(open("/file").is_ok(), opening == Opening::PlaceInRoot, "{opening:?}");
         }
         let file = open_below(dir.as_fd(), Path::new("file"), Opening::FileBeneath).unwrap();
-        assert_eq!(std::io::read_to_string(std::fs::File::from(file)).unwrap(), "x");
+        assert_eq!(io::read_to_string(std::fs::File::from(file)).unwrap(), "x");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `miharu admin`: what only the host's own administrator asks of the daemon.
 
+mod doctor;
+
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ pub(crate) enum AdminCommand {
     Waitready(WaitArgs),
     /// Make the server's certificate anew, for the names and addresses that the host has now
     RenewCertificate(RenewArgs),
+    /// Tell what the daemon may do, what confines it, and what a missing thing costs
+    Doctor(doctor::DoctorArgs),
 }
 
 /// For how long.
@@ -57,6 +61,7 @@ pub(crate) async fn run(
             context.client.progress().during("Waiting until miharud is ready", ready).await
         }
         AdminCommand::RenewCertificate(args) => renew(context, args, out).await,
+        AdminCommand::Doctor(args) => doctor::run(context, args, out).await,
     }
 }
 

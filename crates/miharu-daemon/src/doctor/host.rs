@@ -48,15 +48,17 @@ fn cgroups(patient: &Patient, buffer: &mut Buffer) -> Vec<Check> {
             )];
         }
     };
-    let (version, present): (_, Box<dyn Fn(&str, &str) -> bool>) = match hierarchies.version() {
-        Version::V1 => ("version 1", Box::new(|_, old| hierarchies.v1(old).is_some())),
-        Version::V2 => {
-            let file = hierarchies.unified().map(|top| top.join("cgroup.controllers"));
-            let text =
-                file.and_then(|file| Some(String::from_utf8_lossy(buffer.read(&file).ok()?).into_owned()));
-            let text = text.unwrap_or_default();
-            ("version 2", Box::new(move |new, _| text.split_whitespace().any(|word| word == new)))
-        }
+    let version = hierarchies.version();
+    let file = hierarchies.unified().map(|top| top.join("cgroup.controllers"));
+    let unified = file.and_then(|file| Some(String::from_utf8_lossy(buffer.read(&file).ok()?).into_owned()));
+    let unified = unified.unwrap_or_default();
+    let present = |new: &str, old: &str| match version {
+        Version::V1 => hierarchies.v1(old).is_some(),
+        Version::V2 => unified.split_whitespace().any(|word| word == new),
+    };
+    let version = match version {
+        Version::V1 => "version 1",
+        Version::V2 => "version 2",
     };
     let mut checks = vec![ok(HOST, "cgroups", version)];
     for (new, old, cost) in CONTROLLERS {

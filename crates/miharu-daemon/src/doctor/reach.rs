@@ -1,6 +1,6 @@
 //! Who is served, and who is asked.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use miharu_api::{Check, Finding};
 use miharu_instances::NAMES;
@@ -27,7 +27,7 @@ pub(super) fn checks(patient: &Patient) -> Vec<Check> {
     checks.extend(drivers(patient));
     for (driver, socket) in ASKED {
         if patient.settings.drivers.has(driver)
-            && let Some(path) = patient.roots.host_path(std::path::Path::new(socket))
+            && let Some(path) = patient.roots.host_path(Path::new(socket))
         {
             checks.extend(asked(socket, &path));
         }
@@ -115,7 +115,7 @@ fn drivers(patient: &Patient) -> Vec<Check> {
 }
 
 /// Whether a daemon lets itself be asked; nothing where it is not installed.
-fn asked(shown: &str, path: &PathBuf) -> Option<Check> {
+fn asked(shown: &str, path: &Path) -> Option<Check> {
     let name = format!("socket {shown}");
     let check = |found: &str| ok("runtimes", name.clone(), found);
     match connect(path) {
@@ -143,10 +143,10 @@ fn asked(shown: &str, path: &PathBuf) -> Option<Check> {
 }
 
 /// Connects without waiting.
-fn connect(path: &PathBuf) -> Result<(), Errno> {
+fn connect(path: &Path) -> Result<(), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path.as_path())?)
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
 }
 
 fn warnings(patient: &Patient) -> Check {

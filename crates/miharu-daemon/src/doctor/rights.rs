@@ -14,7 +14,16 @@ const SANDBOX: &str = "sandbox";
 pub(super) fn checks(patient: &Patient, buffer: &mut Buffer) -> Vec<Check> {
     let mut checks = vec![user(), core()];
     match Capabilities::of_this_thread(&patient.roots, buffer) {
-        Ok(own) => checks.extend(CAPABILITIES.iter().map(|it| capability(it, own.has(it)))),
+        Ok(own) => {
+            // A socket is made, and given to a group, by other threads than those that look at instances.
+            let threads = confinement::threads(&patient.roots, buffer).unwrap_or_default();
+            let held = confinement::names(threads.iter().fold(0, |all, thread| all | thread.effective));
+            let has = |it: &Capability| match it.cost {
+                Cost::Figures => own.has(it),
+                Cost::Setting => held.iter().any(|name| name == it.name),
+            };
+            checks.extend(CAPABILITIES.iter().map(|it| capability(it, has(it))));
+        }
         Err(error) => checks.push(wrong(
             Finding::Missing,
             ok(RIGHTS, "capabilities", error.to_string()),
@@ -69,21 +78,21 @@ fn core() -> Check {
 /// Whether those who look at instances have it.
 fn capability(capability: &Capability, has: bool) -> Check {
     if has {
-        return ok(RIGHTS, capability.name, "in effect for what looks at instances");
+        return ok(RIGHTS, capability.name, "in effect");
     }
-    let finding = match capability.cost {
-        Cost::Figures => Finding::Missing,
-        Cost::Setting => Finding::Note,
-    };
+    // The package does not give these two, and what fails for want of one is told where it fails.
+    if capability.cost == Cost::Setting {
+        return ok(RIGHTS, capability.name, format!("not in effect: {}", capability.purpose));
+    }
     wrong(
-        finding,
+        Finding::Missing,
         ok(RIGHTS, capability.name, "not in effect"),
         capability.purpose,
         "name it in AmbientCapabilities= and CapabilityBoundingSet= of the unit, or run the daemon as root",
     )
 }
 
-/// Capabilities that miharu has no use for. CAP_CHOWN is put down by those who look, so it is not among theirs.
+/// Capabilities that miharu has no use for.
 fn others(threads: &[Thread]) -> Check {
     let held = threads.iter().fold(0, |all, thread| all | thread.permitted | thread.effective);
     let known = CAPABILITIES.iter().map(|capability| capability.name);
