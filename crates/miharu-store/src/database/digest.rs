@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest, Sha256};
 
 /// What is read for it, always in the same order. The schema is part of it, as it has rules of its own.
-const QUERIES: [&str; 10] = [
+pub(super) const QUERIES: [&str; 10] = [
     "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name",
     "SELECT only, value FROM revision ORDER BY only",
     "SELECT key, value FROM config ORDER BY key",
@@ -15,7 +15,7 @@ const QUERIES: [&str; 10] = [
     "SELECT name, description FROM projects ORDER BY name",
     "SELECT id, secret, name, description, type, restricted, created_at, expires_at FROM join_tokens ORDER BY id",
     "SELECT id, project FROM join_token_projects ORDER BY id, project",
-    "SELECT id, member, member_id, access, seal, pending, removed, synced_at FROM cluster",
+    "SELECT only, id, member, member_id, access, seal, pending, removed, synced_at FROM cluster",
     "SELECT key, value, created, modified FROM cluster_copy ORDER BY key",
 ];
 

@@ -140,6 +140,29 @@ fn the_files_of_the_schemas_have_those_schemas() {
 }
 
 #[test]
+fn every_column_is_part_of_the_digest() {
+    let folder = Folder::current();
+    let connection = Connection::open(folder.path()).unwrap();
+    let mut query = connection
+        .prepare(
+            "SELECT tables.name, columns.name FROM sqlite_schema AS tables, pragma_table_info(tables.name) AS columns
+             WHERE tables.type = 'table' AND tables.name != 'written'",
+        )
+        .unwrap();
+    let columns = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let columns: Vec<(String, String)> = columns.map(Result::unwrap).collect();
+    assert!(columns.len() > 30);
+    for (table, column) in columns {
+        let from = format!(" FROM {table}");
+        let read = digest::QUERIES.iter().find_map(|query| {
+            let (columns, rest) = query.strip_prefix("SELECT ")?.split_once(&from)?;
+            (rest.is_empty() || rest.starts_with(' ')).then(|| columns.split(", ").collect::<Vec<_>>())
+        });
+        assert!(read.is_some_and(|read| read.contains(&column.as_str())), "{table}.{column}");
+    }
+}
+
+#[test]
 fn a_newer_file_is_refused_and_names_who_wrote_it() {
     let folder = Folder::of(SCHEMAS[2]);
     folder.open().unwrap();
