@@ -29,6 +29,7 @@ mod lxc_memory;
 mod lxd_compare;
 mod machined;
 mod nspawn;
+mod privileges;
 mod prometheus;
 mod real_clients;
 mod rights;

@@ -1,0 +1,192 @@
+//! What the daemon may do: what each capability is for, by taking it away, and what it takes from itself.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use miharu_e2e::vm::{Config, Vm};
+use miharu_e2e::{Exposition, Lxc, Miharud, Podman, miharud, need, scratch};
+
+/// A user who owns nothing.
+const USER: u32 = 64_301;
+
+/// A series without its value: its name and labels.
+type Series = (String, Vec<(String, String)>);
+
+/// Starts the daemon as [`USER`] with these capabilities and no other, as the unit does.
+fn with_capabilities(held: &[&str]) -> Result<Miharud> {
+    let dir = scratch::dir("miharu")?;
+    let state = dir.join("state");
+    fs::create_dir(&state)?;
+    chown(&state, Some(USER), Some(USER))?;
+    // Where it was built may be closed to that user.
+    let own = dir.join("miharud");
+    let built = miharud::program("miharud")?;
+    if fs::hard_link(&built, &own).is_err() {
+        fs::copy(&built, &own)?;
+    }
+    let set = held.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups"]);
+    command.args(["--bounding-set", &set, "--inh-caps", &set, "--ambient-caps", &set]).arg(own);
+    let daemon = Miharud::launch(command, &state, &[])?;
+    daemon.miharu(&["config", "set", "metrics.cache_seconds", "0"])?;
+    Ok(daemon)
+}
+
+/// The series of these instances, without those that say how the collection went.
+fn series(scrape: &Exposition, names: &[&str]) -> BTreeSet<Series> {
+    let of_them = scrape.samples().filter(|sample| names.contains(&sample.label("name")));
+    let is_figure = |name: &str| !name.contains("_scrape_");
+    of_them
+        .filter(|sample| is_figure(&sample.name))
+        .map(|sample| (sample.name.clone(), sample.labels.clone().into_iter().collect()))
+        .collect()
+}
+
+/// The families of series, of one instance.
+fn families(series: &BTreeSet<Series>, name: &str) -> BTreeSet<String> {
+    let is_its = |(_, labels): &&Series| labels.iter().any(|(label, value)| label == "name" && value == name);
+    series.iter().filter(is_its).map(|(family, _)| family.clone()).collect()
+}
+
+/// Without a capability what it is for is missing, nothing else is, and what is missing is told of.
+#[test]
+fn each_capability_is_worth_what_is_said_of_it() -> Result<()> {
+    need!(Lxc, Podman, Qemu);
+    let (lxc, podman) = (Lxc::start(&[])?, Podman::start()?);
+    // As /var/lib/lxc and the runtimes' folders are on a host.
+    fs::set_permissions(&lxc.path, Permissions::from_mode(0o700))?;
+    fs::set_permissions(&podman.home, Permissions::from_mode(0o700))?;
+    let pod = scratch::unique("pod");
+    podman.pod(&pod)?;
+    let (container, member) = (podman.any(&[])?, podman.any(&["--pod", &pod])?);
+    let in_pod = format!("podman/{pod}");
+    let disk = scratch::dir("disk")?.join("disk");
+    fs::write(&disk, vec![0; 1 << 20])?;
+    let drive = format!("file={},format=raw,if=virtio", disk.display());
+    let vm = Vm::halted(&Config { arguments: vec!["-drive".to_owned(), drive], ..Config::default() })?;
+    let names = [lxc.name.as_str(), container.name.as_str(), member.name.as_str(), vm.name.as_str()];
+    let all = ["sys_ptrace", "dac_read_search", "dac_override"];
+
+    // Root's figures are what there is.
+    let rooted = Miharud::start()?;
+    let disks = "incus_disk_read_bytes_total";
+    let wanted = |scrape: &Exposition| {
+        let asked = !scrape.select(disks, &[("name", &vm.name)]).is_empty();
+        let is_in = scrape
+            .samples()
+            .any(|sample| sample.label("project") == in_pod && sample.label("name") == member.name);
+        asked && is_in && names.iter().all(|name| scrape.instances().contains(*name))
+    };
+    let whole = series(&rooted.scrape_until("all figures", Duration::from_secs(60), wanted)?, &names);
+    drop(rooted);
+    let (sizes, of_lxc) = ("incus_filesystem_size_bytes".to_owned(), lxc.name.as_str());
+    assert!(families(&whole, of_lxc).contains(&sizes), "{whole:#?}");
+
+    let daemon = with_capabilities(&all)?;
+    daemon.scrape_until("the same as root's", Duration::from_secs(60), |scrape| {
+        series(scrape, &names).is_superset(&whole)
+    })?;
+    let doctor =
+        daemon.miharu(&["admin", "doctor", "--format", "csv"]).unwrap_or_else(|error| format!("{error:#}"));
+    assert!(!doctor.lines().any(|line| line.starts_with("MISSING,rights")), "{doctor}");
+    drop(daemon);
+
+    // What stays, what goes.
+    let without = |missing: &str, gone: &dyn Fn(&Series) -> bool| -> Result<()> {
+        let held: Vec<&str> = all.into_iter().filter(|name| !missing.contains(name)).collect();
+        let daemon = with_capabilities(&held)?;
+        let left: BTreeSet<Series> = whole.iter().filter(|series| !gone(series)).cloned().collect();
+        let what = format!("all but what is lost without {missing}");
+        let mut last = BTreeSet::new();
+        let scrape = daemon.scrape_until(&what, Duration::from_secs(60), |scrape| {
+            last = series(scrape, &names);
+            last.is_superset(&left)
+        });
+        let missed: Vec<_> = left.difference(&last).collect();
+        let scrape = scrape.with_context(|| format!("{what}: {missed:#?}"))?;
+        let too_many: Vec<_> = series(&scrape, &names).into_iter().filter(|series| gone(series)).collect();
+        assert!(too_many.is_empty(), "without {missing}: {too_many:#?}");
+        for name in &names {
+            let lost = families(&whole, name).difference(&families(&last, name)).count();
+            println!(
+                "without {missing}: {name} has {} of {} families",
+                families(&last, name).len(),
+                families(&last, name).len() + lost
+            );
+        }
+        let failed =
+            daemon.miharu(&["admin", "doctor"]).map_or_else(|error| format!("{error:#}"), |_| String::new());
+        for name in missing.split(' ') {
+            let name = format!("CAP_{}", name.to_uppercase());
+            // The one includes what the other grants.
+            let is_included = name == "CAP_DAC_READ_SEARCH" && held.contains(&"dac_override");
+            assert!(is_included || failed.contains(&format!("MISSING: {name}")), "{name}: {failed}");
+        }
+        Ok(())
+    };
+    let is_of = |series: &Series, label: &str, value: &str| {
+        series.1.iter().any(|(one, other)| one == label && other == value)
+    };
+    let is_size = |series: &Series| series.0.starts_with("incus_filesystem_");
+    // What QEMU's monitor is asked for, and what root's files alone tell.
+    let is_asked = |series: &Series| is_of(series, "name", &vm.name) && series.0.starts_with("incus_disk_");
+    let is_pods = |series: &Series| is_of(series, "project", &in_pod);
+    without("dac_override", &is_asked)?;
+    without("dac_read_search", &|_| false)?;
+    without("sys_ptrace", &is_size)?;
+    without("dac_override dac_read_search", &|series| is_asked(series) || is_pods(series))?;
+    without("sys_ptrace dac_override dac_read_search", &|series| {
+        is_size(series) || is_asked(series) || is_pods(series)
+    })
+}
+
+fn tasks(daemon: &Miharud) -> Result<Vec<String>> {
+    let tasks = format!("/proc/{}/task", daemon.pid());
+    let texts = fs::read_dir(tasks)?.map(|task| Ok(fs::read_to_string(task?.path().join("status"))?));
+    texts.collect()
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_default().trim()
+}
+
+/// Every thread is confined, by the one or the other means, and what it does for a living goes on.
+#[test]
+fn the_daemon_confines_itself() -> Result<()> {
+    need!(Lxc);
+    let lxc = Lxc::start(&[])?;
+    let daemon = Miharud::start()?;
+    daemon.scrape_until("its file system", Duration::from_secs(20), |scrape| {
+        !scrape.select("incus_filesystem_size_bytes", &[("name", &lxc.name)]).is_empty()
+    })?;
+    assert!(!daemon.log().contains("is not in force"), "{}", daemon.log());
+    let tasks = tasks(&daemon)?;
+    for status in &tasks {
+        assert_eq!((field(status, "NoNewPrivs"), field(status, "Seccomp")), ("1", "2"), "{status}");
+        let held = u64::from_str_radix(field(status, "CapEff"), 16)?;
+        let (may_trace, answers) = (held & 1 << 19 != 0, field(status, "Name") == "miharud");
+        assert!(!(answers && may_trace), "{status}");
+    }
+    assert!(tasks.iter().any(|status| field(status, "Name") == "looking"), "{tasks:#?}");
+    // What writes goes on: the database, the certificate, listeners.
+    daemon.miharu(&["config", "set", "metrics.prefix", "lxd"])?;
+    daemon.miharu(&["admin", "renew-certificate"])?;
+    daemon.listen("core.metrics_address")?;
+    let (dir, pid) = (daemon.dir.clone(), daemon.pid());
+    daemon.stop()?;
+    assert!(!dir.join("unix.socket").exists());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+
+    let free = Miharud::fresh(&["--sandbox", "off"])?;
+    assert!(free.log().contains("nothing confines this daemon"), "{}", free.log());
+    let failed = free.miharu(&["admin", "doctor"]).unwrap_err().to_string();
+    assert!(failed.contains("MISSING: what looks at instances writes nowhere"), "{failed}");
+    Ok(())
+}
