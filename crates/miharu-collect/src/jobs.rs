@@ -266,13 +266,13 @@ mod tests {
     fn jobs_that_hang_cost_nobody_else() {
         let runner = Runner::default();
         let began = Instant::now();
-        let outcomes = runner.run((0..20).collect(), 20, limits(100, 5000), |n: u32, (): &mut ()| {
+        let outcomes = runner.run((0..20).collect(), 20, limits(1000, 60_000), |n: u32, (): &mut ()| {
             if n < 4 {
-                std::thread::sleep(Duration::from_secs(3));
+                std::thread::sleep(Duration::from_secs(30));
             }
             n
         });
-        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(began.elapsed() < Duration::from_secs(20));
         assert_eq!(done(&outcomes), (0..20).map(|n| (n >= 4).then_some(n)).collect::<Vec<_>>());
         assert!(matches!(outcomes.first(), Some(Outcome::TimedOut)));
     }
@@ -281,11 +281,11 @@ mod tests {
     fn the_time_for_all_is_kept() {
         let began = Instant::now();
         let outcomes =
-            Runner::default().run((0..50).collect(), 50, limits(500, 200), |n: u32, (): &mut ()| {
-                std::thread::sleep(Duration::from_millis(50));
+            Runner::default().run((0..1000).collect(), 100, limits(60_000, 2_000), |n: u32, (): &mut ()| {
+                std::thread::sleep(Duration::from_millis(200));
                 n
             });
-        assert!(began.elapsed() < Duration::from_millis(450));
+        assert!(began.elapsed() < Duration::from_secs(15), "all of them would have taken longer");
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::CutOff)), "no fault of that job");
         assert!(!outcomes.iter().any(|o| matches!(o, Outcome::TimedOut)));
@@ -296,10 +296,10 @@ mod tests {
     fn lost_threads_are_bounded_and_the_rest_is_told_at_once() {
         let runner = Runner::default();
         let hang = |n: u32, (): &mut ()| {
-            std::thread::sleep(Duration::from_secs(4));
+            std::thread::sleep(Duration::from_secs(120));
             n
         };
-        let outcomes = runner.run((0..50).collect(), 50, limits(30, 3000), hang);
+        let outcomes = runner.run((0..50).collect(), 50, limits(30, 60_000), hang);
         assert_eq!(outcomes.iter().filter(|o| matches!(o, Outcome::TimedOut)).count(), READERS + MAX_LOST);
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
         assert!(runner.alive.load(Ordering::Relaxed) <= READERS + MAX_LOST);

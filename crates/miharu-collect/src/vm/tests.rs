@@ -75,45 +75,53 @@ fn port(name: &str, socket: PathBuf) -> Vm {
     Vm { channels: vec![Channel { port: name.to_owned(), socket }], ..Vm::default() }
 }
 
+/// For what answers: a busy machine may take its time, and nobody waits for the rest of it.
+const LONG: Duration = Duration::from_secs(20);
+/// For what does not answer in full, which is waited for until then.
+const SHORT: Duration = Duration::from_secs(2);
+
 fn ask(guests: &Guests, machines: &[Arc<Instance>], time: Duration) -> Vec<Option<Answer>> {
     let asked: Vec<_> = machines.iter().map(|machine| (Arc::clone(machine), Age::Grown)).collect();
     let options = Options { balloon_interval: Duration::from_secs(5), ..Options::default() };
-    let mut answers = guests.ask(&asked, Instant::now() + time, &options).finish();
+    let mut asking = guests.ask(&asked, Instant::now() + time, &options);
+    // How late an answer comes over this process' threads is the machine's business.
+    asking.until += LONG;
+    let mut answers = asking.finish();
     machines.iter().map(|machine| answers.remove(&machine.incarnation)).collect()
 }
 
-/// Asks one machine with an agent that is served so.
-fn ask_one(serve: fn(UnixStream)) -> (Guests, Arc<Instance>, Answer) {
+/// Asks one machine with an agent that is served so, for so long.
+fn ask_one(serve: fn(UnixStream), time: Duration) -> (Guests, Arc<Instance>, Answer) {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("s");
     stub(&socket, serve);
     let machine = machine(1, port(PORT, socket));
     let guests = Guests::new(Roots::default());
-    let answer = ask(&guests, std::slice::from_ref(&machine), Duration::from_millis(800)).remove(0).unwrap();
+    let answer = ask(&guests, std::slice::from_ref(&machine), time).remove(0).unwrap();
     (guests, machine, answer)
 }
 
 #[test]
 fn an_agent_answers_again_and_again_on_one_connection() {
-    let (guests, machine, answer) = ask_one(good_agent);
+    let (guests, machine, answer) = ask_one(good_agent, LONG);
     let (teller, guest) = answer.told.guest.unwrap();
     assert_eq!((teller, guest.figures.memory.mem_total), (Teller::Agent, Some(1000)));
     // The socket's file is gone with its directory: only the connection that stands can answer.
-    let again = ask(&guests, &[machine], Duration::from_millis(800)).remove(0).unwrap();
+    let again = ask(&guests, &[machine], LONG).remove(0).unwrap();
     assert!(again.told.guest.is_some() && again.told.problems.is_empty());
 }
 
 #[test]
 fn a_tap_that_was_plugged_in_costs_no_connection() {
-    let (guests, before, answer) = ask_one(good_agent);
+    let (guests, before, answer) = ask_one(good_agent, LONG);
     assert!(answer.told.guest.is_some());
     let vm = Vm { taps: vec!["tap1".to_owned()], ..before.vm.clone().unwrap() };
     let now = Arc::new(Instance { vm: Some(vm), ..Instance::clone(&before) });
     // The socket's file is gone: a new session could not connect.
-    assert!(ask(&guests, &[now], Duration::from_millis(800)).remove(0).unwrap().told.guest.is_some());
+    assert!(ask(&guests, &[now], LONG).remove(0).unwrap().told.guest.is_some());
     let vm = port(PORT, "/nonexistent/other".into());
     let moved = Arc::new(Instance { vm: Some(vm), ..Instance::clone(&before) });
-    assert!(ask(&guests, &[moved], Duration::from_millis(800)).remove(0).unwrap().told.guest.is_none());
+    assert!(ask(&guests, &[moved], LONG).remove(0).unwrap().told.guest.is_none());
 }
 
 #[test]
@@ -134,40 +142,46 @@ fn what_answers_wrongly_is_no_guest() {
     ];
     for serve in hostile {
         let start = Instant::now();
-        let (guests, machine, answer) = ask_one(serve);
+        let (guests, machine, answer) = ask_one(serve, SHORT);
         assert!(answer.told.guest.is_none());
-        assert!(answer.told.is_awaited || answer.took < Duration::from_millis(700));
-        assert!(start.elapsed() < Duration::from_secs(3));
+        assert!(answer.told.is_awaited || answer.took < SHORT * 7 / 8);
+        assert!(start.elapsed() < SHORT + LONG / 2);
         let start = Instant::now();
-        assert!(ask(&guests, &[machine], Duration::from_secs(2)).remove(0).unwrap().told.guest.is_none());
-        assert!(start.elapsed() < Duration::from_secs(1), "it is left alone for a while");
+        assert!(ask(&guests, &[machine], LONG).remove(0).unwrap().told.guest.is_none());
+        assert!(start.elapsed() < LONG / 2, "it is left alone for a while");
     }
 }
 
 #[test]
 fn late_answers_and_halves_of_them_are_read_over() {
-    let (_, _, answer) = ask_one(|stream| {
-        answer_lines(stream, |id| {
-            let report = REPORT.replace('\n', " ");
-            format!(
-                "cpu_seconds_total\":[]}}}}\n{{\"id\":7,\"metrics\":{{}}}}\n{{\"id\":{id},\"metrics\":{report}}}\n"
-            )
-        });
-    });
+    let (_, _, answer) = ask_one(
+        |stream| {
+            answer_lines(stream, |id| {
+                let report = REPORT.replace('\n', " ");
+                format!(
+                    "cpu_seconds_total\":[]}}}}\n{{\"id\":7,\"metrics\":{{}}}}\n{{\"id\":{id},\"metrics\":{report}}}\n"
+                )
+            })
+        },
+        LONG,
+    );
     assert!(answer.told.guest.is_some());
 }
 
 #[test]
 fn ten_thousand_devices_are_cut() {
-    let (_, _, answer) = ask_one(|stream| {
-        answer_lines(stream, |id| {
-            let disks: Vec<_> = (0..10_000).map(|n| format!(r#"{{"device":"d{n}x\"}}\n"}}"#)).collect();
-            let report = REPORT
-                .replace('\n', " ")
-                .replace(r#"{"device":"vda","disk_read_bytes":512}"#, &disks.join(","));
-            format!("{{\"id\":{id},\"metrics\":{report}}}\n")
-        });
-    });
+    let (_, _, answer) = ask_one(
+        |stream| {
+            answer_lines(stream, |id| {
+                let disks: Vec<_> = (0..10_000).map(|n| format!(r#"{{"device":"d{n}x\"}}\n"}}"#)).collect();
+                let report = REPORT
+                    .replace('\n', " ")
+                    .replace(r#"{"device":"vda","disk_read_bytes":512}"#, &disks.join(","));
+                format!("{{\"id\":{id},\"metrics\":{report}}}\n")
+            })
+        },
+        LONG,
+    );
     assert_eq!(answer.told.guest.unwrap().1.figures.disks.len(), super::bounds::MAX_ROWS);
 }
 
@@ -200,15 +214,15 @@ fn a_command_that_hangs_costs_only_its_own_families() {
     stub(&socket, guest_agent);
     let machine = [machine(1, port(GUEST_AGENT_PORT, socket))];
     let guests = Guests::new(Roots::default());
-    let answer = ask(&guests, &machine, Duration::from_millis(600)).remove(0).unwrap();
+    let answer = ask(&guests, &machine, SHORT).remove(0).unwrap();
     let (teller, guest) = answer.told.guest.unwrap();
     assert_eq!((teller, guest.figures.cpu_effective), (Teller::GuestAgent, Some(1)));
     assert!(guest.figures.filesystems.is_empty());
     assert_eq!(answer.told.problems.len(), 1, "{:?}", answer.told.problems);
     let start = Instant::now();
-    let answer = ask(&guests, &machine, Duration::from_millis(600)).remove(0).unwrap();
+    let answer = ask(&guests, &machine, LONG).remove(0).unwrap();
     assert!(answer.told.guest.is_some() && answer.told.problems.is_empty());
-    assert!(start.elapsed() < Duration::from_millis(400), "file systems are not asked for again at once");
+    assert!(start.elapsed() < LONG / 2, "file systems are not asked for again at once");
 }
 
 fn monitor(stream: UnixStream) {
@@ -229,7 +243,7 @@ fn a_monitor_that_somebody_holds_is_passed_over() {
     stub(&free, monitor);
     let vm = Vm { monitors: vec![held, free], ..Vm::default() };
     let guests = Guests::new(Roots::default());
-    let answer = ask(&guests, &[machine(1, vm)], Duration::from_millis(800)).remove(0).unwrap();
+    let answer = ask(&guests, &[machine(1, vm)], SHORT * 2).remove(0).unwrap();
     assert_eq!(answer.told.monitor.monitor.vcpus, [(0, 5)]);
 }
 
@@ -268,7 +282,7 @@ fn a_balloon_is_switched_on_where_the_key_says_so() {
     stub(&sockets[0], balloon);
     let machine = [machine(1, Vm { monitors: sockets.to_vec(), ..Vm::default() })];
     let guests = Guests::new(Roots::default());
-    let asked = || ask(&guests, &machine, Duration::from_millis(800)).remove(0).unwrap().told.monitor.memory;
+    let asked = || ask(&guests, &machine, LONG).remove(0).unwrap().told.monitor.memory;
     assert_eq!(asked(), None, "it has not polled yet");
     let memory = asked().unwrap();
     assert_eq!((memory.total, memory.caches), (Some(5), None));
@@ -288,7 +302,7 @@ fn vhost_user_vsock_is_spoken_to() {
     });
     let vm = Vm { vsock: Some(Vsock::Unix(socket)), ..Vm::default() };
     let guests = Guests::new(Roots::default());
-    let answer = ask(&guests, &[machine(1, vm)], Duration::from_millis(800)).remove(0).unwrap();
+    let answer = ask(&guests, &[machine(1, vm)], LONG).remove(0).unwrap();
     assert!(answer.told.guest.is_some());
 }
 
@@ -304,14 +318,14 @@ fn sixty_that_hang_cost_four_others_nothing() {
         .collect();
     let guests = Guests::new(Roots::default());
     let start = Instant::now();
-    let answers = ask(&guests, &machines, Duration::from_secs(2));
-    assert!(start.elapsed() < Duration::from_millis(2500));
+    let answers = ask(&guests, &machines, SHORT * 2);
+    assert!(start.elapsed() < SHORT * 2 + LONG / 2);
     let told = |answer: &Option<Answer>| answer.as_ref().is_some_and(|answer| answer.told.guest.is_some());
     assert!(answers[..60].iter().all(|answer| !told(answer)));
     assert!(answers[60..].iter().all(told));
     let start = Instant::now();
-    let answers = ask(&guests, &machines, Duration::from_secs(2));
-    assert!(answers[60..].iter().all(told) && start.elapsed() < Duration::from_millis(500));
+    let answers = ask(&guests, &machines, LONG);
+    assert!(answers[60..].iter().all(told) && start.elapsed() < LONG / 2);
 }
 
 /// Reads one call of libvirt's RPC: program, procedure, serial, arguments.
@@ -382,7 +396,7 @@ fn libvirt_is_asked_for_what_it_holds() {
         ..port(GUEST_AGENT_PORT, "/run/libvirt/qemu/channel/1-d1/org.qemu.guest_agent.0".into())
     };
     let guests = Guests::new(Roots::at(directory.path()));
-    let answer = ask(&guests, &[machine(1, vm)], Duration::from_millis(800)).remove(0).unwrap();
+    let answer = ask(&guests, &[machine(1, vm)], SHORT).remove(0).unwrap();
     assert_eq!(answer.told.monitor.monitor.balloon, Some(1 << 20));
     let (teller, guest) = answer.told.guest.unwrap();
     assert_eq!((teller, guest.figures.cpu_effective), (Teller::GuestAgent, Some(1)));
