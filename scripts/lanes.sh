@@ -6,11 +6,11 @@
 # as long. What must not meet is kept apart by locks, across programs as within one: scratch::alone and others in miharu-e2e.
 #
 # REPORT gets all that the programs wrote, each in one piece. MIHARU_TEST_LANES is how many run at once, two unless told, and
-# MIHARU_TEST_LIMIT how many seconds one may take, 900 unless told: one that hangs shall not take all the time that there is.
+# MIHARU_TEST_LIMIT how many seconds one may take, 1200 unless told: one that hangs shall not take all the time that there is.
 set -u
 [ $# -eq 2 ] || { sed -n 's/^# usage: /usage: /p' "$0" >&2; exit 2; }
 root=$(realpath "$(dirname "$0")/..")
-lanes=${MIHARU_TEST_LANES:-2} limit=${MIHARU_TEST_LIMIT:-900}
+lanes=${MIHARU_TEST_LANES:-2} limit=${MIHARU_TEST_LIMIT:-1200}
 # Beside others everything may take longer.
 export MIHARU_E2E_SLOWNESS=${MIHARU_E2E_SLOWNESS:-2}
 
