@@ -12,7 +12,6 @@ mod book;
 mod containers;
 mod crowd;
 mod foreign;
-mod fuse;
 mod nested;
 mod paper;
 mod scrapers;

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use miharu_e2e::fuse::Slow;
 use miharu_e2e::loopdev::LoopDevice;
 use miharu_e2e::{Exposition, shell};
 
 use crate::book::Book;
 use crate::crowd::Crowd;
-use crate::fuse::Slow;
 use crate::subject::Subject;
 
 /// How long an answer takes, and what to call that.

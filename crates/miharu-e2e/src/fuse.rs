@@ -1,5 +1,6 @@
 //! A file system that answers as slowly as it is told to: a FUSE server of a few requests, enough for a mount point that can
-//! be looked at and asked for its size.
+//! be looked at and asked for its size, and for names in it that are looked for. It is also what stands in for an NFS whose server
+//! is gone, where the kernel has none: either leaves whoever asks in the kernel, where no signal ends the wait.
 //!
 //! The protocol is that of `include/uapi/linux/fuse.h`. Ending the server's process ends the connection, and whoever
 //! hangs on it gets an error, so that a killed run leaves nobody hanging.
@@ -12,8 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::scratch::{self, Entry, Note};
 use anyhow::{Context, Result, ensure};
-use miharu_e2e::scratch::{self, Entry, Note};
 
 /// The longest request that the kernel sends for a file system that takes no writes, and then some.
 const LONGEST_REQUEST: usize = 128 << 10;
@@ -22,20 +23,24 @@ const LONGEST_REQUEST: usize = 128 << 10;
 const NEVER: u64 = u64::MAX;
 
 /// Opcodes.
+const LOOKUP: u32 = 1;
 const GETATTR: u32 = 3;
 const FORGET: u32 = 2;
 const STATFS: u32 = 17;
 const INIT: u32 = 26;
 const BATCH_FORGET: u32 = 42;
 
+/// `ENOENT`.
+const NOTHING_THERE: i32 = 2;
+
 /// `ENOSYS`, which the kernel takes for "this file system has no such thing".
 const NO_SUCH_CALL: i32 = 38;
 
 /// The mounted file system, unmounted on drop.
 #[derive(Debug)]
-pub(crate) struct Slow {
+pub struct Slow {
     /// Where it is mounted.
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     server: Arc<Server>,
     _note: Note,
 }
@@ -46,8 +51,9 @@ struct Server {
     /// How long an answer to `statfs` takes, in milliseconds.
     delay: AtomicU64,
     asked: AtomicU64,
-    /// Questions that get no answer for now. The kernel lets nobody who waits for one die, not even by SIGKILL.
-    held: Mutex<Vec<u64>>,
+    /// Questions that get no answer for now, by what is asked. The kernel lets nobody who waits for one die, not even by
+    /// SIGKILL.
+    held: Mutex<Vec<(u32, u64)>>,
 }
 
 impl Slow {
@@ -55,7 +61,7 @@ impl Slow {
     ///
     /// # Errors
     /// When this kernel has no FUSE, or `mount` may not.
-    pub(crate) fn mount() -> Result<Self> {
+    pub fn mount() -> Result<Self> {
         let path = scratch::dir("slow")?;
         let device = File::options().read(true).write(true).open("/dev/fuse").context("/dev/fuse")?;
         let note = Entry::Mount(path.to_str().context("a path that is no UTF-8")?).note()?;
@@ -73,7 +79,7 @@ impl Slow {
     }
 
     /// From now on an answer takes that long; `None` for ever.
-    pub(crate) fn set_delay(&self, delay: Option<Duration>) {
+    pub fn set_delay(&self, delay: Option<Duration>) {
         let delay = delay.map_or(NEVER, |delay| u64::try_from(delay.as_millis()).unwrap_or(NEVER));
         self.server.delay.store(delay, Ordering::Relaxed);
         if delay != NEVER {
@@ -81,20 +87,28 @@ impl Slow {
         }
     }
 
+    /// How many who ask wait for an answer.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.server.held.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Something to hold beside what asks: when it goes, everybody gets an answer, and can end.
-    pub(crate) fn releaser(&self) -> Releaser<'_> {
+    #[must_use]
+    pub fn releaser(&self) -> Releaser<'_> {
         Releaser(self)
     }
 
     /// How often its size was asked for.
-    pub(crate) fn asked(&self) -> u64 {
+    #[must_use]
+    pub fn asked(&self) -> u64 {
         self.server.asked.load(Ordering::Relaxed)
     }
 }
 
 /// Answers all that wait, on drop.
 #[derive(Debug)]
-pub(crate) struct Releaser<'s>(&'s Slow);
+pub struct Releaser<'s>(&'s Slow);
 
 impl Drop for Releaser<'_> {
     fn drop(&mut self) {
@@ -135,7 +149,7 @@ impl Server {
                 self.asked.fetch_add(1, Ordering::Relaxed);
                 let (server, unique) = (Arc::clone(self), request.unique);
                 match self.delay.load(Ordering::Relaxed) {
-                    NEVER => self.held.lock().unwrap_or_else(PoisonError::into_inner).push(unique),
+                    NEVER => self.hold(request),
                     0 => self.reply(unique, 0, &sizes()),
                     delay => {
                         std::thread::spawn(move || {
@@ -145,15 +159,25 @@ impl Server {
                     }
                 }
             }
+            LOOKUP if self.delay.load(Ordering::Relaxed) == NEVER => self.hold(request),
+            LOOKUP => self.reply(request.unique, -NOTHING_THERE, &[]),
             FORGET | BATCH_FORGET => {}
             _ => self.reply(request.unique, -NO_SUCH_CALL, &[]),
         }
     }
 
+    fn hold(&self, request: &Request) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.push((request.opcode, request.unique));
+    }
+
     fn release(&self) {
         let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
-        for unique in held {
-            self.reply(unique, 0, &sizes());
+        for (opcode, unique) in held {
+            match opcode {
+                LOOKUP => self.reply(unique, -NOTHING_THERE, &[]),
+                _ => self.reply(unique, 0, &sizes()),
+            }
         }
     }
 
@@ -246,9 +270,9 @@ mod tests {
 
     #[test]
     fn it_answers_late_and_lets_everybody_go() -> Result<()> {
-        miharu_e2e::need!(Containers);
+        crate::need!(Containers);
         let slow = Slow::mount()?;
-        let ask = || miharu_e2e::shell::run("stat", ["-f", "-c", "%b", &slow.path.display().to_string()]);
+        let ask = || crate::shell::run("stat", ["-f", "-c", "%b", &slow.path.display().to_string()]);
         assert_eq!(ask()?.trim(), "262144");
         slow.set_delay(Some(Duration::from_millis(150)));
         let started = std::time::Instant::now();
@@ -257,7 +281,7 @@ mod tests {
         slow.set_delay(None);
         std::thread::scope(|scope| {
             let asking = scope.spawn(ask);
-            miharu_e2e::shell::wait_for("the question", Duration::from_secs(5), || {
+            crate::shell::wait_for("the question", Duration::from_secs(5), || {
                 (slow.asked() == 3).then_some(())
             })?;
             drop(slow.releaser());
