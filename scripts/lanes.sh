@@ -58,7 +58,7 @@ name_of() { sed 's/-[0-9a-f]\{16\}$//' <<<"$1"; }
 # The longest first, so that no lane waits for one that began late. What is not named here is short, or belongs here.
 in_order() {
   local name file
-  for name in soak vms live runtimes cluster packages web store network clients resources; do
+  for name in soak vms live runtimes cluster packages web store network state clients resources; do
     for file in "$programs/$name" "$programs/$name-"*; do
       [ ! -f "$file" ] || basename "$file"
     done
