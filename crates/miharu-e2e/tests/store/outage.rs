@@ -183,3 +183,33 @@ fn an_etcd_that_was_emptied_takes_nothing_from_the_last_copy() -> Result<()> {
     assert!(a.trusts(&fingerprint) && a.state().cluster.is_none());
     Ok(())
 }
+
+#[test]
+fn a_member_whose_database_is_damaged_goes_back_to_its_copy_and_gets_in_step() -> Result<()> {
+    need!(Etcd);
+    let etcd = etcd::plan().start()?;
+    let mut members = cluster(&etcd, &["a", "b"])?;
+    let (b, a) = (members.pop().unwrap(), members.pop().unwrap());
+    let (kept, kept_fingerprint) = entry("kept");
+    let (revoked, revoked_fingerprint) = entry("revoked");
+    a.commit(&Change::AddCertificate(kept))?;
+    a.commit(&Change::AddCertificate(revoked))?;
+    eventually("trust", SOON, || b.trusts(&kept_fingerprint) && b.trusts(&revoked_fingerprint))?;
+    b.commit(&config(&b.state(), "core.metrics_address", ":9199"))?;
+    let path = b.path.clone();
+    drop(b);
+    a.commit(&Change::RemoveCertificate(revoked_fingerprint.clone()))?;
+    let bytes = std::fs::read(&path)?;
+    std::fs::write(&path, &bytes[..bytes.len() / 2])?;
+    let error = Member::again(&path).err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("it is damaged") && error.contains("miharu.db.backup"), "{error}");
+    std::fs::copy(path.with_file_name("miharu.db.backup"), &path)?;
+    let b = Member::again(&path)?;
+    assert_eq!(b.state().config.get("core.metrics_address"), ":9199", "what only it knows");
+    assert!(b.trusts(&kept_fingerprint));
+    b.in_step()?;
+    assert!(b.trusts(&kept_fingerprint) && !b.trusts(&revoked_fingerprint));
+    b.commit(&config(&b.state(), "user.a", "1"))?;
+    eventually("the change", SOON, || a.state().config.get("user.a") == "1")?;
+    Ok(())
+}
