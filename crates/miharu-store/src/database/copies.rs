@@ -63,23 +63,39 @@ pub(super) fn way_back(path: &Path, ending: &str, aside: &str) -> Option<String>
     let copy = beside(path, ending);
     let meta = std::fs::metadata(&copy).ok().filter(|meta| meta.is_file() && meta.len() > 0)?;
     let at = meta.modified().map(OffsetDateTime::from).ok()?;
-    let (path, copy) = (path.display(), copy.display());
+    let beside = |ending: &str| word(&format!("{}{ending}", path.display()));
     Some(format!(
-        "To go back to the copy of {} {:02}:{:02} UTC, stop miharud and run: mv {path} {path}.{aside}; \
-         rm -f {path}-journal {path}-wal {path}-shm; cp -p {copy} {path}",
+        "To go back to the copy of {} {:02}:{:02} UTC, stop miharud and run: mv {path} {aside}; rm -f {} {} {}; cp -p {copy} {path}",
         at.date(),
         at.hour(),
-        at.minute()
+        at.minute(),
+        beside("-journal"),
+        beside("-wal"),
+        beside("-shm"),
+        path = beside(""),
+        aside = beside(&format!(".{aside}")),
+        copy = word(&copy.display().to_string()),
     ))
+}
+
+/// One word for a shell, whatever is in it.
+pub(super) fn word(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@:".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// What to do about a database that is of no use.
 pub(super) fn advice(path: &Path) -> String {
     way_back(path, BACKUP, "damaged").unwrap_or_else(|| {
-        let shown = path.display();
+        let shown = path.display().to_string();
         format!(
             "There is no copy {shown}.{BACKUP}. Put a copy of your own in its place, or begin anew without any configuration \
-             and trust: mv {shown} {shown}.damaged"
+             and trust: mv {} {}",
+            word(&shown),
+            word(&format!("{shown}.damaged"))
         )
     })
 }

@@ -63,8 +63,10 @@ fn prepare(path: &Path) -> Result<(), Error> {
     {
         let what = if there.is_some() { "it is empty, and was not" } else { "it is gone" };
         let copy = copies::beside(path, copies::BACKUP);
-        let advice =
-            format!("{way_back}\nTo begin anew without any configuration and trust: rm {}", copy.display());
+        let advice = format!(
+            "{way_back}\nTo begin anew without any configuration and trust: rm {}",
+            copies::word(&copy.display().to_string())
+        );
         return Err(Error::Unusable { path: shown(), what: what.to_owned(), advice });
     }
     // The file holds who may see what: it is the daemon's alone from its first moment on, and SQLite gives its
@@ -84,12 +86,13 @@ fn close_to_others(file: &File) -> io::Result<()> {
 
 fn denied(path: &Path, there: Option<&Metadata>, source: io::Error) -> Error {
     let shown = path.display().to_string();
+    let quoted = copies::word(&shown);
     let dir = path.parent().unwrap_or(path).display();
     let advice = match source.kind() {
         io::ErrorKind::PermissionDenied => match there {
             Some(meta) => format!(
                 "It belongs to user {} and group {} with mode {:o}; it has to belong to the user that miharud runs as, with \
-                 mode 600: chown that user {shown}; chmod 600 {shown}",
+                 mode 600: chown that user {quoted}; chmod 600 {quoted}",
                 meta.uid(),
                 meta.gid(),
                 meta.mode() & 0o7777

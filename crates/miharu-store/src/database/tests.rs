@@ -41,8 +41,11 @@ impl Folder {
         folder
     }
 
+    /// In a folder whose name a shell would take for several words.
     fn path(&self) -> PathBuf {
-        self.dir.path().join("miharu.db")
+        let dir = self.dir.path().join("it's; here");
+        std::fs::create_dir_all(&dir).unwrap();
+        dir.join("miharu.db")
     }
 
     fn beside(&self, ending: &str) -> PathBuf {
