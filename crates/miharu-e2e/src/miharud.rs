@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub use crate::ports::free_port;
 use crate::scratch::{self, Entry, Note};
 use crate::{Exposition, shell};
 
@@ -307,14 +307,6 @@ pub fn ask(socket: &Path, method: &str, path: &str, headers: &[&str], body: &str
     let mut raw = Vec::new();
     stream.read_to_end(&mut raw).with_context(|| format!("{method} {path}"))?;
     Reply::parse(&raw)
-}
-
-/// A port of loopback that nobody listens on at this moment.
-///
-/// # Errors
-/// When there is none.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A program of this workspace: beside the test's own (`target/debug`), or in `MIHARU_BIN_DIR`.
