@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.." || exit 1
 export PATH=$PATH:/usr/sbin:/sbin
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap 'kill ${setup:-} ${clippy:-} ${deny:-} 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 failed=()
 # What is found by chance is looked for by `make chaos` and `make fuzz`: here the same tree gives the same result.
