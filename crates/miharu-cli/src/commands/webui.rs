@@ -24,6 +24,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use miharu_api::Envelope;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use super::{Chatter, Context};
@@ -86,6 +87,8 @@ pub(crate) async fn run(context: &Context<'_>, args: &WebuiArgs, out: &mut dyn W
     let address = listener.local_addr().map_err(cannot)?;
     let door = Door::new(address).map_err(|error| Failure::request(format!("no random numbers: {error}")))?;
     let url = door.url();
+    // Listened for before anybody is told that it ends this. A host that gives no signals has Ctrl-C end the program all the same.
+    let mut interrupted = signal(SignalKind::interrupt()).ok();
     match context.chatter {
         Chatter::Quiet => writeln!(out, "{url}")?,
         Chatter::Spoken => writeln!(
@@ -98,9 +101,9 @@ pub(crate) async fn run(context: &Context<'_>, args: &WebuiArgs, out: &mut dyn W
         open(&url);
     }
     let end = async {
-        // A host that gives no signals has Ctrl-C end the program all the same.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        match &mut interrupted {
+            Some(interrupted) => drop(interrupted.recv().await),
+            None => std::future::pending().await,
         }
     };
     tokio::select! {
