@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::OnceLock;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
 use super::{Outcome, calls, rights};
 
-/// Where readers are started.
-static READERS: OnceLock<Handle> = OnceLock::new();
+/// What starts readers. It is never dropped: who stops the daemon does not wait for what hangs.
+static READERS: OnceLock<Runtime> = OnceLock::new();
 
 /// Where other threads are started.
 static ORDINARY: OnceLock<Handle> = OnceLock::new();
@@ -19,30 +19,25 @@ static ORDINARY: OnceLock<Handle> = OnceLock::new();
 /// # Errors
 /// Where it cannot be started.
 pub(super) fn start(limit: usize) -> io::Result<Outcome> {
-    let (tell, told) = std::sync::mpsc::sync_channel(1);
     let begin = move || {
         let reading = super::outcome(
             rights::keep(rights::of_readers())
                 .and_then(|()| calls::forbid_writing())
                 .and_then(|()| calls::forbid_changes_of_rights()),
         );
-        let built = Builder::new_current_thread()
+        // With a worker of its own, which the calling thread hands on its restrictions to: where the system gives no further thread what
+        // is to be done then waits, and a runtime without a worker would panic.
+        let readers = Builder::new_multi_thread()
+            .worker_threads(1)
             .max_blocking_threads(limit)
             .thread_name("looking")
-            .build()
-            .map(|runtime| (runtime, reading));
-        match built {
-            Ok((runtime, reading)) => {
-                // It is started once.
-                let _ = READERS.set(runtime.handle().clone());
-                let _ = tell.send(Ok(reading));
-                runtime.block_on(std::future::pending::<()>());
-            }
-            Err(error) => drop(tell.send(Err(error))),
-        }
+            .build()?;
+        // It is started once.
+        let _ = READERS.set(readers);
+        Ok(reading)
     };
-    std::thread::Builder::new().name("looking".to_owned()).spawn(begin)?;
-    told.recv().map_err(io::Error::other)?
+    let thread = std::thread::Builder::new().name("looking".to_owned()).spawn(begin)?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
 }
 
 /// Does something that blocks on a thread that may look at instances. As [`tokio::task::spawn_blocking`], which would start a thread
