@@ -19,11 +19,13 @@ mkdir -p "$work/another/home/of-cargo"
 for entry in "$cargo_home"/*; do ln -s "$entry" "$work/another/home/of-cargo/"; done
 
 build() { # folder variables…
-  git clone -q --no-hardlinks . "$1/miharu"
-  # Hooks and settings of who builds are not the commit's; the scripts are.
+  git clone -q --no-checkout . "$1/miharu"
+  git -C "$1/miharu" checkout -q --detach "$commit"
   env "${@:2}" "$1/miharu/scripts/release.sh" $only "$1/result"
 }
-echo "reproducible: building $(git rev-parse --short=12 HEAD)"
+# Others may commit meanwhile.
+commit=$(git rev-parse HEAD)
+echo "reproducible: building ${commit:0:12}"
 build "$work/one" TZ=UTC LC_ALL=C.UTF-8
 echo "reproducible: building it again, elsewhere"
 build "$work/another/folder/deeper/down" TZ=Asia/Tokyo LC_ALL=C "CARGO_HOME=$work/another/home/of-cargo"
