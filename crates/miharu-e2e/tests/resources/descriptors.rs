@@ -1,11 +1,12 @@
 //! A daemon without a descriptor left.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use miharu_e2e::keepalive::Scraper;
 use miharu_e2e::miharud::program;
 use miharu_e2e::tls::Certificate;
@@ -72,6 +73,8 @@ fn who_takes_all_descriptors_gets_no_answer_and_leaves_no_trace() -> Result<()> 
         })?;
         Scraper::tls(&address, &server, &client)?.get("/1.0/metrics", &[])?;
     }
+    let refused = change_without_descriptors(&daemon)?;
+    assert!(refused.contains("may open no more files") && refused.contains("LimitNOFILE="), "{refused}");
     shell::run("prlimit", ["--pid", &pid, &format!("--nofile={}:", enough.trim())])?;
     let scrape = daemon.scrape()?;
     assert_eq!(succeeded(&scrape), 20);
@@ -82,4 +85,24 @@ fn who_takes_all_descriptors_gets_no_answer_and_leaves_no_trace() -> Result<()> 
     assert!(!log.contains("panicked"), "{log}");
     assert!(log.lines().count() < 60, "a line for every connection:\n{log}");
     Ok(())
+}
+
+/// What is answered to a change that comes over a connection of before, when not one descriptor is left.
+fn change_without_descriptors(daemon: &Miharud) -> Result<String> {
+    let mut kept = UnixStream::connect(daemon.dir.join("unix.socket"))?;
+    kept.set_read_timeout(Some(Duration::from_secs(30)))?;
+    kept.write_all(b"GET /1.0 HTTP/1.1\r\nHost: miharu\r\n\r\n")?;
+    // It is accepted by the time that it is answered.
+    ensure!(kept.read(&mut [0; 65536])? > 0, "no answer");
+    // What is open stays open, and nothing below is free.
+    shell::run("prlimit", ["--pid", &daemon.pid().to_string(), "--nofile=3:"])?;
+    let body = r#"{"config":{"metrics.cache_seconds":"1"}}"#;
+    let length = body.len();
+    let head = format!(
+        "PATCH /1.0 HTTP/1.1\r\nHost: miharu\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    kept.write_all((head + body).as_bytes())?;
+    let mut answer = String::new();
+    kept.read_to_string(&mut answer)?;
+    Ok(answer)
 }

@@ -22,6 +22,7 @@ mod descriptors;
 mod limited;
 mod paused;
 mod remounted;
+mod suspended;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
