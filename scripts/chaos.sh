@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The long forms of what `make test` does in seconds: thousands of instances at once, a daemon that stands still for a minute, and
-# SIGKILL at hundreds of random moments; and all properties on many more inputs. usage: scripts/chaos.sh [TEST…]; docs/explanation/reliability.md says what came of it.
+# SIGKILL at hundreds of random moments; and all properties on many more inputs. usage: scripts/chaos.sh [TEST…]; MIHARU_BIN_DIR names other
+# programs than the released ones. docs/explanation/reliability.md says what came of it.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 export PATH=$PATH:/usr/sbin:/sbin
 scripts/setup.sh test || echo "chaos: going on with what is there"
 # Ten thousand instances are served in time by what is released, so that this is what is looked at.
-cargo build -q --release --locked -p miharu-daemon -p miharu-cli --bin miharud --bin miharu || exit 1
 if [ -z "${MIHARU_BIN_DIR:-}" ]; then
+  cargo build -q --release --locked -p miharu-daemon -p miharu-cli --bin miharud --bin miharu || exit 1
   MIHARU_BIN_DIR=$(realpath "${CARGO_TARGET_DIR:-target}")/release
 fi
 export MIHARU_BIN_DIR MIHARU_CHAOS=1
