@@ -152,8 +152,8 @@ fn of_directory(dir: &Path) -> Vec<Check> {
     }];
     checks.extend(lock(dir));
     checks.push(socket(&dir.join("unix.socket")));
-    checks
-        .extend(["server.key", "cluster.key", "miharu.db"].iter().filter_map(|name| secret(&dir.join(name))));
+    let secrets = ["server.key", "cluster.key", "miharu.db", "miharu.db.backup"];
+    checks.extend(secrets.iter().filter_map(|name| secret(&dir.join(name))));
     checks
 }
 
