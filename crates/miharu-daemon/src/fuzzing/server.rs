@@ -168,12 +168,13 @@ impl Server {
             let certificate = shown.map(|der| Arc::new(PeerCertificate::new(der.clone())));
             request.extensions_mut().insert(Peer { entrance, certificate });
             let router = if is_metrics { routes::metrics_only(&self.app) } else { routes::all(&self.app) };
-            let answered = self.runtime.block_on(tokio::time::timeout(PATIENCE, async {
+            let answering = async {
                 let Ok(response) = router.oneshot(request).await;
                 let (parts, body) = response.into_parts();
                 let body = axum::body::to_bytes(body, usize::MAX).await?;
                 anyhow::Ok(Answered { status: parts.status, headers: parts.headers, body: body.to_vec() })
-            }));
+            };
+            let answered = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, answering).await });
             assert!(matches!(answered, Ok(Ok(_))), "no answer");
             if let Ok(Ok(answered)) = answered {
                 check(who, &answered);
@@ -183,7 +184,10 @@ impl Server {
         if revision != self.revision {
             assert!(who.may_write(), "{who:?} changed something");
             // Every input finds the same server.
-            std::fs::remove_file(self.directory.join("miharu.db"))?;
+            // Without its copy, or the store takes it for lost.
+            for name in ["miharu.db", "miharu.db.backup"] {
+                std::fs::remove_file(self.directory.join(name))?;
+            }
             let _inside = self.runtime.enter();
             self.app = app(&self.directory, &self.certificates)?;
             self.revision = self.app.store.load().revision;
