@@ -2,8 +2,8 @@
 # Feeds every parser inputs that libFuzzer makes up. usage: scripts/fuzz.sh [TARGET…] [--seconds N] [--jobs N] [--more] [--table]
 # Without targets all that crates/miharu-fuzz names, an hour each, as many at a time as there are processors: 16 hours on two. --more goes
 # on from the last run and adds to its figures; --table shows these again and feeds nothing.
-# The last lines are a table from libFuzzer's own reports: seconds, executions, edges that were reached, inputs kept for reaching them,
-# the most memory, crashes. What crashes a target is kept in target/fuzz/found/TARGET; once it lies in fuzz/corpus/TARGET, `make
+# The last lines are a table from libFuzzer's own reports: seconds, and how many of them a processor was had, executions, edges that
+# were reached, inputs kept for reaching them, the most memory, crashes. What crashes a target is kept in target/fuzz/found/TARGET; once it lies in fuzz/corpus/TARGET, `make
 # test` takes it.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -59,8 +59,9 @@ feed() { # target
   mkdir -p "$work/corpus/$target" "$found/$target"
   for _ in 1 2 3; do
     [ $((end - SECONDS)) -gt 0 ] || break
-    fuzzer "$target" -max_total_time=$((end - SECONDS)) -max_len=8192 -print_final_stats=1 -report_slow_units=20 \
-      -dict=fuzz/words.dict "-artifact_prefix=$found/$target/" "$work/corpus/$target" "fuzz/corpus/$target" >>"$log" 2>&1 && break
+    TIMEFORMAT='cpu: %U %S'
+    { time fuzzer "$target" -max_total_time=$((end - SECONDS)) -max_len=8192 -print_final_stats=1 -report_slow_units=20 \
+      -dict=fuzz/words.dict "-artifact_prefix=$found/$target/" "$work/corpus/$target" "fuzz/corpus/$target"; } >>"$log" 2>&1 && break
   done
   # What was slow because the machine was busy is not when it is fed alone.
   local input
@@ -79,7 +80,10 @@ row() { # target
     /stat::number_of_executed_units/ { executions += $2 }
     /stat::peak_rss_mb/ { if ($2 > memory) memory = $2 }
     /^Done [0-9]+ runs in/ { seconds += $5 }
-    END { printf "| `%s` | %d | %d | %d | %d | %d | %d |\n", target, seconds, executions, edges, inputs, memory, crashes }'
+    /^cpu: / { processor += $2 + $3 }
+    END {
+      printf "| `%s` | %d | %d | %d | %d | %d | %d | %d |\n", target, seconds, processor, executions, edges, inputs, memory, crashes
+    }'
 }
 
 if [ -z "$table" ]; then
@@ -94,6 +98,6 @@ if [ -z "$table" ]; then
   printf '%s\n' "${targets[@]}" | xargs -P "$jobs" -I{} bash -c 'feed {}'
 fi
 
-printf '| target | seconds | executions | edges | inputs | memory (MB) | crashes |\n|---|---:|---:|---:|---:|---:|---:|\n'
+printf '| target | seconds | of a processor | executions | edges | inputs | memory (MB) | crashes |\n|---|---:|---:|---:|---:|---:|---:|---:|\n'
 for target in "${targets[@]}"; do row "$target"; done
 if [ -d "$found" ] && [ -n "$(find "$found" -type f -print -quit)" ]; then echo "fuzz: see $found" >&2; exit 1; fi

@@ -8,7 +8,7 @@ use miharu_linux::cgroup::parse::{device_number, v1, v2};
 use miharu_linux::host::{CpuList, parse_meminfo, parse_uptime};
 use miharu_linux::mounts::{self, HostMounts, RemoteFilesystems};
 use miharu_linux::read::number_file;
-use miharu_linux::{hypervisor, links, process, text, unix_sockets, zfs};
+use miharu_linux::{confinement, hypervisor, links, process, text, unix_sockets, zfs};
 
 pub(crate) fn cgroup_v1(bytes: &[u8]) {
     let present = CpuList::parse(b"0-63");
@@ -39,6 +39,7 @@ pub(crate) fn process(bytes: &[u8]) {
     let _ = (process::parse_memberships(bytes), process::arguments(bytes).count());
     let _ = (hypervisor::parse_memory(bytes), hypervisor::parse_tgid(bytes), hypervisor::vcpu_number(bytes));
     assert!(process::parse_net_dev(bytes).len() <= bytes.len());
+    assert!(confinement::parse_thread(bytes).name.len() <= 3 * bytes.len());
     assert!(unix_sockets::parse(bytes).all(|path| !path.contains(&b'\n')));
 }
 

@@ -10,6 +10,8 @@ use crate::cache::Found;
 
 /// The longest filter, in bytes.
 const LENGTH_LIMIT: usize = 4096;
+/// The most comparisons of a filter: each may cost milliseconds and [`REGEX_LIMIT`].
+const COMPARISONS_LIMIT: usize = 64;
 /// The most memory that a value's regular expression may take, in bytes.
 const REGEX_LIMIT: usize = 256 << 10;
 /// What clients may ask of an instance of theirs, such as `config.user.x`; empty with miharu.
@@ -71,7 +73,7 @@ impl Filter {
             return Ok(Self::default());
         }
         let mut groups = vec![Vec::new()];
-        loop {
+        for _ in 0..COMPARISONS_LIMIT {
             let comparison = comparison(&mut words)?;
             if let Some(group) = groups.last_mut() {
                 group.push(comparison);
@@ -83,6 +85,7 @@ impl Filter {
                 Some(word) => return Err(format!("invalid filter: expected 'and' or 'or', not '{word}'")),
             }
         }
+        Err(format!("the filter has more than {COMPARISONS_LIMIT} comparisons"))
     }
 
     pub(crate) fn matches(&self, instance: &Found) -> bool {
@@ -240,5 +243,8 @@ mod tests {
         {
             assert!(Filter::parse(text).is_err(), "{text}");
         }
+        let most = vec!["name=u1"; COMPARISONS_LIMIT];
+        assert!(Filter::parse(&most.join(" or ")).is_ok());
+        assert!(Filter::parse(&[most.join(" or "), "name=u1".to_owned()].join(" and ")).is_err());
     }
 }
