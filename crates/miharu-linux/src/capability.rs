@@ -69,7 +69,9 @@ impl Capabilities {
     /// # Errors
     /// Where `/proc` is not mounted, or shows no status.
     pub fn of_this_thread(roots: &Roots, buffer: &mut Buffer) -> Result<Self> {
-        let path = roots.proc.join("thread-self/status");
+        let of_thread = roots.proc.join("thread-self/status");
+        // Linux before 3.17, and recorded trees, tell of the process alone.
+        let path = if of_thread.exists() { of_thread } else { roots.proc.join("self/status") };
         let status = parse_status(buffer.read(&path)?).ok_or(Error::Parse { path, what: "Uid" })?;
         Ok(Self { effective: status.effective_capabilities })
     }
