@@ -36,17 +36,31 @@ impl Forgery {
     /// # Errors
     /// As [`Forgery::start`].
     pub fn running(program: &Path, user: &str, cgroup: &str, line: &[&str]) -> Result<Self> {
-        const START: &str = "program=$1; name=$2; shift 2; exec -a \"$name\" \"$program\" -s -- \"$@\"";
-        let note = Entry::Leaf(cgroup).note()?;
         let setpriv = guest::find("setpriv").context("setpriv is not installed")?;
         let mut command = Command::new(setpriv);
-        command.args(["--reuid", user, "--regid", user, "--clear-groups", "unshare", "--user", "--pid"]);
         // Without a fork, so that the process itself is outside and its first child is the namespace's process 1.
-        command.args(["bash", "-c", START, "bash"]).arg(program).args(line);
+        command.args(["--reuid", user, "--regid", user, "--clear-groups", "unshare", "--user", "--pid"]);
         if user == "0" {
             command = Command::new("unshare");
-            command.args(["--pid", "bash", "-c", START, "bash"]).arg(program).args(line);
+            command.arg("--pid");
         }
+        Self::spawn(command, program, cgroup, line)
+    }
+
+    /// The same by root in the pid namespace of a container, whose first process has this number.
+    ///
+    /// # Errors
+    /// As [`Forgery::start`].
+    pub fn inside(container: u32, program: &Path, cgroup: &str, line: &[&str]) -> Result<Self> {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &container.to_string(), "--pid"]);
+        Self::spawn(command, program, cgroup, line)
+    }
+
+    fn spawn(mut command: Command, program: &Path, cgroup: &str, line: &[&str]) -> Result<Self> {
+        const START: &str = "program=$1; name=$2; shift 2; exec -a \"$name\" \"$program\" -s -- \"$@\"";
+        let note = Entry::Leaf(cgroup).note()?;
+        command.args(["bash", "-c", START, "bash"]).arg(program).args(line);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         child.stdin.take().context("its input")?.write_all(b"sleep 1000 &\nwait\n")?;
@@ -64,6 +78,20 @@ impl Forgery {
                 .with_context(|| dir.display().to_string())?;
         }
         Ok(forgery)
+    }
+
+    /// Puts all of it into a cgroup of that name, the process that looks like a monitor as well, as supervisors of machines are.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn join(&self, cgroup: &str) -> Result<()> {
+        for dir in folders(cgroup) {
+            for pid in measure::tree(self.pid()) {
+                fs::write(dir.join("cgroup.procs"), pid.to_string())
+                    .with_context(|| dir.display().to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// The process that looks like a monitor.
