@@ -38,7 +38,7 @@ fn the_same_tests_hold_on_a_cgroup2_host() -> Result<()> {
          exec {name} --test-threads=2 {}\n",
         subjects.join(" ")
     );
-    let results = guest::run(&programs, &script, Duration::from_secs(600))?;
+    let results = guest::run(&programs, &script, Duration::from_secs(900))?;
     println!("{}", results.log);
     assert_eq!(results.status, 0, "{}\n{}", results.log, results.console);
     for subject in subjects {

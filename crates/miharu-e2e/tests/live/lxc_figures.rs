@@ -131,6 +131,12 @@ fn a_cpuset_and_a_quota_are_seen_and_throttling_is_counted() -> Result<()> {
     };
     let family = "incus_cpu_cfs_periods_total";
     assert!(between(&daemon, family, &name, stat("nr_periods"))? > 0.0);
+    // A busy machine may not give it as much as it may not have, at first.
+    shell::wait_for("throttling", Duration::from_secs(120), || match stat("nr_throttled")() {
+        Ok(count) if count > 0.0 => Some(Ok(())),
+        Ok(_) => lxc.exec(BURN).err().map(Err),
+        Err(error) => Some(Err(error)),
+    })??;
     let family = "incus_cpu_cfs_throttled_periods_total";
     assert!(between(&daemon, family, &name, stat("nr_throttled"))? > 0.0);
     let throttled = || {

@@ -34,7 +34,7 @@ fn podman_with_crun_and_rootless_podman_hold_on_a_cgroup2_host() -> Result<()> {
          exec {name} --test-threads=2 {}\n",
         SUBJECTS.join(" ")
     );
-    let results = guest::run(&programs, &script, Duration::from_secs(600))?;
+    let results = guest::run(&programs, &script, Duration::from_secs(900))?;
     println!("{}", results.log);
     assert_eq!(results.status, 0, "{}", results.console);
     for subject in SUBJECTS {

@@ -196,11 +196,11 @@ fn a_paused_container_is_served_and_its_counters_stand_still() -> Result<()> {
     podman.podman(&["unpause", &subjects[0].name])?;
     docker.docker(&["unpause", &subjects[1].name])?;
     containerd.ctr(&namespace, &["task", "resume", "mhp"])?;
-    thread::sleep(Duration::from_millis(500));
-    let third = daemon.scrape()?;
     for subject in &subjects {
         let cpu = |scrape: &Exposition| scrape.sum("incus_cpu_seconds_total", &subject.labels());
-        assert!(cpu(&third)? > cpu(&second)?, "{subject:?} goes on");
+        let paused = cpu(&second)?;
+        let goes_on = |scrape: &Exposition| cpu(scrape).is_ok_and(|cpu| cpu > paused);
+        daemon.scrape_until(&format!("{subject:?} to go on"), Duration::from_secs(30), goes_on)?;
     }
     Ok(())
 }

@@ -35,19 +35,23 @@ fn signal(pid: u32, name: &str) -> Result<()> {
     shell::run("kill", [format!("-{name}"), pid.to_string()]).map(drop)
 }
 
-/// Scrapes ten times and asserts that all are served each time, and none took long.
+/// Scrapes ten times and asserts that all are served each time, and none took long: on a busy machine one may have waited for its
+/// turn, but never did all wait for a socket.
 fn assert_on_time(daemon: &Miharud, subjects: &[Subject]) -> Result<()> {
     scrape_with(daemon, subjects.iter().map(|subject| &*subject.name))?;
+    let mut fastest = Duration::MAX;
     for _ in 0..10 {
         let started = Instant::now();
         let scrape = daemon.scrape()?;
         let took = started.elapsed();
         ensure!(took < shell::patient(Duration::from_millis(700)), "a scrape took {took:?}");
+        fastest = fastest.min(took);
         for subject in subjects {
             subject.assert_served(&scrape);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
+    ensure!(fastest < Duration::from_millis(700), "even the fastest scrape took {fastest:?}");
     Ok(())
 }
 
