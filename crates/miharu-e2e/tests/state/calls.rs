@@ -163,6 +163,37 @@ fn killed(make: impl Fn() -> Result<PathBuf>, also: impl Fn(&State, &Run) -> Res
     Ok(())
 }
 
+/// After a power cut the name of a journal could be back that was removed and not synced, and the next start would roll back a
+/// change that was acknowledged.
+#[test]
+fn a_journal_is_gone_from_the_disk_before_a_change_is_acknowledged() -> Result<()> {
+    need!(Strace);
+    let path = fresh()?;
+    let (dir, trace) = (path.parent().context("its folder")?, path.with_extension("trace"));
+    let out = Command::new("strace")
+        .args(["-f", "-y", "-qq", "-e", "trace=unlink,fsync,fdatasync", "-o"])
+        .args([trace.as_path(), &std::env::current_exe()?])
+        .args(["--exact", "calls::writer", "--nocapture", "--test-threads=1"])
+        .env(ROLE, &path)
+        .stdin(Stdio::null())
+        .output()
+        .context("strace")?;
+    ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let calls = std::fs::read_to_string(&trace)?;
+    let calls: Vec<&str> = calls.lines().collect();
+    let is_gone = |call: &&str| call.contains("unlink(") && call.contains("miharu.db-journal\"");
+    // strace names what a descriptor leads to.
+    let synced = format!("<{}>)", dir.canonicalize()?.display());
+    let removed: Vec<usize> = (0..calls.len()).filter(|at| calls.get(*at).is_some_and(is_gone)).collect();
+    ensure!(removed.len() > usize::try_from(CHANGES)?, "{calls:#?}");
+    for at in removed {
+        let next = calls.get(at + 1).copied().unwrap_or_default();
+        ensure!(next.contains("sync(") && next.contains(&synced), "{} and then {next}", calls[at]);
+    }
+    std::fs::remove_dir_all(dir)?;
+    Ok(())
+}
+
 #[test]
 fn a_writer_is_killed_before_any_call_that_writes() -> Result<()> {
     need!(Strace);

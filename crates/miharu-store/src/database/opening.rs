@@ -21,7 +21,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )
     .map_err(reading)?;
-    connection.pragma_update(None, "synchronous", "FULL").map_err(reading)?;
+    // EXTRA syncs the directory, too, once the journal is gone: after a power cut its name could be back, and the next start would
+    // roll back a change that was acknowledged.
+    connection.pragma_update(None, "synchronous", "EXTRA").map_err(reading)?;
     connection.pragma_update(None, "foreign_keys", "ON").map_err(reading)?;
     // The daemon writes nowhere but in its own directory, and SQLite's temporary files would be in /var/tmp.
     connection.pragma_update(None, "temp_store", "MEMORY").map_err(reading)?;
