@@ -70,8 +70,15 @@ fn sixty_machines_that_hang_cost_four_others_and_the_containers_nothing() -> Res
     let hung = (0..60)
         .map(|number| {
             machine(move |_, out| {
-                // Some say nothing, some begin and stop in mid-answer.
-                if number % 2 == 0 { out.write_all(b"{\"id\":1,\"metr") } else { Ok(()) }
+                // Some say nothing, some begin and stop in mid-answer, some never come to its end.
+                match number % 3 {
+                    0 => out.write_all(b"{\"id\":1,\"metr"),
+                    1 => Ok(()),
+                    _ => (0..10_000).try_for_each(|_| {
+                        std::thread::sleep(Duration::from_millis(100));
+                        out.write_all(b" ")
+                    }),
+                }
             })
         })
         .collect::<Result<Vec<_>>>()?;
