@@ -22,13 +22,15 @@ mod tokens;
 mod tests;
 
 pub(crate) use cluster::{Whole, Write};
+use digest::Seal;
 
 /// What this program notes as its version in what it writes.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The schema, one step a version that changed it; steps are only ever added. A file of each of these schemas is in
 /// `database/schemas`, as SQL, and has to be read for ever. The table `written` keeps its columns for ever, too: older versions
-/// read there whose file they refuse.
+/// read there whose file they refuse. Each step after the fourth ends with `UPDATE written SET digest = NULL`, as the digest is of
+/// the tables that were before it.
 const STEPS: &[M<'_>] = &[
     M::up(
         "CREATE TABLE revision (only INTEGER PRIMARY KEY CHECK (only = 1), value INTEGER NOT NULL) STRICT;
@@ -88,10 +90,8 @@ impl Database {
         let connection = opening::open(path)?;
         let mut database = Self { connection, file: path.to_owned(), path: path.display().to_string() };
         // All of it can be read, before it takes the place of the copy.
-        database.load().map_err(|error| match error {
-            Error::Database { source, .. } => opening::unusable(path, source),
-            other => other,
-        })?;
+        let all = database.connection.transaction().and_then(|transaction| read(&transaction));
+        all.map_err(|source| opening::unusable(path, source))?;
         if let Err(source) = digest::claim(&database.connection, VERSION) {
             // A disk that takes nothing is no reason not to serve what is there.
             tracing::warn!("{}: nothing can be written: {source}", database.path);
@@ -101,19 +101,15 @@ impl Database {
     }
 
     pub(crate) fn load(&mut self) -> Result<State, Error> {
-        let path = self.path.clone();
-        self.connection
-            .transaction()
-            .and_then(|transaction| read(&transaction))
-            .map_err(|source| Error::Database { path, source })
+        let failed = failed(&self.path);
+        let transaction = self.begin(TransactionBehavior::Deferred)?;
+        read(&transaction).map_err(&failed)
     }
 
     pub(crate) fn commit(&mut self, change: &Change, expected: Option<u64>) -> Result<State, Error> {
-        let path = &self.path;
-        let failed = |source| Error::Database { path: path.clone(), source };
-        let transaction =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let found = read_revision(&transaction).map_err(failed)?;
+        let failed = failed(&self.path);
+        let transaction = self.begin(TransactionBehavior::Immediate)?;
+        let found = read_revision(&transaction).map_err(&failed)?;
         if let Some(expected) = expected.filter(|expected| *expected != found) {
             return Err(Error::Conflict { expected, found });
         }
@@ -121,12 +117,23 @@ impl Database {
             Refusal::Is(error) => error,
             Refusal::Sql(source) => failed(source),
         })?;
-        transaction.execute("UPDATE revision SET value = value + 1", []).map_err(failed)?;
-        let state = read(&transaction).map_err(failed)?;
-        digest::seal(&transaction, VERSION).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
+        transaction.execute("UPDATE revision SET value = value + 1", []).map_err(&failed)?;
+        let state = read(&transaction).map_err(&failed)?;
+        digest::seal(&transaction, VERSION).map_err(&failed)?;
+        transaction.commit().map_err(&failed)?;
         self.keep_copy();
         Ok(state)
+    }
+
+    /// Begins to read or to change what this program has stored, and nothing else: what was damaged since the start is not shown,
+    /// does not become part of a new digest, and does not take the place of the copy.
+    fn begin(&mut self, behavior: TransactionBehavior) -> Result<Transaction<'_>, Error> {
+        let failed = failed(&self.path);
+        let transaction = self.connection.transaction_with_behavior(behavior).map_err(&failed)?;
+        match digest::check(&transaction).map_err(&failed)? {
+            Seal::Broken => Err(opening::changed(&self.file)),
+            Seal::Whole | Seal::Missing => Ok(transaction),
+        }
     }
 
     /// Brings the copy beside the database up to date, so that it trusts nobody who is trusted no more. The change is made
@@ -137,6 +144,12 @@ impl Database {
             tracing::warn!("{} stays as it was, and lacks the last changes: {error}", copy.display());
         }
     }
+}
+
+/// What SQLite's refusal is for who asked for something.
+fn failed(path: &str) -> impl Fn(rusqlite::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Database { path: path.clone(), source }
 }
 
 /// Why a change was not made.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Database, VERSION, digest, read, read_revision, read_values};
+use super::{Database, VERSION, digest, failed, read, read_revision, read_values};
 use crate::cluster::EtcdAccess;
 use crate::cluster::copy::Stored;
 use crate::cluster::mirror::{Entry, Membership, Mirror, Row};
@@ -205,15 +205,11 @@ impl Database {
 
     /// Does something as one transaction.
     fn within<T>(&mut self, run: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, Error> {
-        let path = self.path.clone();
-        let doing = || {
-            let transaction =
-                self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-            let result = run(&transaction)?;
-            transaction.commit()?;
-            Ok(result)
-        };
-        doing().map_err(|source| Error::Database { path, source })
+        let failed = failed(&self.path);
+        let transaction = self.begin(TransactionBehavior::Immediate)?;
+        let result = run(&transaction).map_err(&failed)?;
+        transaction.commit().map_err(&failed)?;
+        Ok(result)
     }
 }
 

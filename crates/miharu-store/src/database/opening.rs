@@ -36,7 +36,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, Error> {
         return Err(newer(&connection, path, version));
     }
     if version == latest && digest::check(&connection).map_err(reading)? == Seal::Broken {
-        return Err(damaged(path, "its content is not what miharud stored"));
+        return Err(changed(path));
     }
     // A rollback journal with full synchronisation: whatever kills the daemon or the machine, the next start finds
     // the old state or the new one, in one file.
@@ -190,6 +190,11 @@ fn migrate(connection: &mut Connection, path: &Path, version: i64) -> Result<(),
         rusqlite_migration::Error::RusqliteError { err, .. } => unusable(path, err),
         other => damaged(path, other),
     })
+}
+
+/// Somebody or something else has changed what is stored.
+pub(super) fn changed(path: &Path) -> Error {
+    damaged(path, "its content is not what miharud stored")
 }
 
 fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
