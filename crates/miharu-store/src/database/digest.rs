@@ -5,9 +5,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest, Sha256};
 
-/// What is read for it, always in the same order. The schema is part of it, as it has rules of its own.
+/// What is read for it, always in the same order. The schema is part of it, as it has rules of its own; but what SQLite makes
+/// for itself, as its tools' `ANALYZE` does, says nothing of what is stored.
 pub(super) const QUERIES: [&str; 10] = [
-    "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name",
+    "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND substr(name, 1, 7) != 'sqlite_' ORDER BY name",
     "SELECT only, value FROM revision ORDER BY only",
     "SELECT key, value FROM config ORDER BY key",
     "SELECT fingerprint, der, type, name, description, restricted, token FROM certificates ORDER BY fingerprint",

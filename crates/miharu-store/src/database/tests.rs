@@ -364,6 +364,24 @@ fn what_lies_beside_it_does_no_harm() {
 }
 
 #[test]
+fn what_a_tool_notes_for_itself_is_no_damage() {
+    for tool in ["ANALYZE", "VACUUM", "REINDEX", "PRAGMA optimize = 0x10002", "PRAGMA integrity_check"] {
+        let folder = Folder::current();
+        let mut running = folder.open().unwrap();
+        let state = running.load().unwrap();
+        Connection::open(folder.path()).unwrap().execute_batch(tool).unwrap();
+        running.commit(&set(&state, "user.a", "1"), None).expect(tool);
+        drop(running);
+        assert_eq!(folder.state().config.get("user.a"), "1", "{tool}");
+    }
+    // What has rules of its own is one that somebody made.
+    let folder = Folder::current();
+    let rule = "CREATE TRIGGER sqlitelike AFTER INSERT ON config BEGIN DELETE FROM projects; END";
+    Connection::open(folder.path()).unwrap().execute_batch(rule).unwrap();
+    assert!(folder.refused().contains("not what miharud stored"));
+}
+
+#[test]
 fn a_copy_that_cannot_be_written_holds_no_change_up() {
     let folder = Folder::current();
     std::fs::remove_file(folder.beside("backup")).unwrap();
