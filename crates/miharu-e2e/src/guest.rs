@@ -15,7 +15,7 @@ use crate::scratch::{self, Entry};
 use crate::{initramfs, shell};
 
 /// Kernel modules of the guest, beside what they depend on.
-const MODULES: [&str; 8] = ["virtio_pci", "virtio_blk", "veth", "loop", "ext4", "overlay", "bridge", "fuse"];
+const MODULES: [&str; 7] = ["virtio_pci", "virtio_blk", "veth", "loop", "ext4", "overlay", "bridge"];
 
 /// This machine's programs that the guest's tests use.
 const PROGRAMS: [&str; 16] = [

@@ -8,14 +8,15 @@ use miharu_e2e::miharud::program;
 use miharu_e2e::{guest, need};
 
 /// The test files that the guest runs.
-const SUBJECTS: [&str; 11] = [
+const SUBJECTS: [&str; 12] = [
     "harness::",
     "lxc_figures::",
     "lxc_memory::",
     "lxc_lifecycle::",
     "kept::",
     "nspawn::",
-    "hostile::",
+    "hostile::names",
+    "hostile::many::cgroups",
     "filesystems::",
     "rights::",
     "chosen::",
