@@ -48,8 +48,8 @@ pub(crate) fn run(args: &Args, events: Events) -> anyhow::Result<()> {
     raise_descriptor_limit();
     // What runs here waits for the kernel far more than it computes: a core more would only spread it.
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
-    // Besides, what starts the threads that look at instances.
-    can_start(workers + 2)?;
+    // Besides, what starts the threads that look at instances, its worker, and what reads certificates.
+    can_start(workers + 3)?;
     let lock = StateDir::open(&args.dir)?;
     // Threads inherit what is in force for who starts them, so this comes before there are any.
     sandbox::enter(args.sandbox, &args.dir, BLOCKING_THREADS)?;

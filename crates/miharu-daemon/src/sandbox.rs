@@ -8,6 +8,9 @@
 //! - **All others** answer the network, keep the state and write the log. They have none of these capabilities, see no other
 //!   process from inside, and write below the state directory alone (Landlock).
 //!
+//! One thread more reads certificates and keys for the others, which root may have put there ([`keys`]): it has the right to read, and may
+//! write nowhere.
+//!
 //! None of them may start a program, leave its namespaces, mount, load anything into the kernel, or reach into other processes
 //! (seccomp). All of it holds for threads that these start, too, and none can be taken back. Threads of one process share
 //! their memory, so that the two kinds are a fence against mistakes and tricks with paths; who runs code of his own in one kind can get hold of
@@ -15,6 +18,7 @@
 
 mod calls;
 mod files;
+pub(crate) mod keys;
 mod readers;
 mod rights;
 
@@ -23,6 +27,7 @@ use std::sync::OnceLock;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use rustix::thread::CapabilitySet;
 
 pub(crate) use readers::{look, note_ordinary, ordinary};
 
@@ -85,6 +90,7 @@ pub(crate) fn enter(choice: Choice, dir: &Path, limit: usize) -> anyhow::Result<
     }
     let calls = outcome(calls::forbid_for_all());
     let reading = readers::start(limit).context("the thread that looks at instances cannot be started")?;
+    let of_keys = keys::start().context("the thread that reads certificates cannot be started")?;
     let capabilities = outcome(rights::keep(rights::of_others()));
     let writing = match files::confine(dir) {
         Ok(outcome) => outcome,
@@ -95,6 +101,7 @@ pub(crate) fn enter(choice: Choice, dir: &Path, limit: usize) -> anyhow::Result<
     let named = [
         ("seccomp", &sandbox.calls),
         ("seccomp of what reads", &sandbox.reading),
+        ("seccomp of what reads certificates", &of_keys),
         ("Landlock", &sandbox.writing),
         ("dropping capabilities", &sandbox.capabilities),
         ("seccomp of what answers", &last),
@@ -113,6 +120,15 @@ pub(crate) fn enter(choice: Choice, dir: &Path, limit: usize) -> anyhow::Result<
 /// What is in force; nothing before [`enter`], as in tests.
 pub(crate) fn current() -> Option<&'static Sandbox> {
     SANDBOX.get()
+}
+
+/// Leaves the calling thread these capabilities, to read with and not to write. What one of the measures cannot do is no reason to leave
+/// the others out.
+fn only_read(kept: CapabilitySet) -> Outcome {
+    let tried = [rights::keep(kept), calls::forbid_writing(), calls::forbid_changes_of_rights()];
+    let failed: Vec<String> =
+        tried.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    if failed.is_empty() { Outcome::InForce } else { Outcome::Not(failed.join("; ")) }
 }
 
 fn outcome(done: anyhow::Result<()>) -> Outcome {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::JoinHandle;
 
-use super::{Outcome, calls, rights};
+use super::{Outcome, rights};
 
 /// What starts readers. It is never dropped: who stops the daemon does not wait for what hangs.
 static READERS: OnceLock<Runtime> = OnceLock::new();
@@ -20,11 +20,7 @@ static ORDINARY: OnceLock<Handle> = OnceLock::new();
 /// Where it cannot be started.
 pub(super) fn start(limit: usize) -> io::Result<Outcome> {
     let begin = move || {
-        let reading = super::outcome(
-            rights::keep(rights::of_readers())
-                .and_then(|()| calls::forbid_writing())
-                .and_then(|()| calls::forbid_changes_of_rights()),
-        );
+        let reading = super::only_read(rights::of_readers());
         // With a worker of its own, which the calling thread hands on its restrictions to: where the system gives no further thread what
         // is to be done then waits, and a runtime without a worker would panic.
         let readers = Builder::new_multi_thread()

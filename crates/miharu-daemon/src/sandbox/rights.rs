@@ -13,6 +13,11 @@ pub(super) fn of_readers() -> CapabilitySet {
         | CapabilitySet::SYS_ADMIN
 }
 
+/// What the thread that reads certificates keeps.
+pub(super) fn of_keys() -> CapabilitySet {
+    CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE
+}
+
 /// What all others keep: low ports, and a socket for a group that the daemon is not in. Root may have been given a state directory
 /// that is another user's.
 pub(super) fn of_others() -> CapabilitySet {

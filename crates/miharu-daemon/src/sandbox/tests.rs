@@ -14,6 +14,7 @@ use miharu_collect::host::{Opening, open_below, openings};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::*;
+use crate::tls::{Authority, Identity};
 
 /// Does something on a thread that nobody uses afterwards.
 fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
@@ -81,9 +82,55 @@ fn rights_that_were_put_down_stay_down() {
         calls::forbid_changes_of_rights().unwrap();
         let after = rustix::thread::capabilities(None).unwrap();
         assert!(rights::of_others().contains(after.permitted), "{after:?}");
-        assert!(!after.effective.contains(rustix::thread::CapabilitySet::SYS_PTRACE));
+        assert!(!after.effective.contains(CapabilitySet::SYS_PTRACE));
         refused(rustix::thread::set_capabilities(None, before).map_err(io::Error::from));
     });
+}
+
+/// What becomes of one measure is no matter of the others.
+#[test]
+fn who_cannot_put_down_capabilities_writes_nowhere_all_the_same() {
+    let base = tempfile::tempdir().unwrap();
+    apart(|| {
+        calls::forbid_changes_of_rights().unwrap();
+        let Outcome::Not(why) = only_read(rights::of_readers()) else { panic!("capset(2) was refused") };
+        assert!(why.contains("capset(2)"), "{why}");
+        refused(File::create(base.path().join("new")));
+    });
+}
+
+/// As people put them there: root's, or as links to where only root may go.
+#[test]
+fn certificates_are_read_that_those_who_answer_may_not_read() {
+    let own = rustix::thread::capabilities(None).unwrap();
+    if !own.effective.contains(CapabilitySet::DAC_READ_SEARCH) {
+        eprintln!("not looked at: needs CAP_DAC_READ_SEARCH");
+        return;
+    }
+    assert_eq!(keys::start().unwrap(), Outcome::InForce);
+    let (state, closed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let names = || vec!["host".to_owned()];
+    let made = Identity::open(state.path(), names).unwrap().fingerprint();
+    for name in ["server.crt", "server.key"] {
+        let (link, file) = (state.path().join(name), closed.path().join(name));
+        fs::rename(&link, &file).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o000)).unwrap();
+        symlink(&file, &link).unwrap();
+    }
+    fs::write(state.path().join("server.ca"), "rubbish").unwrap();
+    fs::set_permissions(state.path().join("server.ca"), Permissions::from_mode(0o000)).unwrap();
+    fs::set_permissions(closed.path(), Permissions::from_mode(0o000)).unwrap();
+    apart(|| {
+        rights::keep(CapabilitySet::empty()).unwrap();
+        refused(fs::read(state.path().join("server.key")));
+        refused(fs::metadata(state.path().join("server.crt")));
+        let identity = Identity::open(state.path(), names).unwrap();
+        assert_eq!(identity.fingerprint(), made);
+        identity.reload();
+        let problems = Authority::open(state.path()).problems(std::time::SystemTime::now());
+        assert!(problems.concat().contains("no certificate in PEM form"), "{problems:?}");
+    });
+    assert!(fs::read_link(state.path().join("server.crt")).is_ok(), "the link was replaced");
 }
 
 #[test]

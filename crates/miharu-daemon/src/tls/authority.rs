@@ -6,13 +6,13 @@
 
 pub(crate) mod revoked;
 
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use arc_swap::ArcSwap;
 use x509_parser::oid_registry::{OID_PKCS1_SHA1WITHRSA, OID_SHA1_WITH_RSA};
 use x509_parser::pem::Pem;
@@ -21,10 +21,10 @@ use x509_parser::time::ASN1Time;
 
 use revoked::Revoked;
 
+use crate::sandbox::keys;
+
 /// How often a request looks whether the files have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
-/// The most that is read of a file, in bytes: a revocation list of some hundred thousand entries.
-const FILE_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// The certificate authority of the clients, if there is one.
 #[derive(Debug)]
@@ -207,7 +207,7 @@ fn asn1(moment: SystemTime) -> ASN1Time {
 
 fn stamps(dir: &Path) -> [Stamp; 2] {
     ["server.ca", "ca.crl"].map(|name| {
-        let meta = std::fs::metadata(dir.join(name)).ok()?;
+        let meta = keys::metadata(&dir.join(name)).ok()?;
         Some((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
     })
 }
@@ -247,19 +247,12 @@ fn read(dir: &Path) -> anyhow::Result<Option<InForce>> {
     Ok(Some(InForce { authorities, revoked }))
 }
 
-/// A file's content, `None` when there is none. Only that: one that may not be read is an error.
+/// A file's content, `None` when there is none. Only that: one that may not be read, or a link that leads nowhere, is an error.
 fn file(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
-    let shown = || path.display().to_string();
-    let opened = match std::fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.with_context(shown)?,
-    };
-    let mut content = Vec::new();
-    opened.take(FILE_LIMIT + 1).read_to_end(&mut content).with_context(shown)?;
-    if content.len() as u64 > FILE_LIMIT {
-        bail!("{}: larger than {} MiB", shown(), FILE_LIMIT / 1024 / 1024);
+    match keys::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !keys::is_there(path) => Ok(None),
+        other => other.map(Some).with_context(|| path.display().to_string()),
     }
-    Ok(Some(content))
 }
 
 /// The certificates of `server.ca`: one or several, PEM.

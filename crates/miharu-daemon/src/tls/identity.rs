@@ -23,6 +23,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
+use crate::sandbox::keys;
+
 /// How often a handshake looks whether the files have changed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a certificate made here is valid.
@@ -63,7 +65,7 @@ impl Identity {
     /// Reads the certificate in `dir`, or makes one for these names and addresses.
     pub(crate) fn open(dir: &Path, names: impl FnOnce() -> Vec<String>) -> anyhow::Result<Self> {
         let (certificate, key) = (dir.join("server.crt"), dir.join("server.key"));
-        match (certificate.exists(), key.exists()) {
+        match (keys::is_there(&certificate), keys::is_there(&key)) {
             (true, true) => {}
             // A start that was cut short leaves a key alone: it gets its certificate now.
             (false, _) => make(&certificate, &key, names())?,
@@ -256,7 +258,7 @@ pub(crate) fn remove_cluster(dir: &Path) -> io::Result<()> {
 pub(crate) fn write_cluster(dir: &Path, certificate: &str, key: &str) -> io::Result<()> {
     for (name, text, mode) in [("cluster.key", key, 0o600), ("cluster.crt", certificate, 0o644)] {
         let path = dir.join(name);
-        if std::fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+        if keys::read(&path).is_ok_and(|found| found == text.as_bytes()) {
             continue;
         }
         write(&path, text, mode)?;
@@ -277,7 +279,7 @@ fn is_name(name: &str) -> bool {
 /// The pair in use: the cluster's where there is one, else the server's own.
 fn pair(dir: &Path) -> (PathBuf, PathBuf) {
     let cluster = (dir.join("cluster.crt"), dir.join("cluster.key"));
-    if cluster.0.exists() && cluster.1.exists() {
+    if keys::is_there(&cluster.0) && keys::is_there(&cluster.1) {
         return cluster;
     }
     (dir.join("server.crt"), dir.join("server.key"))
@@ -287,15 +289,15 @@ fn stamp(dir: &Path) -> Option<Stamp> {
     let (certificate, key) = pair(dir);
     let own = [dir.join("server.crt"), dir.join("server.key")];
     let stamps = [certificate, key].into_iter().chain(own).map(|path| {
-        let meta = std::fs::metadata(&path).ok()?;
+        let meta = keys::metadata(&path).ok()?;
         Some((path, meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
     });
     stamps.collect::<Option<Vec<_>>>().map(Stamp)
 }
 
 fn load((certificate, key): (PathBuf, PathBuf)) -> anyhow::Result<Shown> {
-    let pem = std::fs::read(&certificate).with_context(|| unreadable(&certificate))?;
-    let key_pem = std::fs::read(&key).with_context(|| unreadable(&key))?;
+    let pem = keys::read(&certificate).with_context(|| unreadable(&certificate))?;
+    let key_pem = keys::read(&key).with_context(|| unreadable(&key))?;
     read(&pem, &key_pem).with_context(|| {
         format!(
             "{} and {} cannot be shown; put back a certificate and the key that belongs to it, both as PEM",
@@ -308,7 +310,7 @@ fn load((certificate, key): (PathBuf, PathBuf)) -> anyhow::Result<Shown> {
 /// What cannot be read, and whose it is.
 fn unreadable(path: &Path) -> String {
     let shown = path.display();
-    match std::fs::metadata(path) {
+    match keys::metadata(path) {
         Ok(meta) if meta.is_file() => format!(
             "{shown} belongs to user {} and group {} with mode {:o}; chown it to the user that miharud runs as",
             meta.uid(),
@@ -317,13 +319,16 @@ fn unreadable(path: &Path) -> String {
         ),
         Ok(meta) if meta.is_dir() => format!("{shown} is a directory, and has to be a file"),
         Ok(_) => format!("{shown} is no regular file"),
-        Err(_) => shown.to_string(),
+        Err(_) => match std::fs::read_link(path) {
+            Ok(target) => format!("{shown} is a link to {}", target.display()),
+            Err(_) => shown.to_string(),
+        },
     }
 }
 
 /// The directory can be passed by all, so that the key's own mode keeps them out.
 fn warn_of_readers(key: &Path) {
-    if std::fs::metadata(key).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
+    if keys::metadata(key).is_ok_and(|meta| meta.mode() & 0o007 != 0) {
         tracing::warn!(
             "{0} can be read by every user: chmod 600 {0}, and get a new key if somebody could have",
             key.display()
@@ -352,12 +357,12 @@ fn read(pem: &[u8], key_pem: &[u8]) -> anyhow::Result<Shown> {
 
 /// Makes a certificate as api.md says: P-384, self-signed, for a server, no authority.
 fn make(certificate: &Path, key: &Path, names: Vec<String>) -> anyhow::Result<()> {
-    if !key.exists() {
+    if !keys::is_there(key) {
         let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).context("no key could be made")?;
         write(key, &pair.serialize_pem(), 0o600).with_context(|| key.display().to_string())?;
     }
-    let pair = std::fs::read_to_string(key).with_context(|| key.display().to_string())?;
-    let pair = KeyPair::from_pem(&pair).with_context(|| key.display().to_string())?;
+    let pair = keys::read(key).with_context(|| unreadable(key))?;
+    let pair = KeyPair::from_pem(&String::from_utf8_lossy(&pair)).with_context(|| key.display().to_string())?;
     let pem = sign(&pair, names)?;
     write(certificate, &pem, 0o644).with_context(|| certificate.display().to_string())?;
     tracing::info!(path = %certificate.display(), "made the server's certificate");
@@ -448,6 +453,22 @@ mod tests {
         }
         let error = identity.renew(names(), further("host")).unwrap_err();
         assert!(error.to_string().contains("cluster.crt is shown"), "{error}");
+    }
+
+    #[test]
+    fn a_link_that_leads_nowhere_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Identity::open(dir.path(), names).unwrap());
+        for name in ["server.key", "server.crt"] {
+            let (path, aside) = (dir.path().join(name), dir.path().join("aside"));
+            std::fs::rename(&path, &aside).unwrap();
+            std::os::unix::fs::symlink("/nowhere/at/all", &path).unwrap();
+            let error = format!("{:#}", Identity::open(dir.path(), names).unwrap_err());
+            assert!(error.contains(&format!("{name} is a link to /nowhere/at/all")), "{error}");
+            assert!(path.is_symlink(), "{name}");
+            std::fs::rename(&aside, &path).unwrap();
+        }
+        Identity::open(dir.path(), || panic!("not made again")).unwrap();
     }
 
     #[test]

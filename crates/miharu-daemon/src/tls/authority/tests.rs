@@ -156,6 +156,24 @@ fn a_broken_file_refuses_every_certificate_and_says_why() {
     assert!(bench.problem().contains("overdue"), "{}", bench.problem());
 }
 
+/// What somebody meant to be in force is not taken for nothing.
+#[test]
+fn a_link_that_leads_nowhere_is_an_authority_that_cannot_be_read() {
+    let bench = Bench::new();
+    let ca = Ca::new("ca");
+    let signed = ca.sign(1, None);
+    for name in ["server.ca", "ca.crl"] {
+        let path = bench.dir.path().join(name);
+        std::os::unix::fs::symlink("/nowhere/at/all", &path).unwrap();
+        bench.authority.reload();
+        assert_eq!(bench.judge(&signed), Verdict::Refused, "{name}");
+        assert!(bench.problem().contains(name), "{}", bench.problem());
+        std::fs::remove_file(&path).unwrap();
+        bench.put("server.ca", &ca.pem);
+        assert_eq!(bench.judge(&signed), CLIENT);
+    }
+}
+
 #[test]
 fn changed_files_are_noticed() {
     let bench = Bench::new();
