@@ -362,7 +362,8 @@ fn make(certificate: &Path, key: &Path, names: Vec<String>) -> anyhow::Result<()
         write(key, &pair.serialize_pem(), 0o600).with_context(|| key.display().to_string())?;
     }
     let pair = keys::read(key).with_context(|| unreadable(key))?;
-    let pair = KeyPair::from_pem(&String::from_utf8_lossy(&pair)).with_context(|| key.display().to_string())?;
+    let pair =
+        KeyPair::from_pem(&String::from_utf8_lossy(&pair)).with_context(|| key.display().to_string())?;
     let pem = sign(&pair, names)?;
     write(certificate, &pem, 0o644).with_context(|| certificate.display().to_string())?;
     tracing::info!(path = %certificate.display(), "made the server's certificate");
