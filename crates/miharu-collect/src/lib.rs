@@ -55,6 +55,7 @@ pub mod host {
     pub use miharu_linux::read::{Buffer, number_file};
     pub use miharu_linux::resources;
     pub use miharu_linux::socket::{Listener, listener};
+    pub use miharu_linux::unix_sockets;
 }
 
 use cpu_sums::CpuSums;

@@ -27,7 +27,7 @@ pub(crate) fn examine(patient: &Patient) -> Vec<Check> {
     let mut checks = rights::checks(patient, &mut buffer);
     checks.extend(limits::checks(patient, &mut buffer));
     checks.extend(host::checks(patient, &mut buffer));
-    checks.extend(reach::checks(patient));
+    checks.extend(reach::checks(patient, &mut buffer));
     checks
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn process(bytes: &[u8]) {
     let _ = (hypervisor::parse_memory(bytes), hypervisor::parse_tgid(bytes), hypervisor::vcpu_number(bytes));
     assert!(process::parse_net_dev(bytes).len() <= bytes.len());
     assert!(confinement::parse_thread(bytes).name.len() <= 3 * bytes.len());
-    assert!(unix_sockets::parse(bytes).all(|path| !path.contains(&b'\n')));
+    assert!(unix_sockets::parse(bytes).all(|socket| !socket.path.contains(&b'\n')));
 }
 
 /// The mounts of an instance and, behind a zero byte, the host's.

@@ -39,7 +39,7 @@ pub fn listener(roots: &Roots, address: Option<IpAddr>, port: u16) -> Option<Lis
     pids.sort_unstable();
     pids.into_iter().find_map(|pid| {
         let process = ProcDir::open(roots, pid).ok()?;
-        if !holds(&process, &inodes) {
+        if !holds(&process, &inodes).unwrap_or(false) {
             return None;
         }
         let comm = String::from_utf8_lossy(&process.stat(&mut buffer).ok()?.comm).into_owned();
@@ -48,13 +48,16 @@ pub fn listener(roots: &Roots, address: Option<IpAddr>, port: u16) -> Option<Lis
 }
 
 /// Whether one of the descriptors of a process is one of these sockets.
-fn holds(process: &ProcDir, inodes: &[u64]) -> bool {
-    let Ok(entries) = std::fs::read_dir(process.path().join("fd")) else { return false };
-    entries.flatten().any(|entry| {
+///
+/// # Errors
+/// Where its descriptors may not be seen.
+pub(crate) fn holds(process: &ProcDir, inodes: &[u64]) -> std::io::Result<bool> {
+    let entries = std::fs::read_dir(process.path().join("fd"))?;
+    Ok(entries.flatten().any(|entry| {
         let Ok(link) = std::fs::read_link(entry.path()) else { return false };
         let inode = link.as_os_str().as_bytes().strip_prefix(b"socket:[").and_then(|r| r.strip_suffix(b"]"));
         inode.and_then(number).is_some_and(|inode| inodes.contains(&inode))
-    })
+    }))
 }
 
 /// The inode numbers of the sockets that listen on `port`, out of `/proc/net/tcp` or `tcp6` (proc_pid_net(5)).

@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use crate::process::ProcDir;
-use crate::read::{Buffer, fields, lines};
+use crate::read::{Buffer, fields, lines, number};
 use crate::roots::Roots;
+use crate::socket::holds;
 
 /// The process whose network namespace is the host's.
 const HOST_INIT: u32 = 1;
@@ -14,6 +15,28 @@ const LISTENS: u32 = 0x1_0000;
 /// The fields before the path: number, references, protocol, flags, type, state, inode.
 const BEFORE_PATH: usize = 7;
 
+/// A socket that somebody listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening<'a> {
+    /// The path that it was bound to.
+    pub path: &'a [u8],
+    /// The number that descriptors of it have: `socket:[inode]`.
+    pub inode: u64,
+}
+
+/// Who listens on a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody in the host's network namespace.
+    Nobody,
+    /// Process 1 has the socket, for itself or to start a daemon with it once somebody connects (systemd.socket(5)).
+    Init,
+    /// Process 1 does not have it.
+    Another,
+    /// What process 1 has open may not be seen.
+    Unknown,
+}
+
 /// Gives the path of every socket of the host that somebody listens on to `each`. Any user can make sockets, so a path
 /// tells nothing of whose it is.
 ///
@@ -21,20 +44,40 @@ const BEFORE_PATH: usize = 7;
 /// Where the table cannot be read.
 pub fn each_listening(roots: &Roots, buffer: &mut Buffer, each: impl FnMut(&[u8])) -> Result<()> {
     let init = ProcDir::open(roots, HOST_INIT)?;
-    parse(init.read(buffer, "net/unix")?).for_each(each);
+    parse(init.read(buffer, "net/unix")?).map(|socket| socket.path).for_each(each);
     Ok(())
 }
 
-/// The paths of the sockets in the table that somebody listens on. A path with a line's end in it is cut there.
-pub fn parse(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// Who listens on the path that `is_it` knows. Nobody is connected to, as that would start a daemon that process 1 listens for.
+///
+/// # Errors
+/// Where the table cannot be read.
+pub fn holder(roots: &Roots, buffer: &mut Buffer, is_it: impl Fn(&[u8]) -> bool) -> Result<Holder> {
+    let init = ProcDir::open(roots, HOST_INIT)?;
+    let sockets = parse(init.read(buffer, "net/unix")?);
+    let inodes: Vec<u64> = sockets.filter(|socket| is_it(socket.path)).map(|socket| socket.inode).collect();
+    if inodes.is_empty() {
+        return Ok(Holder::Nobody);
+    }
+    Ok(match holds(&init, &inodes) {
+        Ok(true) => Holder::Init,
+        Ok(false) => Holder::Another,
+        Err(_) => Holder::Unknown,
+    })
+}
+
+/// The sockets in the table that have a path and that somebody listens on. A path with a line's end in it is cut there.
+pub fn parse(text: &[u8]) -> impl Iterator<Item = Listening<'_>> {
     lines(text).filter_map(|line| {
         let mut flags_first = fields(line).skip(3);
         let flags = std::str::from_utf8(flags_first.next()?).ok()?;
         if u32::from_str_radix(flags, 16).ok()? & LISTENS == 0 {
             return None;
         }
+        // After the flags come type, state and inode.
+        let inode = number(flags_first.nth(2)?)?;
         let path = after_fields(line, BEFORE_PATH)?;
-        path.starts_with(b"/").then_some(path)
+        path.starts_with(b"/").then_some(Listening { path, inode })
     })
 }
 
@@ -65,8 +108,30 @@ mod tests {
 
     #[test]
     fn only_sockets_with_a_path_that_somebody_listens_on_are_told() {
-        let paths: Vec<&[u8]> = parse(TABLE).collect();
-        assert_eq!(paths, [b"/var/lib/incus/guestapi/sock".as_slice(), b"/a b/unix.socket"]);
+        let found: Vec<(&[u8], u64)> = parse(TABLE).map(|socket| (socket.path, socket.inode)).collect();
+        let expected: [(&[u8], u64); 2] =
+            [(b"/var/lib/incus/guestapi/sock", 12_198_703), (b"/a b/unix.socket", 12_197)];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_socket_that_process_1_holds_is_told_from_a_daemons_own() {
+        let base = tempfile::tempdir().unwrap();
+        let init = base.path().join("proc/1");
+        std::fs::create_dir_all(init.join("net")).unwrap();
+        std::fs::write(init.join("net/unix"), TABLE).unwrap();
+        let who = |path: &[u8]| {
+            holder(&Roots::at(base.path()), &mut Buffer::new(), |listening| listening == path).unwrap()
+        };
+        assert_eq!(who(b"/a b/unix.socket"), Holder::Unknown);
+        std::fs::create_dir(init.join("fd")).unwrap();
+        std::os::unix::fs::symlink("/dev/null", init.join("fd/0")).unwrap();
+        std::os::unix::fs::symlink("socket:[12197]", init.join("fd/9")).unwrap();
+        assert_eq!(who(b"/a b/unix.socket"), Holder::Init);
+        assert_eq!(who(b"/var/lib/incus/guestapi/sock"), Holder::Another);
+        assert_eq!(who(b"/var/lib/lxd/unix.socket"), Holder::Nobody);
+        std::fs::remove_file(init.join("net/unix")).unwrap();
+        holder(&Roots::at(base.path()), &mut Buffer::new(), |_| true).unwrap_err();
     }
 
     #[test]
@@ -76,13 +141,13 @@ mod tests {
         let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         let wanted = path.to_str().unwrap().as_bytes();
         let text = std::fs::read(Roots::default().proc.join("self/net/unix")).unwrap();
-        assert!(parse(&text).any(|path| path == wanted));
+        assert!(parse(&text).any(|socket| socket.path == wanted && socket.inode != 0));
     }
 
     proptest! {
         #[test]
         fn nothing_panics(text in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for path in parse(&text) {
+            for Listening { path, .. } in parse(&text) {
                 prop_assert!(path.starts_with(b"/") && !path.contains(&b'\n'));
             }
         }

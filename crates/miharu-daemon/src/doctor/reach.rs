@@ -1,9 +1,15 @@
 //! Who is served, and who is asked.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use miharu_api::{Check, Finding};
+use miharu_collect::Roots;
+use miharu_collect::host::Buffer;
+use miharu_collect::host::unix_sockets::{self, Holder};
 use miharu_instances::NAMES;
+use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -22,14 +28,12 @@ const ASKED: [(&str, &str); 8] = [
     ("lxc", "/var/lib/lxd/unix.socket"),
 ];
 
-pub(super) fn checks(patient: &Patient) -> Vec<Check> {
+pub(super) fn checks(patient: &Patient, buffer: &mut Buffer) -> Vec<Check> {
     let mut checks = listeners(patient);
     checks.extend(drivers(patient));
     for (driver, socket) in ASKED {
-        if patient.settings.drivers.has(driver)
-            && let Some(path) = patient.roots.host_path(Path::new(socket))
-        {
-            checks.extend(asked(socket, &path));
+        if patient.settings.drivers.has(driver) {
+            checks.extend(asked(&patient.roots, buffer, socket));
         }
     }
     checks.push(warnings(patient));
@@ -115,31 +119,66 @@ fn drivers(patient: &Patient) -> Vec<Check> {
 }
 
 /// Whether a daemon lets itself be asked; nothing where it is not installed.
-fn asked(shown: &str, path: &Path) -> Option<Check> {
-    let name = format!("socket {shown}");
-    let check = |found: &str| ok("runtimes", name.clone(), found);
+///
+/// Where systemd listens in its place, to connect would start it. So that is done where the daemon itself is known to listen alone.
+fn asked(roots: &Roots, buffer: &mut Buffer, shown: &str) -> Option<Check> {
+    let path = roots.host_path(Path::new(shown))?;
+    let check = |found: &str| ok("runtimes", format!("socket {shown}"), found);
+    // What connect(2) asks for; not by the real user, for whom access(2) would put down the capabilities.
+    match rustix::fs::accessat(CWD, &path, Access::WRITE_OK, AtFlags::EACCESS) {
+        Ok(()) => {}
+        Err(Errno::NOENT | Errno::NOTDIR) => return None,
+        Err(error) => return Some(refused(check, error)),
+    }
+    let is_it = |listening: &[u8]| {
+        roots.host_path(Path::new(OsStr::from_bytes(listening))).is_some_and(|other| other == path)
+    };
+    Some(match unix_sockets::holder(roots, buffer, is_it) {
+        Ok(Holder::Another) => answer(&path, check),
+        Ok(Holder::Init) => check("systemd listens for its daemon, which was left as it is"),
+        Ok(Holder::Unknown) => check("somebody listens; who cannot be seen, so nobody was asked"),
+        Ok(Holder::Nobody) => nobody(check),
+        Err(error) => wrong(
+            Finding::Missing,
+            check(&error.to_string()),
+            "whether somebody listens there cannot be told",
+            "mount /proc where the daemon looks for it (--proc)",
+        ),
+    })
+}
+
+/// What the daemon that listens does with a connection.
+fn answer(path: &Path, check: impl Fn(&str) -> Check) -> Check {
     match connect(path) {
-        Ok(()) => Some(check("answers")),
-        Err(Errno::NOENT | Errno::NOTDIR) => None,
-        Err(Errno::CONNREFUSED) => Some(wrong(
-            Finding::Note,
-            check("nobody listens there"),
-            "names and limits are read from files, as far as they are there",
-            "start its daemon, if it is meant to run",
-        )),
-        Err(Errno::AGAIN) => Some(wrong(
+        Ok(()) => check("answers"),
+        // It ended since.
+        Err(Errno::NOENT | Errno::CONNREFUSED) => nobody(check),
+        Err(Errno::AGAIN) => wrong(
             Finding::Missing,
             check("takes no connection"),
             "names and limits may be missing until it answers again",
             "see what its daemon is at",
-        )),
-        Err(error) => Some(wrong(
-            Finding::Missing,
-            check(&std::io::Error::from(error).to_string()),
-            "names and limits that only its daemon knows",
-            "give the daemon CAP_DAC_OVERRIDE, and CAP_DAC_READ_SEARCH for the folder",
-        )),
+        ),
+        Err(error) => refused(check, error),
     }
+}
+
+fn nobody(check: impl Fn(&str) -> Check) -> Check {
+    wrong(
+        Finding::Note,
+        check("nobody listens there"),
+        "names and limits are read from files, as far as they are there",
+        "start its daemon, if it is meant to run",
+    )
+}
+
+fn refused(check: impl Fn(&str) -> Check, error: Errno) -> Check {
+    wrong(
+        Finding::Missing,
+        check(&std::io::Error::from(error).to_string()),
+        "names and limits that only its daemon knows",
+        "give the daemon CAP_DAC_OVERRIDE, and CAP_DAC_READ_SEARCH for the folder",
+    )
 }
 
 /// Connects without waiting.
