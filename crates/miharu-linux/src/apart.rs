@@ -92,31 +92,35 @@ impl Asker {
 
     /// Asks and waits for that long. A thread that has not answered by then is left to itself.
     pub fn ask(&mut self, question: Question, patience: Duration) -> Asked {
+        // The free thread may have had enough of waiting between the question's way out and its arrival.
+        if let Some(free) = self.free.take()
+            && let Some(asked) = self.ask_of(free, question.clone(), patience)
+        {
+            return asked;
+        }
+        let Some(new) = self.employ() else { return Asked::Never };
+        self.ask_of(new, question, patience).unwrap_or(Asked::Never)
+    }
+
+    /// Asks that thread; nothing where it has gone, whether before it got the question or with that in its hands.
+    fn ask_of(&mut self, thread: Sender<Job>, question: Question, patience: Duration) -> Option<Asked> {
         let (sender, receiver) = sync_channel(1);
-        let Some(thread) = self.hand((question, sender)) else { return Asked::Never };
+        thread.send((question, sender)).ok()?;
         match receiver.recv_timeout(patience) {
             Ok(answer) => {
                 self.free = Some(thread);
-                Asked::Now(answer)
+                Some(Asked::Now(answer))
             }
-            Err(RecvTimeoutError::Timeout) => Asked::Later(receiver),
-            Err(RecvTimeoutError::Disconnected) => Asked::Never,
+            Err(RecvTimeoutError::Timeout) => Some(Asked::Later(receiver)),
+            Err(RecvTimeoutError::Disconnected) => None,
         }
     }
 
-    /// Gives the job to the free thread, or to a new one.
-    fn hand(&mut self, job: Job) -> Option<Sender<Job>> {
-        let job = match self.free.take() {
-            Some(free) => match free.send(job) {
-                Ok(()) => return Some(free),
-                Err(unsent) => unsent.0,
-            },
-            None => job,
-        };
+    /// Starts a thread.
+    fn employ(&self) -> Option<Sender<Job>> {
         let (sender, jobs) = channel();
         let clerk = Clerk { roots: self.roots.clone(), jobs };
         sys::spawn_apart(sys::Apart::Clerk(clerk)).ok()?;
-        sender.send(job).ok()?;
         Some(sender)
     }
 }
@@ -271,6 +275,18 @@ mod tests {
         assert!(matches!(asker.ask(question(), SOON), Asked::Now(_)));
         assert!(asker.free.is_some());
         assert!(matches!(receiver.recv_timeout(SOON), Ok(Answer::Owners(_))));
+    }
+
+    #[test]
+    fn a_thread_that_goes_with_a_question_in_its_hands_is_no_end() {
+        let mut asker = Asker::new(&Roots::default());
+        let (sender, jobs) = channel::<Job>();
+        asker.free = Some(sender);
+        let goes = std::thread::spawn(move || jobs.recv().map(drop).unwrap());
+        let asked = asker.ask(Question::Owners(vec![Path::new("/").to_owned()]), SOON);
+        goes.join().unwrap();
+        assert!(matches!(asked, Asked::Now(Answer::Owners(_))), "{asked:?}");
+        assert!(asker.free.is_some());
     }
 
     #[test]
