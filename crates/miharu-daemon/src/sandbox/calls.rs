@@ -169,6 +169,21 @@ const CHANGES_HERE: &[c_long] = &[];
 
 /// Forbids what no thread has a use for, and every process of one's own.
 pub(super) fn forbid_for_all() -> anyhow::Result<()> {
+    install(of_nobody()?, libc::EPERM)?;
+    // Its flags are in memory, where no filter sees them; without it the C library takes clone(2).
+    install(refused(&[&[libc::SYS_clone3]]), libc::ENOSYS)?;
+    #[cfg(target_arch = "x86_64")]
+    apply_filter(&without_x32()).context("the second set of calls of x86-64")?;
+    Ok(())
+}
+
+/// Forbids, from here on, to take up capabilities that were put down, and to change limits, of whichever process.
+pub(super) fn forbid_changes_of_rights() -> anyhow::Result<()> {
+    install(of_rights()?, libc::EPERM)
+}
+
+/// What [`forbid_for_all`] refuses with EPERM.
+fn of_nobody() -> anyhow::Result<Rules> {
     let mut rules = refused(&[NEVER, NEVER_HERE]);
     // A process of its own instead of a thread, and a thread in namespaces of its own.
     let flags = clone_flags();
@@ -177,17 +192,19 @@ pub(super) fn forbid_for_all() -> anyhow::Result<()> {
         cases.push(when(0, SeccompCmpOp::MaskedEq(flag), flag)?);
     }
     rules.insert(libc::SYS_clone, cases);
-    install(rules, libc::EPERM)?;
-    // Its flags are in memory, where no filter sees them; without it the C library takes clone(2).
-    install(refused(&[&[libc::SYS_clone3]]), libc::ENOSYS)?;
-    #[cfg(target_arch = "x86_64")]
-    apply_filter(&without_x32()).context("the second set of calls of x86-64")?;
-    Ok(())
+    // The C library signals threads of its own process, as abort(3) does.
+    let own = u64::from(std::process::id());
+    rules.insert(libc::SYS_tgkill, vec![when(0, SeccompCmpOp::Ne, own)?]);
+    Ok(rules)
 }
 
-/// Forbids, from here on, to take up capabilities that were put down, and to loosen limits.
-pub(super) fn forbid_changes_of_rights() -> anyhow::Result<()> {
-    install(refused(&[&[libc::SYS_capset, libc::SYS_setrlimit]]), libc::EPERM)
+/// What [`forbid_changes_of_rights`] refuses.
+fn of_rights() -> anyhow::Result<Rules> {
+    let mut rules = refused(&[&[libc::SYS_capset, libc::SYS_setrlimit]]);
+    // With no new limit it only tells, which getrlimit(2) is made of.
+    let new_limit = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0)?;
+    rules.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![new_limit])?]);
+    Ok(rules)
 }
 
 /// Forbids every change of files, and opening one in a way that allows it.
@@ -235,11 +252,15 @@ fn refused(lists: &[&[c_long]]) -> Rules {
 }
 
 fn install(rules: Rules, error: i32) -> anyhow::Result<()> {
+    Ok(apply_filter(&program(rules, error)?)?)
+}
+
+/// What refuses a call with this error where one of the rules holds.
+fn program(rules: Rules, error: i32) -> anyhow::Result<BpfProgram> {
     let arch = TargetArch::try_from(std::env::consts::ARCH).context("this architecture has no filter")?;
     let action = SeccompAction::Errno(error.unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?;
-    let program = BpfProgram::try_from(filter)?;
-    Ok(apply_filter(&program)?)
+    Ok(BpfProgram::try_from(filter)?)
 }
 
 /// Refuses the calls of the x32 ABI, which have numbers of their own on the architecture of x86-64, so that no list above knows
@@ -262,3 +283,6 @@ fn without_x32() -> BpfProgram {
         step(0x06, 0, 0, ALLOW),
     ]
 }
+
+#[cfg(test)]
+mod tests;
