@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use miharu_e2e::vm::{Config, Vm};
-use miharu_e2e::{Exposition, Lxc, Miharud, Podman, miharud, need, scratch};
+use miharu_e2e::{Exposition, Lxc, Miharud, Podman, miharud, need, scratch, shell};
 
 /// A user who owns nothing.
 const USER: u32 = 64_301;
@@ -19,10 +19,14 @@ type Series = (String, Vec<(String, String)>);
 
 /// Starts the daemon as [`USER`] with these capabilities and no other, as the unit does.
 fn with_capabilities(held: &[&str]) -> Result<Miharud> {
-    let dir = scratch::dir("miharu")?;
-    let state = dir.join("state");
+    let state = scratch::dir("miharu")?.join("state");
     fs::create_dir(&state)?;
     chown(&state, Some(USER), Some(USER))?;
+    in_state(&state, held)
+}
+
+fn in_state(state: &Path, held: &[&str]) -> Result<Miharud> {
+    let dir = scratch::dir("miharu")?;
     // Where it was built may be closed to that user.
     let own = dir.join("miharud");
     let built = miharud::program("miharud")?;
@@ -33,7 +37,7 @@ fn with_capabilities(held: &[&str]) -> Result<Miharud> {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups"]);
     command.args(["--bounding-set", &set, "--inh-caps", &set, "--ambient-caps", &set]).arg(own);
-    let daemon = Miharud::launch(command, &state, &[])?;
+    let daemon = Miharud::launch(command, state, &[])?;
     daemon.miharu(&["config", "set", "metrics.cache_seconds", "0"])?;
     Ok(daemon)
 }
@@ -144,6 +148,32 @@ fn each_capability_is_worth_what_is_said_of_it() -> Result<()> {
     without("sys_ptrace dac_override dac_read_search", &|series| {
         is_size(series) || is_asked(series) || is_pods(series)
     })
+}
+
+/// As `docs/how-to/renew.md` has it installed: root's, and for root alone.
+#[test]
+fn a_key_that_root_installed_is_read() -> Result<()> {
+    need!(Containers);
+    let all = ["sys_ptrace", "dac_read_search", "dac_override"];
+    let (daemon, other) = (with_capabilities(&all)?, Miharud::start()?);
+    let wanted = fs::read_to_string(other.dir.join("server.crt"))?;
+    let shown = |daemon: &Miharud| -> Result<bool> {
+        let shown = daemon.get("/1.0")?.json()?;
+        Ok(shown["metadata"]["environment"]["certificate"] == wanted.as_str())
+    };
+    assert!(!shown(&daemon)?);
+    for (name, mode) in [("server.key", "600"), ("server.crt", "600")] {
+        let (from, to) = (other.dir.join(name), daemon.dir.join(name));
+        shell::run("install", ["-m".as_ref(), mode.as_ref(), from.as_os_str(), to.as_os_str()])?;
+        assert_eq!(fs::metadata(&to)?.uid(), 0, "{name}");
+    }
+    daemon.ask("POST", "/internal/reload", &[], "")?;
+    assert!(shown(&daemon)?, "{}", daemon.log());
+    let state = daemon.dir.clone();
+    daemon.stop()?;
+    let daemon = in_state(&state, &all)?;
+    assert!(shown(&daemon)?, "{}", daemon.log());
+    daemon.stop()
 }
 
 fn tasks(daemon: &Miharud) -> Result<Vec<String>> {
