@@ -31,7 +31,8 @@ pub enum Cost {
 pub const CAPABILITIES: &[Capability] = &[
     Capability {
         name: "CAP_SYS_PTRACE",
-        purpose: "no sizes of instances' file systems, and an instance on the host's network is not told apart",
+        purpose: "no sizes of instances' file systems, no machines and LXC containers that users other than root started \
+                  themselves, and an instance on the host's network is not told apart",
         cost: Cost::Figures,
         bit: 19,
     },
