@@ -39,10 +39,15 @@ pub(crate) struct Patience {
 pub(crate) enum NotTheSystems {
     /// It is somebody else's, or may be.
     #[error(
-        "runs {}, which others than root could have put there: install the program as root, in a directory that nobody else \
-         may write to", .0.display()
+        "runs {}, which others than root could have put there, as {why}: install the program as root, in a directory that \
+         nobody else may write to", .path.display()
     )]
-    Anybodys(PathBuf),
+    Anybodys {
+        /// The program.
+        path: PathBuf,
+        /// What makes it so.
+        why: String,
+    },
     /// It cannot be seen.
     #[error("does not show its program: {0}")]
     Unseen(miharu_linux::Error),
@@ -96,10 +101,17 @@ impl Patience {
             return None;
         };
         Some(match program {
-            Ok(Program { path, keepers: Some(keepers) }) if keepers.iter().all(|uid| is_trusted(*uid)) => {
-                Ok(path)
+            Ok(Program { path, keepers: Ok(keepers) }) => match keepers.iter().find(|uid| !is_trusted(**uid))
+            {
+                None => Ok(path),
+                Some(uid) => {
+                    let why = format!("it, or a directory that it is in, is user {uid}'s");
+                    Err(NotTheSystems::Anybodys { path, why })
+                }
+            },
+            Ok(Program { path, keepers: Err(why) }) => {
+                Err(NotTheSystems::Anybodys { path, why: why.to_string() })
             }
-            Ok(Program { path, .. }) => Err(NotTheSystems::Anybodys(path)),
             Err(error) => Err(NotTheSystems::Unseen(error)),
         })
     }

@@ -37,6 +37,8 @@ impl Tree {
     }
 
     fn new(hierarchies: &'static [&'static str]) -> Self {
+        // What a group may write is not the system's, and where users have a group of their own that is what they make.
+        rustix::process::umask(rustix::fs::Mode::WGRP | rustix::fs::Mode::WOTH);
         let tree = Self { base: tempfile::tempdir().unwrap(), hierarchies };
         for hierarchy in hierarchies {
             tree.file(&format!("sys/fs/cgroup/{hierarchy}/cgroup.procs"), "");

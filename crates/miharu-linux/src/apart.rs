@@ -58,8 +58,27 @@ pub enum Answer {
 pub struct Program {
     /// Where it is, as the kernel shows it.
     pub path: PathBuf,
-    /// Who could have put it there; nothing where that is anybody, or where the host has another file in that place.
-    pub keepers: Option<BTreeSet<u32>>,
+    /// Who could have put it there, as far as owners of files tell it.
+    pub keepers: std::result::Result<BTreeSet<u32>, Unkept>,
+}
+
+/// Why it cannot be told who put a program where it is; to be read after "as".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unkept {
+    /// The host has no such file there, or another: a process in a mount namespace of its own shows any path that it likes.
+    #[error("the host has no such file in that place")]
+    Elsewhere,
+    /// The file, or a directory that it is in, can be changed by everybody.
+    #[error("everybody may write to {}", .0.display())]
+    Everybodys(PathBuf),
+    /// It can be changed by a group other than root's.
+    #[error("group {gid} may write to {}", .path.display())]
+    Groups {
+        /// The file or directory.
+        path: PathBuf,
+        /// The group's number.
+        gid: u32,
+    },
 }
 
 /// The answer, or where it will be if it ever comes.
@@ -177,31 +196,50 @@ fn program(roots: &Roots, pid: u32, start_ticks: u64) -> Result<Program> {
     Ok(Program { path, keepers })
 }
 
-/// Whose the program at `path` and all that it is in are, if the host has that very file there and not everybody may write on
-/// the way. A process in a mount namespace of its own shows any path that it likes.
-fn keepers(roots: &Roots, process: &ProcDir, path: &Path) -> Option<BTreeSet<u32>> {
-    let found = std::fs::symlink_metadata(roots.host_path(path)?).ok()?;
+/// Whose the program at `path` and all that it is in are, if the host has that very file there. A process in a mount namespace
+/// of its own shows any path that it likes.
+fn keepers(roots: &Roots, process: &ProcDir, path: &Path) -> std::result::Result<BTreeSet<u32>, Unkept> {
+    let found = of_the_host(roots, path)?;
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     match statx(process.as_fd(), "exe", flags, StatxFlags::INO) {
         Ok(runs) => {
             let device = makedev(runs.stx_dev_major, runs.stx_dev_minor);
             if (device, runs.stx_ino) != (found.dev(), found.ino()) {
-                return None;
+                return Err(Unkept::Elsewhere);
             }
         }
         // The link of a recorded tree leads nowhere; a process without a program has ended.
         Err(rustix::io::Errno::NOENT) => {}
-        Err(_) => return None,
+        Err(_) => return Err(Unkept::Elsewhere),
+    }
+    if !found.is_file() {
+        return Err(Unkept::Elsewhere);
     }
     let mut keepers = BTreeSet::new();
     for above in path.ancestors() {
-        let metadata = std::fs::symlink_metadata(roots.host_path(above)?).ok()?;
-        if metadata.mode() & 0o002 != 0 {
-            return None;
-        }
+        let metadata = of_the_host(roots, above)?;
+        check_mode(above, metadata.mode(), metadata.gid())?;
         keepers.insert(metadata.uid());
     }
-    found.is_file().then_some(keepers)
+    Ok(keepers)
+}
+
+fn of_the_host(roots: &Roots, path: &Path) -> std::result::Result<std::fs::Metadata, Unkept> {
+    let place = roots.host_path(path).ok_or(Unkept::Elsewhere)?;
+    std::fs::symlink_metadata(place).map_err(|_| Unkept::Elsewhere)
+}
+
+/// Whether nobody but its owner, and root's group, may change what is at `path`. An access list that lets somebody else write
+/// shows in the group's bit. Who is in another group is not asked, as that is not for a file to say: a program in a directory
+/// of Debian's `staff` has to move, or the directory has to become root's alone.
+fn check_mode(path: &Path, mode: u32, gid: u32) -> std::result::Result<(), Unkept> {
+    if mode & 0o002 != 0 {
+        return Err(Unkept::Everybodys(path.to_owned()));
+    }
+    if mode & 0o020 != 0 && gid != 0 {
+        return Err(Unkept::Groups { path: path.to_owned(), gid });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -244,7 +282,7 @@ mod tests {
     fn a_program_is_told_with_who_could_have_put_it_there() {
         let base = tempfile::tempdir().unwrap();
         let copy = base.path().join("qemu-system-x86_64");
-        std::fs::copy("/bin/sleep", &copy).unwrap();
+        install(&copy);
         let program_of = |program: &Path| {
             let mut child = std::process::Command::new(program).arg("1000").spawn().unwrap();
             let process = ProcDir::open(&Roots::default(), child.id()).unwrap();
@@ -258,9 +296,95 @@ mod tests {
         };
         let systems = program_of(Path::new("/bin/sleep"));
         assert_eq!(systems.path.file_name().unwrap(), "sleep");
-        assert_eq!(systems.keepers, Some(BTreeSet::from([0])));
-        // Everybody may write to /tmp.
-        assert_eq!(program_of(&copy), Program { path: copy, keepers: None });
+        assert_eq!(systems.keepers, Ok(BTreeSet::from([0])));
+        let temporary = std::env::temp_dir();
+        if std::fs::metadata(&temporary).unwrap().mode() & 0o002 != 0 {
+            let keepers = Err(Unkept::Everybodys(temporary));
+            assert_eq!(program_of(&copy), Program { path: copy, keepers });
+        }
+    }
+
+    /// A host whose `/bin/program` runs.
+    struct Host {
+        base: tempfile::TempDir,
+        roots: Roots,
+        child: std::process::Child,
+    }
+
+    impl Host {
+        #[allow(clippy::disallowed_methods, reason = "a test needs a process to look at")]
+        fn new() -> Self {
+            let base = tempfile::tempdir().unwrap();
+            let mut roots = Roots::at(base.path());
+            roots.proc = Roots::default().proc;
+            let bin = base.path().join("bin");
+            std::fs::create_dir(&bin).unwrap();
+            install(&bin.join("program"));
+            for path in [base.path(), &bin] {
+                set_mode(path, 0o755);
+            }
+            let child = std::process::Command::new(bin.join("program")).arg("1000").spawn().unwrap();
+            Self { base, roots, child }
+        }
+
+        fn place(&self, path: &str) -> PathBuf {
+            self.base.path().join(path)
+        }
+
+        fn process(&self) -> ProcDir {
+            ProcDir::open(&self.roots, self.child.id()).unwrap()
+        }
+
+        fn keepers(&self, path: &str) -> std::result::Result<BTreeSet<u32>, Unkept> {
+            keepers(&self.roots, &self.process(), Path::new(path))
+        }
+    }
+
+    impl Drop for Host {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+
+    /// As a package manager does it: the whole file comes to its place at once. Another process writes it, as this one may
+    /// start a child of another test at that moment, which would hold it open: ETXTBSY.
+    #[allow(clippy::disallowed_methods, reason = "see above")]
+    fn install(place: &Path) {
+        let new = place.with_extension("new");
+        let copied = std::process::Command::new("cp").arg("/bin/sleep").arg(&new).status();
+        assert!(copied.unwrap().success());
+        set_mode(&new, 0o755);
+        std::fs::rename(new, place).unwrap();
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    }
+
+    fn own() -> BTreeSet<u32> {
+        BTreeSet::from([rustix::process::geteuid().as_raw()])
+    }
+
+    #[test]
+    fn what_a_group_may_write_is_nobodys_but_roots() {
+        let host = Host::new();
+        assert_eq!(host.keepers("/bin/program"), Ok(own()));
+        set_mode(&host.place("bin"), 0o2775);
+        let gid = std::fs::metadata(host.place("bin")).unwrap().gid();
+        let groups = |path: &str, gid| Err(Unkept::Groups { path: path.into(), gid });
+        let expected = if gid == 0 { Ok(own()) } else { groups("/bin", gid) };
+        assert_eq!(host.keepers("/bin/program"), expected);
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(host.place("bin"), None, Some(50)).unwrap();
+            assert_eq!(host.keepers("/bin/program"), groups("/bin", 50));
+            std::os::unix::fs::chown(host.place("bin/program"), None, Some(51)).unwrap();
+            set_mode(&host.place("bin/program"), 0o775);
+            assert_eq!(host.keepers("/bin/program"), groups("/bin/program", 51));
+        }
+        assert_eq!(check_mode(Path::new("/x"), 0o100_775, 50), groups("/x", 50).map(drop));
+        assert_eq!(check_mode(Path::new("/x"), 0o100_775, 0), Ok(()));
+        assert_eq!(check_mode(Path::new("/x"), 0o100_757, 0), Err(Unkept::Everybodys("/x".into())));
     }
 
     #[test]

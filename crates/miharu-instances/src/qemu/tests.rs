@@ -126,7 +126,16 @@ fn a_users_copy_of_a_program_is_no_machine() {
     let told = warned(&scan);
     assert_eq!(told.len(), 1, "one of each user's: {told:?}");
     let beginning = "what looks like a QEMU of user 4000 is not served: process 71 runs /anybodys/kvm, which";
-    assert!(told[0].starts_with(beginning), "{told:?}");
+    assert!(
+        told[0].starts_with(beginning) && told[0].contains("everybody may write to /anybodys"),
+        "{told:?}"
+    );
+    std::fs::set_permissions(tree.path("anybodys"), std::fs::Permissions::from_mode(0o2775)).unwrap();
+    // As Debian's /usr/local is of the group `staff`; only root can give a directory to a group that is not its own.
+    if std::os::unix::fs::chown(tree.path("anybodys"), None, Some(50)).is_ok() {
+        let told = warned(&tree.scan());
+        assert!(told[0].contains("group 50 may write to /anybodys"), "{told:?}");
+    }
 }
 
 #[test]
