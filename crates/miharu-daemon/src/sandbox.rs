@@ -6,13 +6,14 @@
 //! - **Readers** look at instances, and ask runtimes and guests. They keep the capabilities for that and may write nowhere: no call that changes
 //!   a file, its name or its owner, and none that opens one for writing, is let through (seccomp).
 //! - **All others** answer the network, keep the state and write the log. They have none of these capabilities, see no other
-//!   process from inside, and write below the state directory alone (Landlock).
+//!   process from inside, and write below the state directory alone (Landlock). Landlock has no right for mode and owner of a file: what the
+//!   daemon's user owns elsewhere they may set these of.
 //!
 //! One thread more reads certificates and keys for the others, which root may have put there ([`keys`]): it has the right to read, and may
 //! write nowhere.
 //!
-//! None of them may start a program, leave its namespaces, mount, load anything into the kernel, or reach into other processes
-//! (seccomp). All of it holds for threads that these start, too, and none can be taken back. Threads of one process share
+//! None of them may start a program, leave its namespaces, mount, load anything into the kernel, reach into other processes, or change
+//! the times or extended attributes of a file (seccomp). All of it holds for threads that these start, too, and none can be taken back. Threads of one process share
 //! their memory, so that the two kinds are a fence against mistakes and tricks with paths; who runs code of his own in one kind can get hold of
 //! the other, and is left with what both may not do.
 

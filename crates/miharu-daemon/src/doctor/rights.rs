@@ -153,7 +153,10 @@ fn confined(threads: &[Thread], sandbox: Option<&Sandbox>) -> Vec<Check> {
     checks.push(in_force(
         ok(
             SANDBOX,
-            format!("what answers the network writes below {} alone (Landlock)", sandbox.dir.display()),
+            format!(
+                "what answers the network writes, makes and removes files below {} alone (Landlock)",
+                sandbox.dir.display()
+            ),
             "",
         ),
         &sandbox.writing,

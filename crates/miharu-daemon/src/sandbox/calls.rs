@@ -113,7 +113,8 @@ const NEVER_HERE: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const NEVER_HERE: &[c_long] = &[];
 
-/// What changes a file, or what it is called, or whose it is. Who only reads has no use for these.
+/// What changes a file, or what it is called, or whose it is. Who only reads has no use for these; the others are under Landlock, which
+/// has no right for mode and owner: they set these of their socket and of their state.
 const CHANGES: &[c_long] = &[
     libc::SYS_mkdirat,
     libc::SYS_unlinkat,
@@ -129,6 +130,10 @@ const CHANGES: &[c_long] = &[
     libc::SYS_truncate,
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
+];
+
+/// What changes a file's times and extended attributes. Nobody has a use for these, and Landlock knows no right for them.
+const ATTRIBUTES: &[c_long] = &[
     libc::SYS_utimensat,
     libc::SYS_setxattr,
     libc::SYS_lsetxattr,
@@ -138,14 +143,23 @@ const CHANGES: &[c_long] = &[
     libc::SYS_fremovexattr,
     SETXATTRAT,
     REMOVEXATTRAT,
+    FILE_SETATTR,
 ];
 
-/// fchmodat2(2), since Linux 6.6; the same number on every architecture, as the two below.
+/// The same of x86-64 alone.
+#[cfg(target_arch = "x86_64")]
+const ATTRIBUTES_HERE: &[c_long] = &[libc::SYS_utime, libc::SYS_utimes, libc::SYS_futimesat];
+#[cfg(not(target_arch = "x86_64"))]
+const ATTRIBUTES_HERE: &[c_long] = &[];
+
+/// fchmodat2(2), since Linux 6.6; the same number on every architecture, as those below.
 const FCHMODAT2: c_long = 452;
 /// setxattrat(2), since Linux 6.13.
 const SETXATTRAT: c_long = 463;
 /// removexattrat(2), since Linux 6.13.
 const REMOVEXATTRAT: c_long = 466;
+/// file_setattr(2), since Linux 6.17.
+const FILE_SETATTR: c_long = 469;
 
 /// The same of x86-64 alone.
 #[cfg(target_arch = "x86_64")]
@@ -160,9 +174,6 @@ const CHANGES_HERE: &[c_long] = &[
     libc::SYS_chmod,
     libc::SYS_chown,
     libc::SYS_lchown,
-    libc::SYS_utime,
-    libc::SYS_utimes,
-    libc::SYS_futimesat,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const CHANGES_HERE: &[c_long] = &[];
@@ -184,7 +195,7 @@ pub(super) fn forbid_changes_of_rights() -> anyhow::Result<()> {
 
 /// What [`forbid_for_all`] refuses with EPERM.
 fn of_nobody() -> anyhow::Result<Rules> {
-    let mut rules = refused(&[NEVER, NEVER_HERE]);
+    let mut rules = refused(&[NEVER, NEVER_HERE, ATTRIBUTES, ATTRIBUTES_HERE]);
     // A process of its own instead of a thread, and a thread in namespaces of its own.
     let flags = clone_flags();
     let mut cases = vec![when(0, SeccompCmpOp::MaskedEq(libc::CLONE_THREAD as u64), 0)?];
@@ -209,7 +220,7 @@ fn of_rights() -> anyhow::Result<Rules> {
 
 /// Forbids every change of files, and opening one in a way that allows it.
 pub(super) fn forbid_writing() -> anyhow::Result<()> {
-    let mut rules = refused(&[CHANGES, CHANGES_HERE]);
+    let mut rules = refused(&[CHANGES, CHANGES_HERE, ATTRIBUTES, ATTRIBUTES_HERE]);
     rules.insert(libc::SYS_openat, opens_for_writing(2)?);
     #[cfg(target_arch = "x86_64")]
     rules.insert(libc::SYS_open, opens_for_writing(1)?);

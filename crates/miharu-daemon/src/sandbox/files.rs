@@ -11,7 +11,8 @@ use landlock::{
 use super::Outcome;
 
 /// Lets the calling thread, and those that it starts, change files below the state directory alone, and signal nobody outside.
-/// Reading is left as it is.
+/// Reading is left as it is, and so are mode and owner of files, which Landlock knows no right for; nobody may change their times and
+/// attributes ([`super::calls`]).
 pub(super) fn confine(dir: &Path) -> anyhow::Result<Outcome> {
     // Connecting to sockets would be the next right of later kernels; the threads that answer connect to the service manager.
     let writes = AccessFs::from_write(ABI::V3);

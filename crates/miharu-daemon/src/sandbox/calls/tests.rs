@@ -1,5 +1,11 @@
-//! Calls that are let through with some arguments alone.
+//! What is refused to all, and calls that are let through with some arguments alone.
 
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::time::SystemTime;
+
+use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, getrlimit, prlimit, setrlimit};
 
 use super::*;
@@ -60,7 +66,7 @@ fn limits_are_told_and_not_changed() {
     let restricted = || {
         let before = getrlimit(Resource::Core);
         forbid_changes_of_rights().unwrap();
-        let refused = Err(rustix::io::Errno::PERM);
+        let refused = Err(Errno::PERM);
         assert_eq!(setrlimit(Resource::Core, before), refused);
         assert_eq!(prlimit(Some(Pid::INIT), Resource::Core, before).map(drop), refused);
         assert_eq!(getrlimit(Resource::Core), before);
@@ -70,4 +76,27 @@ fn limits_are_told_and_not_changed() {
     let prlimit64 = |new| is_refused(of_rights().unwrap(), libc::SYS_prlimit64, [0, 4, new, 0, 0, 0]);
     assert!(!prlimit64(0));
     assert!(prlimit64(1) && prlimit64(1 << 40));
+}
+
+/// Landlock has no rights for these.
+#[test]
+fn times_and_attributes_of_files_are_nobodys_to_change() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("file");
+    let file = File::create(&path).unwrap();
+    let restricted = || {
+        forbid_for_all().unwrap();
+        let refused = Err(Errno::PERM);
+        assert_eq!(rustix::fs::setxattr(&path, "user.x", b"y", XattrFlags::empty()), refused);
+        assert_eq!(rustix::fs::fsetxattr(&file, "user.x", b"y", XattrFlags::empty()), refused);
+        assert_eq!(rustix::fs::removexattr(&path, "user.x"), refused);
+        let error = file.set_modified(SystemTime::UNIX_EPOCH).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+        // The socket and the database are made with modes of their own.
+        file.set_permissions(Permissions::from_mode(0o600)).unwrap();
+    };
+    std::thread::scope(|scope| scope.spawn(restricted).join().unwrap());
+    for call in [libc::SYS_utimensat, libc::SYS_lsetxattr, SETXATTRAT, REMOVEXATTRAT, FILE_SETATTR] {
+        assert!(is_refused(of_nobody().unwrap(), call, [0; 6]), "{call}");
+    }
 }
