@@ -139,6 +139,21 @@ fn a_users_copy_of_a_program_is_no_machine() {
 }
 
 #[test]
+fn a_machine_whose_program_was_upgraded_stays() {
+    let tree = Tree::v2();
+    for (pid, program) in [(70, QEMU), (71, "/recorded/bin/qemu-system-removed")] {
+        qemu(&tree, pid, 4000, &format!("qemu|-name|x{pid}"));
+        let link = tree.path(&format!("proc/{pid}/exe"));
+        std::fs::remove_file(&link).unwrap();
+        symlink(format!("{program} (deleted)"), link).unwrap();
+    }
+    let scan = tree.scan();
+    assert_eq!(listed(&scan), ["qemu qemu@4000 x70 70"]);
+    let told = warned(&scan);
+    assert!(told[0].contains("/recorded/bin/qemu-system-removed (deleted), which others"), "{told:?}");
+}
+
+#[test]
 fn a_machine_in_a_container_is_the_containers() {
     let tree = Tree::v2();
     let inside = Process {
