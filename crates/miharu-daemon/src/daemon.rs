@@ -48,8 +48,8 @@ pub(crate) fn run(args: &Args, events: Events) -> anyhow::Result<()> {
     raise_descriptor_limit();
     // What runs here waits for the kernel far more than it computes: a core more would only spread it.
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(WORKERS);
-    // Besides, what starts the threads that look at instances, its worker, and what reads certificates.
-    can_start(workers + 3)?;
+    // Besides, what starts the threads that look at instances, its worker, what reads certificates, and what opens devices.
+    can_start(workers + 4)?;
     let lock = StateDir::open(&args.dir)?;
     // Threads inherit what is in force for who starts them, so this comes before there are any.
     sandbox::enter(args.sandbox, &args.dir, BLOCKING_THREADS)?;
@@ -75,7 +75,6 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
 
     let dir = &args.dir;
     let group = args.group.as_deref().map(group_id).transpose()?;
-    sandbox::note_ordinary();
     let roots = args.roots();
     let (app, warnings) = app(dir, &roots, events)?;
     let settings = app.store.load().config.settings();

@@ -10,7 +10,8 @@
 //!   daemon's user owns elsewhere they may set these of.
 //!
 //! One thread more reads certificates and keys for the others, which root may have put there ([`keys`]): it has the right to read, and may
-//! write nowhere.
+//! write nowhere. Another one starts those that ask NVIDIA's library ([`devices`]): they may open for writing what is there already, as a device is, and their
+//! user's or everybody's to write.
 //!
 //! None of them may start a program, leave its namespaces, mount, load anything into the kernel, reach into other processes, or change
 //! the times or extended attributes of a file (seccomp). All of it holds for threads that these start, too, and none can be taken back. Threads of one process share
@@ -18,6 +19,7 @@
 //! the other, and is left with what both may not do.
 
 mod calls;
+mod devices;
 mod files;
 pub(crate) mod keys;
 mod readers;
@@ -30,7 +32,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 use rustix::thread::CapabilitySet;
 
-pub(crate) use readers::{look, note_ordinary, ordinary};
+pub(crate) use devices::open_devices;
+pub(crate) use readers::look;
 
 /// Whether the daemon confines itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -92,6 +95,7 @@ pub(crate) fn enter(choice: Choice, dir: &Path, limit: usize) -> anyhow::Result<
     let calls = outcome(calls::forbid_for_all());
     let reading = readers::start(limit).context("the thread that looks at instances cannot be started")?;
     let of_keys = keys::start().context("the thread that reads certificates cannot be started")?;
+    let of_devices = devices::start().context("the thread that opens devices cannot be started")?;
     let capabilities = outcome(rights::keep(rights::of_others()));
     let writing = match files::confine(dir) {
         Ok(outcome) => outcome,
@@ -103,6 +107,7 @@ pub(crate) fn enter(choice: Choice, dir: &Path, limit: usize) -> anyhow::Result<
         ("seccomp", &sandbox.calls),
         ("seccomp of what reads", &sandbox.reading),
         ("seccomp of what reads certificates", &of_keys),
+        ("seccomp of what opens devices", &of_devices),
         ("Landlock", &sandbox.writing),
         ("dropping capabilities", &sandbox.capabilities),
         ("seccomp of what answers", &last),
@@ -126,7 +131,15 @@ pub(crate) fn current() -> Option<&'static Sandbox> {
 /// Leaves the calling thread these capabilities, to read with and not to write. What one of the measures cannot do is no reason to leave
 /// the others out.
 fn only_read(kept: CapabilitySet) -> Outcome {
-    let tried = [rights::keep(kept), calls::forbid_writing(), calls::forbid_changes_of_rights()];
+    all_of([rights::keep(kept), calls::forbid_writing(), calls::forbid_changes_of_rights()])
+}
+
+/// Leaves the calling thread nothing but to open what is there, as its user may. What cannot be done as in [`only_read`].
+fn only_open_devices() -> Outcome {
+    all_of([rights::keep(rights::of_devices()), calls::forbid_making(), calls::forbid_changes_of_rights()])
+}
+
+fn all_of(tried: [anyhow::Result<()>; 3]) -> Outcome {
     let failed: Vec<String> =
         tried.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
     if failed.is_empty() { Outcome::InForce } else { Outcome::Not(failed.join("; ")) }

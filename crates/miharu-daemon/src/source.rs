@@ -129,7 +129,7 @@ impl Host {
     /// A source for the first time, or in place of one that hangs.
     pub(crate) fn new(roots: &Roots, search: Search, own: Own) -> Self {
         search.renew_if_stuck();
-        Self { search, collector: Collector::new(roots.clone()).starting(sandbox::ordinary), own }
+        Self { search, collector: Collector::new(roots.clone()).starting(sandbox::open_devices), own }
     }
 }
 

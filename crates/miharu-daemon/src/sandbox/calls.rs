@@ -220,10 +220,20 @@ fn of_rights() -> anyhow::Result<Rules> {
 
 /// Forbids every change of files, and opening one in a way that allows it.
 pub(super) fn forbid_writing() -> anyhow::Result<()> {
+    forbid_changes(&[libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC])
+}
+
+/// Forbids the same but for writing to what is there, as a device is.
+pub(super) fn forbid_making() -> anyhow::Result<()> {
+    forbid_changes(&[libc::O_CREAT, libc::O_TRUNC])
+}
+
+/// Forbids every change of files but by writing, and opening one with any of these flags.
+fn forbid_changes(flags: &[i32]) -> anyhow::Result<()> {
     let mut rules = refused(&[CHANGES, CHANGES_HERE, ATTRIBUTES, ATTRIBUTES_HERE]);
-    rules.insert(libc::SYS_openat, opens_for_writing(2)?);
+    rules.insert(libc::SYS_openat, opens_with(flags, 2)?);
     #[cfg(target_arch = "x86_64")]
-    rules.insert(libc::SYS_open, opens_for_writing(1)?);
+    rules.insert(libc::SYS_open, opens_with(flags, 1)?);
     // How it opens is in memory; what may stand there is in constants, and these are known by where they are.
     let mut others = Vec::new();
     for place in openings() {
@@ -233,10 +243,10 @@ pub(super) fn forbid_writing() -> anyhow::Result<()> {
     install(rules, libc::EPERM)
 }
 
-/// The conditions under which the flags of open(2) let a file be changed.
-fn opens_for_writing(argument: u8) -> anyhow::Result<Vec<SeccompRule>> {
-    let flags = [libc::O_WRONLY, libc::O_RDWR, libc::O_CREAT, libc::O_TRUNC];
-    flags.into_iter().map(|flag| when(argument, SeccompCmpOp::MaskedEq(flag as u64), flag as u64)).collect()
+/// The conditions under which one of these flags is given to open(2).
+fn opens_with(flags: &[i32], argument: u8) -> anyhow::Result<Vec<SeccompRule>> {
+    let given = |flag: &i32| when(argument, SeccompCmpOp::MaskedEq(*flag as u64), *flag as u64);
+    flags.iter().map(given).collect()
 }
 
 fn clone_flags() -> [u64; 7] {

@@ -1,11 +1,10 @@
 //! Where files may be changed, by landlock(7).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use landlock::{
     ABI, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
-    path_beneath_rules,
 };
 
 use super::Outcome;
@@ -22,7 +21,6 @@ pub(super) fn confine(dir: &Path) -> anyhow::Result<Outcome> {
         .scope(Scope::Signal)?
         .create()?
         .add_rule(PathBeneath::new(state, writes))?
-        .add_rules(path_beneath_rules(devices(), AccessFs::WriteFile))?
         .restrict_self()?;
     Ok(match done.ruleset {
         RulesetStatus::FullyEnforced => Outcome::InForce,
@@ -31,12 +29,4 @@ pub(super) fn confine(dir: &Path) -> anyhow::Result<Outcome> {
             Outcome::Not("this kernel has no Landlock, or it was started without".to_owned())
         }
     })
-}
-
-/// The devices that NVIDIA's library opens, those of the moment.
-fn devices() -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir("/dev") else { return Vec::new() };
-    let is_its =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"nvidia"));
-    entries.flatten().map(|entry| entry.path()).filter(is_its).collect()
 }

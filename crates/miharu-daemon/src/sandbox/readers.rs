@@ -3,16 +3,13 @@
 use std::io;
 use std::sync::OnceLock;
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
 use super::{Outcome, rights};
 
 /// What starts readers. It is never dropped: who stops the daemon does not wait for what hangs.
 static READERS: OnceLock<Runtime> = OnceLock::new();
-
-/// Where other threads are started.
-static ORDINARY: OnceLock<Handle> = OnceLock::new();
 
 /// Starts the thread that starts readers, `limit` of them at once at most. Tells whether it is kept from writing.
 ///
@@ -54,25 +51,4 @@ where
             },
         }
     })
-}
-
-/// Notes where ordinary threads are started: the caller's runtime.
-pub(crate) fn note_ordinary() {
-    // It is noted once.
-    let _ = ORDINARY.set(Handle::current());
-}
-
-/// Starts a thread as those that do not look at instances, whoever asks for it.
-pub(crate) fn ordinary(work: Box<dyn FnOnce() + Send>) {
-    match ORDINARY.get() {
-        Some(ordinary) => {
-            // Nobody waits for it, and whether it runs is seen by its answers.
-            drop(
-                ordinary.spawn(async move {
-                    drop(std::thread::Builder::new().name("gpus".to_owned()).spawn(work))
-                }),
-            );
-        }
-        None => drop(std::thread::Builder::new().name("gpus".to_owned()).spawn(work)),
-    }
 }

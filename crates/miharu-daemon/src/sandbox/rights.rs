@@ -18,6 +18,12 @@ pub(super) fn of_keys() -> CapabilitySet {
     CapabilitySet::DAC_READ_SEARCH | CapabilitySet::DAC_OVERRIDE
 }
 
+/// What those that open devices keep: where `/proc` is mounted with `hidepid`, other processes are hidden from who has it not. They may open files for
+/// writing, and with this capability root could so write to the memory of its other processes; from root's group nothing is hidden.
+pub(super) fn of_devices() -> CapabilitySet {
+    if rustix::process::geteuid().is_root() { CapabilitySet::empty() } else { CapabilitySet::SYS_PTRACE }
+}
+
 /// What all others keep: low ports, and a socket for a group that the daemon is not in. Root may have been given a state directory
 /// that is another user's.
 pub(super) fn of_others() -> CapabilitySet {

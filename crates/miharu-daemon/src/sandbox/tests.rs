@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::sync::Barrier;
 
 use miharu_collect::host::{Opening, open_below, openings};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -206,6 +207,44 @@ fn all_others_write_in_the_state_directory_alone() {
         assert_eq!(fs::read_to_string(another("file")).unwrap(), "kept");
     });
     assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+}
+
+/// A device that appears when its driver is loaded, long after the start.
+#[test]
+fn who_opens_devices_writes_to_what_is_there_and_makes_nothing() {
+    let other = Other::start();
+    let base = tempfile::tempdir().unwrap();
+    let at = |name: &str| base.path().join(name);
+    let (restricted, appeared) = (Barrier::new(2), Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            calls::forbid_for_all().unwrap();
+            let outcome = only_open_devices();
+            restricted.wait();
+            appeared.wait();
+            assert_eq!(outcome, Outcome::InForce);
+            OpenOptions::new().read(true).write(true).open(at("nvidia0")).unwrap();
+            refused(File::create(at("new")));
+            refused(OpenOptions::new().write(true).truncate(true).open(at("nvidia0")));
+            refused(fs::remove_file(at("nvidia0")));
+            refused(fs::rename(at("nvidia0"), at("other")));
+            refused(fs::set_permissions(at("nvidia0"), Permissions::from_mode(0o777)));
+            refused(Command::new("true").spawn());
+            let own = rustix::thread::capabilities(None).unwrap();
+            assert!(rights::of_devices().contains(own.permitted), "{own:?}");
+            // The memory of a process that has more rights.
+            if rustix::process::geteuid().is_root() {
+                refused(OpenOptions::new().write(true).open("/proc/1/mem"));
+            }
+            // Whose a process is can be told.
+            fs::read(format!("/proc/{}/cgroup", other.0.id())).unwrap();
+        });
+        restricted.wait();
+        fs::write(at("nvidia0"), "kept").unwrap();
+        appeared.wait();
+    });
+    assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(at("nvidia0")).unwrap(), "kept");
 }
 
 /// Why there are two kinds of threads.
