@@ -178,7 +178,8 @@ fn work(vm: &Vm, daemon: &Miharud, name: &str) -> Result<()> {
         Ok(after.sum(family, &labels)? - before.sum(family, &labels)?)
     };
     let user = moved("incus_cpu_seconds_total", &[("mode", "user")])?;
-    assert!(burned > 0.05 && (burned - 0.05..burned + 2.0).contains(&user), "{burned} {user}");
+    // An emulated processor that is busy loses ticks, by which the kernel splits the time of processors, but not that of a process.
+    assert!(burned > 0.05 && (burned * 0.5 - 0.05..burned + 2.0).contains(&user), "{burned} {user}");
     let size = 8.0 * 1024.0 * 1024.0;
     for family in ["incus_disk_written_bytes_total", "incus_disk_read_bytes_total"] {
         let bytes = moved(family, &[("device", "vda")])?;
