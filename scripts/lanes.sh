@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Runs the test programs of this workspace beside each other, each as `cargo test` would, and says of each how it went.
+# Runs the test programs of this workspace, each as `cargo test` would, and says of each how it went.
 # usage: scripts/lanes.sh --record FOLDER, which writes down there what `cargo test --workspace` would run; scripts/lanes.sh FOLDER REPORT
 #
-# Live tests wait for containers, machines and clocks most of their time, so that two programs at once take little more than half
-# as long. What must not meet is kept apart by locks, across programs as within one: scratch::alone and others in miharu-e2e.
+# Live tests look at the whole host: a machine's monitor takes one client, so that a daemon of one program would take it from
+# another's, and what hangs on purpose in one slows down the scrapes that another counts. So programs run one after another, but for the soak,
+# which sees a host of its own.
 #
-# REPORT gets all that the programs wrote, each in one piece. MIHARU_TEST_LANES is how many run at once, two unless told, and
+# REPORT gets all that the programs wrote, each in one piece. MIHARU_TEST_LANES is how many run at once, one unless told, and
 # MIHARU_TEST_LIMIT how many seconds one may take, 1200 unless told: one that hangs shall not take all the time that there is.
 set -u
 [ $# -eq 2 ] || { sed -n 's/^# usage: /usage: /p' "$0" >&2; exit 2; }
 root=$(realpath "$(dirname "$0")/..")
-lanes=${MIHARU_TEST_LANES:-2} limit=${MIHARU_TEST_LIMIT:-1200}
+lanes=${MIHARU_TEST_LANES:-1} limit=${MIHARU_TEST_LIMIT:-1200}
 # Beside others everything may take longer.
 export MIHARU_E2E_SLOWNESS=${MIHARU_E2E_SLOWNESS:-2}
 
@@ -55,7 +56,7 @@ trap 'exit 130' INT TERM
 # A program's name without the hash that cargo gives it.
 name_of() { sed 's/-[0-9a-f]\{16\}$//' <<<"$1"; }
 
-# The longest first, so that no lane waits for one that began late. What is not named here is short, or belongs here.
+# The soak begins beside the others, and the longest come first. What is not named here is short, or belongs here.
 in_order() {
   local name file
   for name in soak vms live runtimes cluster packages web store network state clients resources; do
