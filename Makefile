@@ -64,7 +64,7 @@ fuzz:
 	@scripts/fuzz.sh
 
 # The long forms of what `make test` does in seconds: SIGKILL at hundreds of random moments, thousands of instances at once, a
-# daemon that stands still. About ten minutes; `scripts/chaos.sh crowd` is one of them.
+# daemon that stands still. `scripts/chaos.sh crowd` is one of them.
 chaos:
 	@scripts/chaos.sh
 

@@ -19,6 +19,7 @@ fi
 tests=(
   "miharu-e2e resources descriptors:: limited:: crowd:: paused:: clock:: remounted::"
   "miharu-e2e state killed:: calls:: disk::"
+  "miharu-e2e live hostile::many::cgroups"
 )
 failed=()
 for line in "${tests[@]}"; do
