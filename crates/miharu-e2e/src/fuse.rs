@@ -1,6 +1,6 @@
 //! A file system that answers as slowly as it is told to: a FUSE server of a few requests, enough for a mount point that can
-//! be looked at and asked for its size, and for names in it that are looked for. It is also what stands in for an NFS whose server
-//! is gone, where the kernel has none: either leaves whoever asks in the kernel, where no signal ends the wait.
+//! be looked at and asked for its size, and for names in it that are looked for. Whoever asks one that does not answer stays in the
+//! kernel, where no signal ends the wait; for an NFS see [`crate::nfs`].
 //!
 //! The protocol is that of `include/uapi/linux/fuse.h`. Ending the server's process ends the connection, and whoever
 //! hangs on it gets an error, so that a killed run leaves nobody hanging.

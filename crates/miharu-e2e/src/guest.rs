@@ -12,13 +12,24 @@ use anyhow::{Context, Result, bail};
 
 use crate::need::cache;
 use crate::scratch::{self, Entry};
-use crate::{initramfs, shell};
+use crate::{initramfs, nfs, shell};
 
 /// Kernel modules of the guest, beside what they depend on.
-const MODULES: [&str; 7] = ["virtio_pci", "virtio_blk", "veth", "loop", "ext4", "overlay", "bridge"];
+const MODULES: [&str; 9] = [
+    "virtio_pci",
+    "virtio_blk",
+    "veth",
+    "loop",
+    "ext4",
+    "overlay",
+    "bridge",
+    nfs::MODULES[0],
+    nfs::MODULES[1],
+];
 
 /// This machine's programs that the guest's tests use.
-const PROGRAMS: [&str; 16] = [
+const PROGRAMS: [&str; 17] = [
+    "bash",
     "lxc-start",
     "lxc-stop",
     "lxc-info",
@@ -36,6 +47,9 @@ const PROGRAMS: [&str; 16] = [
     "df",
     "prlimit",
 ];
+
+/// The guest's os-release.
+const RELEASE: &str = "ID=guest\n";
 
 /// The first process, from the initramfs: it makes the tmpfs root (pivot_root does not work from an initramfs) and enters it.
 const INIT: &str = r#"#!/bin/busybox sh
@@ -90,6 +104,12 @@ pub fn kernel() -> Result<PathBuf> {
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
         .max()
         .context("no guest kernel in target/e2e-cache: run scripts/setup.sh test")
+}
+
+/// Whether this runs in such a guest.
+#[must_use]
+pub fn is_here() -> bool {
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| text == RELEASE)
 }
 
 /// What ran in a guest.
@@ -224,7 +244,7 @@ fn stage(root: &Path, programs: &[&Path], script: &str) -> Result<()> {
     fs::write(root.join("etc/machine-id"), "0123456789abcdef0123456789abcdef\n")?;
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n")?;
     fs::write(root.join("etc/group"), "root:x:0:\n")?;
-    fs::write(root.join("etc/os-release"), "ID=guest\n")?;
+    fs::write(root.join("etc/os-release"), RELEASE)?;
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost guest\n")?;
     fs::write(root.join("script"), script)?;
     initramfs::executable(&root.join("init"), SETUP)

@@ -34,6 +34,7 @@ pub mod miharud;
 pub mod need;
 pub mod netns;
 pub mod network;
+pub mod nfs;
 pub mod nspawn;
 pub mod oci;
 pub mod podman;

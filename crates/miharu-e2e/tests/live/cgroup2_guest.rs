@@ -8,7 +8,7 @@ use miharu_e2e::miharud::program;
 use miharu_e2e::{guest, need};
 
 /// The test files that the guest runs.
-const SUBJECTS: [&str; 12] = [
+const SUBJECTS: [&str; 13] = [
     "harness::",
     "lxc_figures::",
     "lxc_memory::",
@@ -16,6 +16,7 @@ const SUBJECTS: [&str; 12] = [
     "kept::",
     "nspawn::",
     "hostile::names",
+    "hostile::gone",
     "hostile::many::cgroups",
     "filesystems::",
     "rights::",

@@ -1,6 +1,7 @@
 //! A container whose root wants to forge or break the exposition, or to cost others theirs.
 
 mod filesystems;
+mod gone;
 mod many;
 mod names;
 

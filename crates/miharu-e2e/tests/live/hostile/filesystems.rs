@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,30 +10,90 @@ use miharu_e2e::forgery::Forgery;
 use miharu_e2e::fuse::Slow;
 use miharu_e2e::loopdev::LoopDevice;
 use miharu_e2e::scratch::unique;
-use miharu_e2e::{Lxc, Miharud, guest, need, shell};
+use miharu_e2e::{Lxc, Miharud, need, shell};
 
 use super::Scene;
 
+/// A file system that somebody else answers for, and who can stop to.
+pub(super) trait Remote {
+    fn path(&self) -> &Path;
+    /// From now on nobody answers.
+    fn fall_silent(&self) -> Result<()>;
+    /// Whoever waits gets an answer.
+    fn answer(&self) -> Result<()>;
+    /// How often its size was asked for.
+    fn asked(&self) -> Result<u64>;
+    /// Whether a thread of that process waits for an answer.
+    fn holds(&self, pid: u32) -> bool;
+    /// Whether not even SIGKILL ends the wait.
+    const OUTLIVES: bool;
+}
+
+impl Remote for Slow {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn fall_silent(&self) -> Result<()> {
+        self.set_delay(None);
+        Ok(())
+    }
+
+    fn answer(&self) -> Result<()> {
+        self.set_delay(Some(Duration::ZERO));
+        Ok(())
+    }
+
+    fn asked(&self) -> Result<u64> {
+        Ok(Slow::asked(self))
+    }
+
+    // Before a signal comes they wait as for anything else.
+    fn holds(&self, _pid: u32) -> bool {
+        self.waiting() > 0
+    }
+
+    const OUTLIVES: bool = true;
+}
+
+/// Lets a remote file system answer again, before the daemon goes that waits for it.
+struct Silence<'r, R: Remote>(&'r R);
+
+impl<'r, R: Remote> Silence<'r, R> {
+    fn of(remote: &'r R) -> Result<Self> {
+        remote.fall_silent()?;
+        Ok(Self(remote))
+    }
+}
+
+impl<R: Remote> Drop for Silence<'_, R> {
+    fn drop(&mut self) {
+        let _ = self.0.answer();
+    }
+}
+
+/// How many threads of a process wait in the kernel for what no ordinary signal ends.
+pub(super) fn held(pid: u32) -> usize {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('D'))).count()
+}
+
 /// Kills the daemon while a thread of its hangs in the kernel, and starts another on the same folder and port.
-fn replace(scene: &Scene, slow: &Slow, address: &str) -> Result<()> {
+fn replace<R: Remote>(scene: &Scene, silence: &Silence<'_, R>, address: &str) -> Result<()> {
     let old = scene.daemon.pid();
-    ensure!(slow.waiting() > 0, "nobody waits");
+    shell::wait_for("a thread that hangs", Duration::from_secs(10), || silence.0.holds(old).then_some(()))?;
     shell::run("kill", ["-KILL", &old.to_string()])?;
     let folder = fs::File::open(&scene.daemon.dir)?;
     shell::wait_for("the end of the port and of the lock", Duration::from_secs(10), || {
         (TcpStream::connect(address).is_err() && folder.try_lock().is_ok()).then_some(())
     })?;
     drop(folder);
-    // What is left of it is the thread that not even SIGKILL ends.
-    let tasks = fs::read_dir(format!("/proc/{old}/task"))?.flatten();
-    let states: Vec<String> = tasks
-        .filter_map(|task| fs::read_to_string(task.path().join("stat")).ok())
-        .filter_map(|stat| Some(stat.rsplit_once(") ")?.1.get(..1)?.to_owned()))
-        .collect();
-    ensure!(states.iter().any(|state| state == "D"), "{states:?}");
+    // What is left of it is the thread.
+    ensure!(held(old) > 0 || !R::OUTLIVES, "nothing is left of it");
     let next = Miharud::in_dir(&scene.daemon.dir, &[])?;
     // It goes before the daemon that waits for its answer.
-    let _released = slow.releaser();
+    let _answered = Silence(silence.0);
     TcpStream::connect(address).context("the port of the next one")?;
     let scrape = next.scrape()?;
     assert!(scrape.instances().contains(&scene.witness.name));
@@ -41,19 +102,16 @@ fn replace(scene: &Scene, slow: &Slow, address: &str) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn one_that_never_answers_costs_its_own_and_holds_no_port_of_a_killed_daemon() -> Result<()> {
-    need!(Lxc);
-    let slow = Slow::mount()?;
+/// A container that has it mounted.
+pub(super) fn mounted_in_a_container(remote: &impl Remote) -> Result<()> {
     let scene = Scene::start()?;
-    let hung = Lxc::start(&[&format!("lxc.mount.entry = {} mnt none bind 0 0", slow.path.display())])?;
+    let hung = Lxc::start(&[&format!("lxc.mount.entry = {} mnt none bind 0 0", remote.path().display())])?;
     let name = [("name", hung.name.as_str())];
-    let asked = slow.asked();
-    slow.set_delay(None);
-    let _released = slow.releaser();
+    let asked = remote.asked()?;
+    let silence = Silence::of(remote)?;
     // Nobody asks it, unless a server key says so.
     assert_eq!(scene.watch()?.value("incus_instance_scrape_success", &name)?, 1.0);
-    assert_eq!(slow.asked(), asked);
+    assert_eq!(remote.asked()?, asked);
     scene.daemon.miharu(&["config", "set", "metrics.remote_filesystems", "true"])?;
     let address = scene.daemon.listen("core.metrics_address")?;
     for _ in 0..3 {
@@ -62,22 +120,17 @@ fn one_that_never_answers_costs_its_own_and_holds_no_port_of_a_killed_daemon() -
         scrape.value("incus_procs_total", &name)?;
     }
     scene.expect_warning(&[&hung.name, "/mnt"])?;
-    replace(&scene, &slow, &address)
+    replace(&scene, &silence, &address)
 }
 
-#[test]
-fn a_monitor_that_speaks_for_a_path_which_never_answers_costs_nobody_else_anything() -> Result<()> {
-    need!(Lxc);
-    if guest::find("bash").is_none() {
-        return Ok(());
-    }
-    let slow = Slow::mount()?;
+/// A monitor of root's that says that it keeps its containers there.
+pub(super) fn said_by_a_monitor(remote: &impl Remote) -> Result<()> {
     let scene = Scene::start()?;
     let address = scene.daemon.listen("core.metrics_address")?;
     let cgroup = format!("lxc.payload.{}", unique("mh"));
-    slow.set_delay(None);
-    let _released = slow.releaser();
-    let monitor = Forgery::start("0", &cgroup, &[&format!("[lxc monitor] {} gone", slow.path.display())])?;
+    let silence = Silence::of(remote)?;
+    let monitor =
+        Forgery::start("0", &cgroup, &[&format!("[lxc monitor] {} gone", remote.path().display())])?;
     for _ in 0..6 {
         scene.look()?;
     }
@@ -85,7 +138,19 @@ fn a_monitor_that_speaks_for_a_path_which_never_answers_costs_nobody_else_anythi
     // One that starts meanwhile is there.
     let late = Lxc::start(&[])?;
     assert!(scene.look()?.instances().contains(&late.name));
-    replace(&scene, &slow, &address)
+    replace(&scene, &silence, &address)
+}
+
+#[test]
+fn one_that_never_answers_costs_its_own_and_holds_no_port_of_a_killed_daemon() -> Result<()> {
+    need!(Lxc);
+    mounted_in_a_container(&Slow::mount()?)
+}
+
+#[test]
+fn a_monitor_that_speaks_for_a_path_which_never_answers_costs_nobody_else_anything() -> Result<()> {
+    need!(Lxc);
+    said_by_a_monitor(&Slow::mount()?)
 }
 
 #[test]
