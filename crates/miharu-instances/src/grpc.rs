@@ -1,17 +1,13 @@
 //! gRPC on a runtime's socket: one connection, used for a few calls and closed.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Request, Response, Uri};
-use hyper_util::rt::TokioIo;
 use prost::Message;
-use tokio::net::UnixStream;
-use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::client::Grpc;
 
@@ -19,6 +15,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 
+use crate::oci::conversation::Stream;
 use crate::oci::sockets::Failure;
 
 /// The longest message that is taken, bytes: one about a container holds its whole configuration.
@@ -31,8 +28,6 @@ const NAMESPACE: &str = "containerd-namespace";
 #[derive(Debug)]
 pub(crate) struct Connection {
     grpc: Grpc<Sender>,
-    /// What keeps the connection going.
-    tasks: Tasks,
 }
 
 impl Connection {
@@ -40,9 +35,9 @@ impl Connection {
     ///
     /// # Errors
     /// Where the other side does not speak HTTP/2.
-    pub(crate) async fn over(stream: UnixStream) -> Result<Self, Failure> {
-        let tasks = Tasks::default();
-        let handshake = http2::handshake(tasks.clone(), TokioIo::new(stream)).await;
+    pub(crate) async fn over(stream: Stream) -> Result<Self, Failure> {
+        let tasks = stream.tasks();
+        let handshake = http2::handshake(tasks.clone(), stream).await;
         let (sender, connection) = handshake.map_err(|error| Failure::Broken(error.to_string()))?;
         tasks.spawn(async {
             // What ends a connection is told by the call on it.
@@ -50,7 +45,7 @@ impl Connection {
         });
         // A socket has no name; any will do.
         let grpc = Grpc::with_origin(Sender(sender), Uri::from_static("http://localhost"));
-        Ok(Self { grpc: grpc.max_decoding_message_size(MAX_MESSAGE), tasks })
+        Ok(Self { grpc: grpc.max_decoding_message_size(MAX_MESSAGE) })
     }
 
     /// Calls `/SERVICE/METHOD`, in a namespace of containerd where one is given.
@@ -80,13 +75,6 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
-    /// A server that hangs keeps nothing open here.
-    fn drop(&mut self) {
-        self.tasks.end();
-    }
-}
-
 /// Whether a server said no, or nobody there can be spoken to.
 fn failure(status: &Status) -> Failure {
     let problem = format!("{:?}: {}", status.code(), status.message());
@@ -113,29 +101,6 @@ impl tower::Service<Request<Body>> for Sender {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         Box::pin(self.0.send_request(request))
-    }
-}
-
-/// The tasks of one connection. Some of them hold one of these themselves, so they have to be ended.
-#[derive(Debug, Clone, Default)]
-struct Tasks {
-    /// hyper wants to start tasks from wherever it has one of these; the lock is held only for that.
-    running: Arc<Mutex<JoinSet<()>>>,
-}
-
-impl Tasks {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
-    }
-
-    fn end(&self) {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-    }
-}
-
-impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Tasks {
-    fn execute(&self, task: F) {
-        self.spawn(task);
     }
 }
 

@@ -19,6 +19,31 @@ use crate::{Error, Result, Roots};
 
 pub use program::{Program, Unkept};
 
+/// Work for a thread that has a descriptor table of its own.
+///
+/// **A descriptor is a number, and there it is the number of another file or of none.** So whoever implements this holds none, no
+/// [`OwnedFd`](std::os::fd::OwnedFd), [`File`](std::fs::File), socket or [`ProcDir`], and shares nothing with other threads that holds one, or
+/// could be dropped on the wrong side: what crosses is numbers, paths and text. What it opens it closes itself. The same goes for what
+/// libraries keep to themselves: tokio's reactor has one pipe for signals in all of a process, and SQLite may keep
+/// a file for another connection to the same one.
+pub trait Apart: Send + 'static {
+    /// What the thread is called.
+    const NAME: &'static str;
+    /// Its stack, bytes.
+    const STACK: usize = 256 << 10;
+
+    /// Does it. `table` tells whether the thread has its own: without it, on a kernel before Linux 5.9, it holds all that the process has open.
+    fn run(self, table: io::Result<()>);
+}
+
+/// Starts a thread for it, restricted as the calling one is.
+///
+/// # Errors
+/// Where no thread can be started.
+pub fn spawn<W: Apart>(work: W) -> io::Result<()> {
+    sys::spawn_apart(work)
+}
+
 /// How long a thread without questions stays.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -112,21 +137,23 @@ impl Asker {
     fn employ(&self) -> Option<Sender<Job>> {
         let (sender, jobs) = channel();
         let clerk = Clerk { roots: self.roots.clone(), jobs };
-        sys::spawn_apart(sys::Apart::Clerk(clerk)).ok()?;
+        spawn(clerk).ok()?;
         Some(sender)
     }
 }
 
-/// What such a thread does. It holds no descriptor (see [`sys::spawn_apart`]).
+/// What such a thread does. It has numbers, paths, and a channel of them.
 #[derive(Debug)]
-pub(crate) struct Clerk {
+struct Clerk {
     roots: Roots,
     jobs: Receiver<Job>,
 }
 
-impl Clerk {
-    /// Answers until nobody asks any more.
-    pub(crate) fn run(self) {
+impl Apart for Clerk {
+    const NAME: &'static str = "questions";
+
+    /// Answers until nobody asks any more. Better asked in the table of all than not at all.
+    fn run(self, _table: io::Result<()>) {
         while let Ok((question, sender)) = self.jobs.recv_timeout(IDLE) {
             // Nobody may be left to hear it.
             let _ = sender.send(answer(&self.roots, question));

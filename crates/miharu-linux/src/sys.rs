@@ -9,19 +9,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::net::addr::{SocketAddrArg, SocketAddrLen, SocketAddrOpaque};
 use rustix::net::{AddressFamily, SocketAddrAny};
 
-use crate::apart::Clerk;
+use crate::apart::Apart;
 use crate::opening::How;
-use crate::statfs::Worker;
 use crate::vsock::Address;
-
-/// Work for a thread that has a descriptor table of its own: this list of types, each of which holds no descriptor.
-#[derive(Debug)]
-pub(crate) enum Apart {
-    /// A thread of file systems' sizes.
-    Statfs(Worker),
-    /// A thread of questions that may never be answered.
-    Clerk(Clerk),
-}
 
 /// Starts a thread that has a descriptor table of its own, with nothing in it but standard input, output and error.
 ///
@@ -29,22 +19,12 @@ pub(crate) enum Apart {
 /// can close its ports and end.
 ///
 /// # Errors
-/// Where no thread can be started. A kernel that cannot divide the table makes a thread of sizes end at once, after it
-/// has told the worker.
-pub(crate) fn spawn_apart(work: Apart) -> io::Result<()> {
-    let name = match &work {
-        Apart::Statfs(_) => "statfs",
-        Apart::Clerk(_) => "questions",
-    };
+/// Where no thread can be started. A kernel that cannot divide the table is told to the work.
+pub(crate) fn spawn_apart<W: Apart>(work: W) -> io::Result<()> {
     std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(256 << 10)
-        .spawn(move || match (work, leave_descriptor_table()) {
-            (Apart::Statfs(worker), Ok(())) => worker.run(),
-            (Apart::Statfs(worker), Err(_)) => worker.give_up(),
-            // Better asked in the table of all than not at all.
-            (Apart::Clerk(clerk), _) => clerk.run(),
-        })
+        .name(W::NAME.to_owned())
+        .stack_size(W::STACK)
+        .spawn(move || work.run(leave_descriptor_table()))
         .map(drop)
 }
 
@@ -54,9 +34,8 @@ fn leave_descriptor_table() -> io::Result<()> {
     // SAFETY: the call takes three integers and touches no memory of ours. With CLOSE_RANGE_UNSHARE the kernel gives
     // this thread a table of its own first and closes in that table only, so the descriptors of all other threads stay
     // as they are. This thread owns no descriptor that the close could take away from an owner: it is new, it runs
-    // nothing but the caller's closure, and that holds an `Apart` alone: a `Worker`, whose fields (a queue behind an
-    // `Arc`, and paths) hold numbers, paths and channels, or a `Clerk`, which has a channel of numbers and paths; no
-    // descriptor. What it opens later it closes itself, in its own table.
+    // nothing but the closure of `spawn_apart`, and that holds an `Apart` alone, whose contract is to hold none, to be handed
+    // none and to hand none out. What it opens later it closes itself, in its own table.
     let code = unsafe { libc::syscall(libc::SYS_close_range, first, last, libc::CLOSE_RANGE_UNSHARE) };
     if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

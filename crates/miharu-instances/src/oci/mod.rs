@@ -6,6 +6,7 @@
 //! a thread of its own: see [`names`].
 
 pub(crate) mod conmon;
+pub(crate) mod conversation;
 pub(crate) mod files;
 pub(crate) mod names;
 pub(crate) mod sockets;

@@ -9,11 +9,9 @@ use std::time::{Duration, Instant};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::StatusCode;
 use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
-use tokio::runtime::Runtime;
 
+use super::conversation::{Stream, connect, converse};
 use crate::driver::is_trusted;
 
 /// How long one request may take, with everything.
@@ -67,8 +65,6 @@ pub(crate) enum Failure {
 /// The sockets that the thread of names asks.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    /// Made with the first request.
-    runtime: Option<Runtime>,
     resting: HashMap<PathBuf, Rest>,
 }
 
@@ -80,15 +76,15 @@ struct Rest {
 }
 
 impl Sockets {
-    /// Asks root's socket at `path` (as this process sees it), on a connection of its own. `request` speaks on it, in a
-    /// tokio runtime of this one thread; it is given up once it takes longer than a second.
+    /// Asks root's socket at `path` (as this process sees it), on a connection of its own. `request` speaks on it; it is given up once
+    /// it takes longer than a second.
     ///
     /// # Errors
     /// [`Unanswered`]. After [`Unanswered::Silent`] no connection is made for a while.
     pub(crate) fn ask<T, F>(
         &mut self,
         path: &Path,
-        request: impl FnOnce(UnixStream) -> F,
+        request: impl FnOnce(Stream) -> F,
     ) -> Result<T, Unanswered>
     where
         F: Future<Output = Result<T, Failure>>,
@@ -103,22 +99,14 @@ impl Sockets {
         if let Some(rest) = self.resting.get(path).filter(|rest| Instant::now() < rest.until) {
             return Err(Unanswered::Silent { path: path.to_owned(), problem: rest.problem.clone() });
         }
-        let runtime = match &mut self.runtime {
-            Some(runtime) => runtime,
-            none => {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-                none.insert(runtime.map_err(|_| absent())?)
-            }
+        let end = Instant::now() + DEADLINE;
+        let asked = match connect(path) {
+            Ok(stream) => match converse(stream, request, end) {
+                Some(answer) => answer.map_err(Asked::Failed),
+                None => Err(Asked::Late),
+            },
+            Err(error) => Err(Asked::Connect(error)),
         };
-        let asked = runtime.block_on(async {
-            let work = async {
-                let stream = UnixStream::connect(path).await.map_err(Asked::Connect)?;
-                request(stream).await.map_err(Asked::Failed)
-            };
-            tokio::time::timeout(DEADLINE, work).await.unwrap_or(Err(Asked::Late))
-        });
-        // What the request started besides, and has told to end, ends now rather than with the next request.
-        runtime.block_on(tokio::task::yield_now());
         let problem = match asked {
             Ok(answer) => {
                 self.resting.remove(path);
@@ -166,32 +154,26 @@ enum Asked {
     Late,
 }
 
-async fn get(stream: UnixStream, target: String) -> Result<Bytes, Failure> {
+async fn get(stream: Stream, target: String) -> Result<Bytes, Failure> {
     let broken = |error: &dyn std::fmt::Display| Failure::Broken(error.to_string());
+    let tasks = stream.tasks();
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        hyper::client::conn::http1::handshake(stream).await.map_err(|e| broken(&e))?;
+    tasks.spawn(async {
+        // What ends a connection is told by the request on it.
+        let _ = connection.await;
+    });
     let request = hyper::Request::get(target)
         .header(hyper::header::HOST, "localhost")
         .body(Empty::<Bytes>::new())
         .map_err(|e| broken(&e))?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect();
-        let body = body.await.map_err(|e| broken(&e))?.to_bytes();
-        match status {
-            StatusCode::OK => Ok(body),
-            status => Err(Failure::Refused(status.to_string())),
-        }
-    };
-    // The connection moves only while somebody polls it.
-    tokio::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        ended = connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(broken(&error)),
-        },
+    let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect();
+    let body = body.await.map_err(|e| broken(&e))?.to_bytes();
+    match status {
+        StatusCode::OK => Ok(body),
+        status => Err(Failure::Refused(status.to_string())),
     }
 }
 

@@ -98,6 +98,10 @@ impl Question for Podmans {
         }
         self.watched.clone().unwrap_or(Renames::Never)
     }
+
+    fn place(&self) -> Option<&Path> {
+        self.containers.as_deref()
+    }
 }
 
 impl Podmans {

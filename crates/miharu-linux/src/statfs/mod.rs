@@ -19,7 +19,6 @@ use crate::read::Buffer;
 use crate::roots::Roots;
 
 pub use pool::Pool;
-pub(crate) use pool::Worker;
 
 /// The sizes of a file system, as `df` shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Key, Reply, Request, Stuck, Whose, answer};
+use crate::apart::{self, Apart};
 use crate::read::Buffer;
 use crate::roots::Roots;
-use crate::sys;
 
 /// How long a call may take before its thread counts as stuck and another one takes its place.
 const STUCK_AFTER: Duration = Duration::from_millis(250);
@@ -85,7 +85,7 @@ impl Pool {
         if stuck < MAX_STUCK && !state.apart_is_denied {
             for _ in 0..wanted {
                 let worker = Worker { shared: Arc::clone(&self.shared), threads: self.threads };
-                if sys::spawn_apart(sys::Apart::Statfs(worker)).is_err() {
+                if apart::spawn(worker).is_err() {
                     break;
                 }
                 state.threads += 1;
@@ -281,16 +281,27 @@ impl State {
     }
 }
 
-/// What one thread does. It holds no descriptor (see [`sys::spawn_apart`]).
+/// What one thread does. It has a queue of numbers and paths, which it shares.
 #[derive(Debug)]
-pub(crate) struct Worker {
+struct Worker {
     shared: Arc<Shared>,
     threads: usize,
 }
 
+impl Apart for Worker {
+    const NAME: &'static str = "statfs";
+
+    fn run(self, table: std::io::Result<()>) {
+        match table {
+            Ok(()) => self.work(),
+            Err(_) => self.give_up(),
+        }
+    }
+}
+
 impl Worker {
     /// Answers jobs until the pool is gone or others do this thread's work.
-    pub(crate) fn run(self) {
+    fn work(self) {
         let mut buffer = Buffer::new();
         let mut state = self.shared.lock();
         loop {
@@ -322,7 +333,7 @@ impl Worker {
     }
 
     /// Notes that this kernel gives no thread a descriptor table of its own.
-    pub(crate) fn give_up(self) {
+    fn give_up(self) {
         let mut state = self.shared.lock();
         state.threads = state.threads.saturating_sub(1);
         state.apart_is_denied = true;

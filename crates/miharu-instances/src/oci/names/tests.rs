@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use miharu_linux::Roots;
+use miharu_linux::process::ProcDir;
+use miharu_linux::read::Buffer;
 
 use super::*;
+use crate::Incarnation;
 use crate::testing::{Process, Tree};
 
 type Answer = Result<Identity, Unlearned>;
@@ -15,6 +18,7 @@ struct Asked {
     answers: Receiver<Answer>,
     times: Arc<AtomicUsize>,
     renames: Renames,
+    place: PathBuf,
 }
 
 impl Question for Asked {
@@ -29,6 +33,10 @@ impl Question for Asked {
 
     fn renames(&self) -> Renames {
         self.renames.clone()
+    }
+
+    fn place(&self) -> Option<&Path> {
+        Some(&self.place)
     }
 }
 
@@ -60,9 +68,13 @@ struct Container {
 
 impl Container {
     fn new(inode: u64, renames: Renames) -> Self {
+        Self::at("", inode, renames)
+    }
+
+    fn at(place: &str, inode: u64, renames: Renames) -> Self {
         let (answer, answers) = channel();
         let times = Arc::new(AtomicUsize::new(0));
-        let question = Asked { answers, times: Arc::clone(&times), renames };
+        let question = Asked { answers, times: Arc::clone(&times), renames, place: place.into() };
         Self { inode, id: format!("{inode:064x}"), answer, question: Some(Box::new(question)), times }
     }
 
@@ -96,7 +108,7 @@ fn let_time_pass(names: &Names) {
     for entry in state.entries.values_mut() {
         entry.again = entry.again.map(|_| passed);
     }
-    state.looked = None;
+    state.places.values_mut().for_each(|place| place.looked = None);
     drop(state);
     names.shared.work.notify_all();
 }
@@ -170,7 +182,7 @@ fn a_new_name_shows_in_the_file() {
     container.answer.send(called("old")).unwrap();
     assert_eq!(container.name(&mut names), "old");
     let_time_pass(&names);
-    until(|| names.shared.lock().looked, Option::is_some);
+    until(|| names.shared.lock().places.values().all(|place| place.looked.is_some()), |is_so| *is_so);
     assert_eq!(container.times.load(Ordering::SeqCst), 1, "the file is as it was");
     std::fs::write(&file, "ab").unwrap();
     container.answer.send(called("new")).unwrap();
@@ -233,6 +245,7 @@ fn what_is_gone_is_forgotten_and_not_asked_for() {
     });
     let mut found = own();
     found.init = Arc::new(ProcDir::open(&Roots::at(&tree.path("")), 77).unwrap());
+    found.started = found.init.stat(&mut Buffer::new()).unwrap().starttime;
     let (mut first, mut second) = (Container::new(1, Renames::Never), Container::new(2, Renames::Never));
     first.answer.send(called("a")).unwrap();
     for container in [&mut first, &mut second] {
@@ -261,7 +274,7 @@ fn without_questions_there_is_no_thread() {
     let mut names = Names::default();
     names.wait(Instant::now() + Duration::from_secs(60));
     assert!(names.changes(&mut Vec::new()).is_empty());
-    assert!(names.thread.is_none());
+    assert_eq!(names.shared.lock().threads, 0);
 }
 
 #[test]
@@ -270,7 +283,106 @@ fn the_thread_ends_with_the_driver() {
     let mut container = Container::new(1, Renames::Never);
     container.answer.send(called("web")).unwrap();
     assert_eq!(container.name(&mut names), "web");
-    let thread = names.thread.take().unwrap();
+    let shared = Arc::clone(&names.shared);
     drop(names);
-    thread.join().unwrap();
+    until(|| shared.lock().threads, |threads| *threads == 0);
+}
+
+/// Makes what is being asked at this place look as if it had been so for that long.
+fn let_it_hang(names: &Names, place: &str, time: Duration) {
+    let mut state = until(|| names.shared.lock(), |state| state.places[Path::new(place)].held.is_some());
+    state.places.get_mut(Path::new(place)).unwrap().held = Instant::now().checked_sub(time);
+}
+
+#[test]
+fn a_place_that_hangs_keeps_its_own_waiting_and_nobody_elses() {
+    let mut names = Names::default();
+    let mut hung = Container::at("a", 1, Renames::Never);
+    let mut behind = Container::at("a", 2, Renames::Never);
+    let mut other = Container::at("b", 3, Renames::Never);
+    behind.answer.send(called("behind")).unwrap();
+    other.answer.send(called("web")).unwrap();
+    for container in [&mut hung, &mut behind, &mut other] {
+        assert!(is_asked(container.learn(&mut names)));
+    }
+    let_it_hang(&names, "a", STUCK_AFTER);
+    names.changes(&mut Vec::new());
+    assert_eq!(other.name(&mut names), "web");
+    assert_eq!(names.shared.lock().threads, 2);
+    assert_eq!(behind.times.load(Ordering::SeqCst), 0, "nobody else hangs there");
+    // However much is learned elsewhere, who waits there is served after a while.
+    let_it_hang(&names, "a", OVERDUE);
+    for entry in names.shared.lock().entries.values_mut() {
+        entry.asked = entry.asked.checked_sub(OVERDUE).unwrap();
+    }
+    assert_eq!(hung.learn(&mut names).unwrap().name, "000000000000");
+    assert_eq!(behind.learn(&mut names).unwrap().name, "000000000000");
+    // It comes back, and one thread is enough again.
+    hung.answer.send(called("late")).unwrap();
+    let mut renamed = Vec::new();
+    until(
+        || {
+            renamed.extend(names.changes(&mut Vec::new()).into_iter().map(|it| it.identity.name));
+            renamed.len()
+        },
+        |count| *count == 2,
+    );
+    renamed.sort();
+    assert_eq!(renamed, ["behind", "late"]);
+    until(|| names.shared.lock().threads, |threads| *threads == 1);
+}
+
+#[test]
+fn no_more_threads_hang_than_a_few() {
+    let mut names = Names::default();
+    let places: Vec<_> = (0..MAX_STUCK + 2).map(|number| number.to_string()).collect();
+    let numbered = (1..).zip(&places);
+    let mut hung: Vec<_> =
+        numbered.map(|(inode, place)| Container::at(place, inode, Renames::Never)).collect();
+    for container in &mut hung {
+        assert!(is_asked(container.learn(&mut names)));
+    }
+    for place in places.iter().take(MAX_STUCK) {
+        let_it_hang(&names, place, STUCK_AFTER);
+        names.changes(&mut Vec::new());
+    }
+    assert_eq!(names.shared.lock().threads, MAX_STUCK);
+    // One of them comes back, and goes on with what is left.
+    hung[1].answer.send(called("web")).unwrap();
+    until(|| hung[MAX_STUCK].times.load(Ordering::SeqCst), |times| *times == 1);
+    assert_eq!(names.shared.lock().threads, MAX_STUCK);
+}
+
+/// While the thread is there, and even while it hangs.
+#[test]
+fn the_thread_holds_no_file_of_the_process() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut names = Names::default();
+    let mut hung = Container::new(1, Renames::Never);
+    assert!(is_asked(hung.learn(&mut names)));
+    until(|| hung.times.load(Ordering::SeqCst), |times| *times == 1);
+    drop(listener);
+    assert!(std::net::TcpStream::connect(address).is_err());
+    assert_eq!(names.shared.lock().threads, 1);
+}
+
+#[test]
+fn a_thread_that_panicked_is_replaced() {
+    struct Panics;
+    impl Question for Panics {
+        fn ask(&mut self, _sockets: &mut Sockets) -> Answer {
+            panic!("on purpose")
+        }
+
+        fn project(&self) -> String {
+            "podman".to_owned()
+        }
+    }
+    let mut names = Names::default();
+    assert!(is_asked(names.learn(&own(), &claim(1), "podman", &"a".repeat(64), || Box::new(Panics))));
+    until(|| names.shared.lock().threads, |threads| *threads == 0);
+    let mut container = Container::new(2, Renames::Never);
+    container.answer.send(called("web")).unwrap();
+    assert_eq!(container.name(&mut names), "web");
 }
