@@ -10,7 +10,7 @@ use miharu_linux::host::HostFacts;
 use miharu_linux::mounts::{HostMounts, RemoteFilesystems};
 use miharu_linux::networks::Networks;
 use miharu_linux::process::{self, ProcDir};
-use miharu_linux::read::Buffer;
+use miharu_linux::read::{Buffer, Extent};
 use miharu_linux::statfs::Whose;
 use miharu_linux::{Error, Roots, zfs};
 use miharu_metrics::figures::{Figures, Interface, Traffic};
@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) facts: HostFacts,
     pub(crate) hierarchies: Option<Hierarchies>,
     mounts: Arc<HostMounts>,
+    /// Whether these are all that the host has.
+    pub(crate) extent: Extent,
     roots: Roots,
     layers: Layers,
     /// The host's own network namespace; unknown where it may not be looked at.
@@ -52,12 +54,13 @@ impl Host {
         buffer: &mut Buffer,
     ) -> Self {
         let init = ProcDir::open(roots, HOST_INIT).ok();
-        let mountinfo = init.as_ref().and_then(|init| init.read(buffer, "mountinfo").ok());
-        let mounts = mountinfo.map(|text| last_mounts.parse(text));
+        let mounts = init.as_ref().and_then(|init| last_mounts.read(init, buffer).ok());
+        let (mounts, extent) = mounts.unwrap_or_default();
         Self {
             facts,
             hierarchies,
-            mounts: mounts.unwrap_or_default(),
+            mounts,
+            extent,
             roots: roots.clone(),
             layers: options.disk_layers,
             network: init.and_then(|init| init.network().ok()),

@@ -13,7 +13,7 @@ use miharu_linux::mounts::{
     self, Device, FileSystem, HostMounts, Mount, RemoteFilesystems, SharedOn, Sharing,
 };
 use miharu_linux::process::ProcDir;
-use miharu_linux::read::Buffer;
+use miharu_linux::read::{Buffer, Extent, Take};
 use miharu_linux::statfs::{Answer, Identity, Pool, Reply, Request, Sizes, Whose};
 use miharu_metrics::figures;
 
@@ -47,8 +47,9 @@ impl fmt::Display for Excess {
         match self {
             Self::Mounts => write!(
                 f,
-                "it has more than {} mounts: file systems that are mounted after those are left out",
-                mounts::MAX_MOUNTS
+                "it has more than {} mounts, or {} MiB of them: file systems that are mounted after those are left out",
+                mounts::MAX_MOUNTS,
+                mounts::MAX_TEXT >> 20
             ),
             Self::FileSystems => write!(
                 f,
@@ -131,7 +132,7 @@ pub(crate) struct Measured {
 #[derive(Debug, Default)]
 pub(crate) struct Choice {
     /// What tells the mounts' text from another; the text itself is a kilobyte and more.
-    mountinfo: Option<Digest>,
+    mountinfo: Option<(Digest, Extent)>,
     remote: RemoteFilesystems,
     host: Option<Arc<HostMounts>>,
     /// The mounts of that text, where the kernel tells their numbers.
@@ -197,13 +198,18 @@ pub(crate) fn find(
 ) -> miharu_linux::Result<Found> {
     // Before the text: what is mounted in between is noticed the next time.
     let table = MountTable::read(init);
-    let mountinfo = init.read(buffer, "mountinfo")?;
+    let mut count = 0;
+    let first = |_: &[u8]| {
+        count += 1;
+        if count > mounts::MAX_MOUNTS { Take::End } else { Take::Keep }
+    };
+    let (mountinfo, extent) = init.read_lines(buffer, "mountinfo", mounts::MAX_TEXT, first)?;
     choice.table = table;
-    let digest = Some(Digest::of(mountinfo));
+    let digest = Some((Digest::of(mountinfo), extent));
     if choice.mountinfo == digest && choice.is_under(host, remote) {
         return Ok(choice.found.clone());
     }
-    let found = choose(mountinfo, whose, directory, host, remote);
+    let found = choose(mountinfo, extent, whose, directory, host, remote);
     choice.mountinfo = digest;
     choice.host = Some(Arc::clone(host));
     choice.remote = remote;
@@ -213,6 +219,7 @@ pub(crate) fn find(
 
 fn choose(
     mountinfo: &[u8],
+    extent: Extent,
     whose: Whose,
     directory: &OsStr,
     host: &HostMounts,
@@ -224,10 +231,8 @@ fn choose(
         Chosen::new(whose, file_system, sharing)
     });
     let chosen: Arc<[Chosen]> = chosen.collect();
-    let is_long =
-        mountinfo.split(|byte| *byte == b'\n').nth(mounts::MAX_MOUNTS).is_some_and(|line| !line.is_empty());
     let excess = match chosen.len() {
-        _ if is_long => Some(Excess::Mounts),
+        _ if extent == Extent::Cut => Some(Excess::Mounts),
         mounts::MAX_FILE_SYSTEMS.. => Some(Excess::FileSystems),
         _ => None,
     };
@@ -352,7 +357,8 @@ mod tests {
         let host = HostMounts::parse(HOST.as_bytes());
         let whose = Whose::Process { pid, start_ticks: 1 };
         let directory = OsStr::new(directory);
-        let found = choose(mountinfo.as_bytes(), whose, directory, &host, RemoteFilesystems::Skip);
+        let mountinfo = mountinfo.as_bytes();
+        let found = choose(mountinfo, Extent::Whole, whose, directory, &host, RemoteFilesystems::Skip);
         (found, Identity::Asked)
     }
 
@@ -403,9 +409,26 @@ mod tests {
         };
         let binds = |count| lines(count, &|id| format!("{id} 1 254:0 /c9/x /m{id} rw - ext4 /dev/vda rw\n"));
         let disks = |count| lines(count, &|id| format!("{id} 1 7:{id} / /d{id} rw - ext4 /dev/l{id} rw\n"));
-        let excess = |text: &str| instance(10, "c9", text).0.excess;
+        let host = Arc::new(HostMounts::parse(HOST.as_bytes()));
+        let base = tempfile::tempdir().unwrap();
+        let roots = miharu_linux::Roots::at(base.path());
+        std::fs::create_dir_all(roots.proc.join("10")).unwrap();
+        let found = |text: &str| {
+            std::fs::write(roots.proc.join("10/mountinfo"), text).unwrap();
+            let init = ProcDir::open(&roots, 10).unwrap();
+            let whose = Whose::Process { pid: 10, start_ticks: 1 };
+            let (mut choice, mut buffer) = Default::default();
+            find(&init, whose, OsStr::new("c9"), &host, RemoteFilesystems::Skip, &mut choice, &mut buffer)
+                .unwrap()
+        };
+        let excess = |text: &str| found(text).excess;
         assert_eq!(excess(&binds(mounts::MAX_MOUNTS)), None);
         assert_eq!(excess(&binds(mounts::MAX_MOUNTS + 1)), Some(Excess::Mounts));
+        // A few of a megabyte each, which the kernel writes for names that are all blanks, cost the others nothing.
+        let long = found(&lines(20, &|id| {
+            format!("{id} 1 254:0 /c9/x /{} rw - ext4 /dev/vda rw\n", "\\040".repeat(250_000))
+        }));
+        assert_eq!((long.excess, long.chosen.len()), (Some(Excess::Mounts), 1));
         assert_eq!(excess(&disks(mounts::MAX_FILE_SYSTEMS - 1)), None);
         assert_eq!(excess(&disks(mounts::MAX_FILE_SYSTEMS + 1)), Some(Excess::FileSystems));
     }

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use miharu_instances::{Incarnation, Instance};
 use miharu_linux::cgroup;
 use miharu_linux::kept::Budget;
-use miharu_linux::mounts::HostMounts;
+use miharu_linux::mounts::{self, HostLines, HostMounts};
 use miharu_linux::networks::Network;
+use miharu_linux::process::ProcDir;
+use miharu_linux::read::{Buffer, Extent};
 
 use crate::filesystems::Choice;
 
@@ -65,13 +67,23 @@ pub(crate) struct LastHostMounts {
 }
 
 impl LastHostMounts {
-    /// What this text of the host's mountinfo says; the same `Arc` as long as the text is the same.
-    pub(crate) fn parse(&self, text: &[u8]) -> Arc<HostMounts> {
+    /// What the host's mountinfo says, and whether that is all; the same `Arc` as long as it says the same.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub(crate) fn read(
+        &self,
+        init: &ProcDir,
+        buffer: &mut Buffer,
+    ) -> miharu_linux::Result<(Arc<HostMounts>, Extent)> {
+        let mut lines = HostLines::default();
+        let (text, extent) =
+            init.read_lines(buffer, "mountinfo", mounts::MAX_HOST_TEXT, |line| lines.sort(line))?;
         let mut last = lock(&self.last);
         if last.0 != text {
             *last = (text.to_owned(), Arc::new(HostMounts::parse(text)));
         }
-        Arc::clone(&last.1)
+        Ok((Arc::clone(&last.1), extent))
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use crate::read::number;
 
-pub use host::HostMounts;
+pub use host::{HostLines, HostMounts};
 pub use line::{Line, parse, unescape};
 pub use select::select;
 
@@ -22,6 +22,15 @@ pub const MAX_MOUNTS: usize = 4096;
 
 /// The most mounts of the host that are looked at.
 pub const MAX_HOST_MOUNTS: usize = 65_536;
+
+/// The most of the lines of an instance's mounts that is looked at, bytes.
+pub const MAX_TEXT: usize = 4 << 20;
+
+/// The same of the host's mounts: a line of an overlay has the paths of all its layers.
+pub const MAX_HOST_TEXT: usize = 32 << 20;
+
+/// The most of that which is of FUSE mounts of users: fusermount(1) makes a thousand for whoever asks, under paths of four kilobytes.
+pub const MAX_USERS_TEXT: usize = 256 << 10;
 
 /// The most file systems of one instance that are reported.
 pub const MAX_FILE_SYSTEMS: usize = 64;

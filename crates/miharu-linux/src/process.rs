@@ -13,7 +13,7 @@ use memchr::{memchr, memrchr};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
-use crate::read::{Buffer, fields, lines, number};
+use crate::read::{Buffer, Extent, Take, fields, lines, number};
 use crate::roots::Roots;
 use crate::text::leading_number;
 
@@ -68,6 +68,20 @@ impl ProcDir {
     /// [`Error::Gone`] once the process has ended.
     pub fn read<'b>(&self, buffer: &'b mut Buffer, name: &str) -> Result<&'b [u8]> {
         buffer.read_at(self.dir.as_fd(), Path::new(name), || self.path.join(name))
+    }
+
+    /// Reads one file of the process line by line: those that `sort` wants, `limit` bytes of them at most.
+    ///
+    /// # Errors
+    /// As [`ProcDir::read`], but for the length.
+    pub fn read_lines<'b>(
+        &self,
+        buffer: &'b mut Buffer,
+        name: &str,
+        limit: usize,
+        sort: impl FnMut(&[u8]) -> Take,
+    ) -> Result<(&'b [u8], Extent)> {
+        buffer.read_lines_at(self.dir.as_fd(), Path::new(name), || self.path.join(name), limit, sort)
     }
 
     /// Opens one file of the process, to be read later or again and again.

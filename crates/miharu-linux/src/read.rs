@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use memchr::memchr;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -12,6 +13,30 @@ pub use crate::text::{fields, keyed, lines, number, number_file};
 /// More than any kernel file that miharu reads whole: `mountinfo` of a container with thousands of mounts is the
 /// longest.
 pub const LIMIT: usize = 4 << 20;
+
+/// The most that is looked at of a file that is read by lines, bytes.
+const LONGEST: usize = 64 << 20;
+
+/// What to do with a line of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Take {
+    /// It is wanted.
+    Keep,
+    /// It is not.
+    Drop,
+    /// Neither it nor what comes after it.
+    End,
+}
+
+/// Whether all of a file was looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Extent {
+    /// It was.
+    #[default]
+    Whole,
+    /// There is more of it.
+    Cut,
+}
 
 /// A buffer that kernel files are read into, one after another, without a new allocation for each.
 #[derive(Debug, Default)]
@@ -84,19 +109,42 @@ impl Buffer {
         name: &Path,
         place: impl Fn() -> PathBuf,
     ) -> Result<&[u8]> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| {
-            if e == Errno::NOENT {
-                self.note(Outcome::Absent, &place);
-            }
-            Error::io(&place(), e.into())
-        })?;
+        let file = self.open_at(dir, name, &place)?;
         self.fill(&file).map_err(|e| match e {
             Errno::FBIG => Error::TooLong { path: place(), limit: LIMIT },
             e => Error::io(&place(), e.into()),
         })?;
         self.note(Outcome::Read, &place);
         Ok(&self.bytes)
+    }
+
+    /// Reads the file `name` in the open directory `dir` line by line, and keeps what `sort` says, `limit` bytes of it at most. So a file that
+    /// somebody makes long costs no more than what is wanted of it, and never fails for its length.
+    ///
+    /// # Errors
+    /// As [`Buffer::read`], but for the length.
+    pub(crate) fn read_lines_at(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &Path,
+        place: impl Fn() -> PathBuf,
+        limit: usize,
+        sort: impl FnMut(&[u8]) -> Take,
+    ) -> Result<(&[u8], Extent)> {
+        let file = self.open_at(dir, name, &place)?;
+        let extent = self.fill_lines(&file, limit, sort).map_err(|e| Error::io(&place(), e.into()))?;
+        self.note(Outcome::Read, &place);
+        Ok((&self.bytes, extent))
+    }
+
+    fn open_at(&mut self, dir: BorrowedFd<'_>, name: &Path, place: &impl Fn() -> PathBuf) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(|e| {
+            if e == Errno::NOENT {
+                self.note(Outcome::Absent, place);
+            }
+            Error::io(&place(), e.into())
+        })
     }
 
     /// Reads an open file anew from its beginning, as far as `ends` says, without an error's path, which only the caller
@@ -146,6 +194,61 @@ impl Buffer {
     }
 }
 
+impl Buffer {
+    fn fill_lines(
+        &mut self,
+        file: &OwnedFd,
+        limit: usize,
+        mut sort: impl FnMut(&[u8]) -> Take,
+    ) -> std::result::Result<Extent, Errno> {
+        self.bytes.clear();
+        // Lines that are kept, then one that has not been read to its end, in which there is none.
+        let (mut kept, mut looked, mut total) = (0, 0, 0_usize);
+        loop {
+            self.make_room();
+            let read = match rustix::io::read(file.as_fd(), rustix::buffer::spare_capacity(&mut self.bytes)) {
+                Ok(read) => read,
+                Err(Errno::INTR) => continue,
+                Err(e) => return Err(e),
+            };
+            total = total.saturating_add(read);
+            let is_end = read == 0;
+            let mut from = kept;
+            loop {
+                let rest = self.bytes.get(looked..).unwrap_or_default();
+                let end = match memchr(b'\n', rest) {
+                    Some(at) => looked + at + 1,
+                    None if is_end && from < self.bytes.len() => self.bytes.len(),
+                    None => break,
+                };
+                let line = self.bytes.get(from..end).unwrap_or_default();
+                let take = sort(line.strip_suffix(b"\n").unwrap_or(line));
+                if take == Take::End || (take == Take::Keep && kept + line.len() > limit) {
+                    self.bytes.truncate(kept);
+                    return Ok(Extent::Cut);
+                }
+                if take == Take::Keep {
+                    let length = line.len();
+                    self.bytes.copy_within(from..end, kept);
+                    kept += length;
+                }
+                (from, looked) = (end, end);
+            }
+            let left = self.bytes.len() - from;
+            self.bytes.copy_within(from.., kept);
+            self.bytes.truncate(kept + left);
+            looked = self.bytes.len();
+            if is_end {
+                return Ok(Extent::Whole);
+            }
+            if left > limit || total > LONGEST {
+                self.bytes.truncate(kept);
+                return Ok(Extent::Cut);
+            }
+        }
+    }
+}
+
 /// How the end of a file is known without one more call that reads nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
@@ -169,6 +272,53 @@ impl Ends {
         match self {
             Self::InOnePiece => read < room,
             Self::InLines { longest } => read.saturating_add(longest) < room.min(PAGE),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn lines_of(text: &[u8], limit: usize, sort: impl FnMut(&[u8]) -> Take) -> (Vec<u8>, Extent) {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("file"), text).unwrap();
+        let mut buffer = Buffer::new();
+        let path = base.path().join("file");
+        let read = buffer.read_lines_at(rustix::fs::CWD, &path, || path.clone(), limit, sort);
+        let (text, extent) = read.unwrap();
+        (text.to_owned(), extent)
+    }
+
+    #[test]
+    fn lines_are_kept_dropped_and_cut() {
+        let text = b"one\ntwo\n\nthree\nfour";
+        let all = |_: &[u8]| Take::Keep;
+        assert_eq!(lines_of(text, 100, all), (text.to_vec(), Extent::Whole));
+        assert_eq!(lines_of(text, 12, all), (b"one\ntwo\n\n".to_vec(), Extent::Cut));
+        assert_eq!(lines_of(b"", 100, all), (Vec::new(), Extent::Whole));
+        let short = |line: &[u8]| if line.len() > 3 { Take::Drop } else { Take::Keep };
+        assert_eq!(lines_of(text, 9, short), (b"one\ntwo\n\n".to_vec(), Extent::Whole));
+        let until = |line: &[u8]| if line == b"three" { Take::End } else { Take::Keep };
+        assert_eq!(lines_of(text, 100, until), (b"one\ntwo\n\n".to_vec(), Extent::Cut));
+        // A line that never ends is given up.
+        let long = [b"one\n".as_slice(), &[b'x'; 100_000]].concat();
+        assert_eq!(lines_of(&long, 50_000, all), (b"one\n".to_vec(), Extent::Cut));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_is_what_a_whole_reading_has(
+            lines in proptest::collection::vec(".{0,40}|x{0,20000}", 0..20), seed in any::<u64>()
+        ) {
+            let text = lines.iter().map(|line| format!("{}\n", line.replace('\n', " "))).collect::<String>();
+            let is_wanted = |line: &[u8]| !(line.len() as u64 ^ seed).is_multiple_of(3);
+            let expected: Vec<u8> = text.split_inclusive('\n').map(str::as_bytes)
+                .filter(|line| is_wanted(line.strip_suffix(b"\n").unwrap())).collect::<Vec<_>>().concat();
+            let sort = |line: &[u8]| if is_wanted(line) { Take::Keep } else { Take::Drop };
+            prop_assert_eq!(lines_of(text.as_bytes(), LIMIT, sort), (expected, Extent::Whole));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::process::ProcDir;
-use crate::read::{Buffer, fields, lines, number};
+use crate::read::{Buffer, LIMIT, Take, fields, lines, number};
 use crate::roots::Roots;
 use crate::socket::holds;
 
@@ -42,10 +42,18 @@ pub enum Holder {
 ///
 /// # Errors
 /// Where the table cannot be read.
-pub fn each_listening(roots: &Roots, buffer: &mut Buffer, each: impl FnMut(&[u8])) -> Result<()> {
+pub fn each_listening(roots: &Roots, buffer: &mut Buffer, mut each: impl FnMut(&[u8])) -> Result<()> {
     let init = ProcDir::open(roots, HOST_INIT)?;
-    parse(init.read(buffer, "net/unix")?).map(|socket| socket.path).for_each(each);
-    Ok(())
+    each_line(&init, buffer, |socket| each(socket.path))
+}
+
+/// By lines, as anybody can make the table as long as he has descriptors.
+fn each_line(init: &ProcDir, buffer: &mut Buffer, mut each: impl FnMut(Listening<'_>)) -> Result<()> {
+    let sort = |line: &[u8]| {
+        parse(line).for_each(&mut each);
+        Take::Drop
+    };
+    init.read_lines(buffer, "net/unix", LIMIT, sort).map(drop)
 }
 
 /// Who listens on the path that `is_it` knows. Nobody is connected to, as that would start a daemon that process 1 listens for.
@@ -54,8 +62,8 @@ pub fn each_listening(roots: &Roots, buffer: &mut Buffer, each: impl FnMut(&[u8]
 /// Where the table cannot be read.
 pub fn holder(roots: &Roots, buffer: &mut Buffer, is_it: impl Fn(&[u8]) -> bool) -> Result<Holder> {
     let init = ProcDir::open(roots, HOST_INIT)?;
-    let sockets = parse(init.read(buffer, "net/unix")?);
-    let inodes: Vec<u64> = sockets.filter(|socket| is_it(socket.path)).map(|socket| socket.inode).collect();
+    let mut inodes = Vec::new();
+    each_line(&init, buffer, |socket| inodes.extend(is_it(socket.path).then_some(socket.inode)))?;
     if inodes.is_empty() {
         return Ok(Holder::Nobody);
     }

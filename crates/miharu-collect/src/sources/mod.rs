@@ -117,8 +117,8 @@ impl View {
         let facts = HostFacts::read(roots, buffer);
         let looks = buffer.take_looks();
         let init = ProcDir::open(roots, HOST_INIT).ok();
-        let mountinfo = init.as_ref().and_then(|init| init.read(buffer, "mountinfo").ok());
-        let mounts = mountinfo.map(|text| LastHostMounts::default().parse(text)).unwrap_or_default();
+        let mounts = init.as_ref().and_then(|init| LastHostMounts::default().read(init, buffer).ok());
+        let mounts = mounts.map(|(mounts, _)| mounts).unwrap_or_default();
         let network = init.and_then(|init| init.network().ok());
         let _ = buffer.take_looks();
         Self { facts, looks, hierarchies: Hierarchies::find(roots).ok(), mounts, network }

@@ -5,8 +5,39 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::line::Line;
 use super::tree::Tree;
-use super::{Device, MAX_HOST_MOUNTS, Mount, SharedOn, Sharing, line, parse};
+use super::{Device, MAX_HOST_MOUNTS, MAX_USERS_TEXT, Mount, SharedOn, Sharing, line, parse};
+use crate::read::Take;
+
+/// Which lines of the host's mountinfo are looked at, so that no user can have those of others left out.
+#[derive(Debug, Default)]
+pub struct HostLines {
+    count: usize,
+    /// How many bytes are of users' mounts.
+    of_users: usize,
+}
+
+impl HostLines {
+    /// Whether this line, the next one of the file, is looked at.
+    pub fn sort(&mut self, line: &[u8]) -> Take {
+        if parse(line, 1).first().is_some_and(is_users) {
+            self.of_users = self.of_users.saturating_add(line.len());
+            if self.of_users > MAX_USERS_TEXT {
+                return Take::Drop;
+            }
+        }
+        self.count += 1;
+        if self.count > MAX_HOST_MOUNTS { Take::End } else { Take::Keep }
+    }
+}
+
+/// Whether a user other than root mounted it: by fusermount(1), which has the kernel note who that was.
+fn is_users(line: &Line<'_>) -> bool {
+    let mut options = line.super_options.split(|byte| *byte == b',');
+    let user = options.find_map(|option| option.strip_prefix(b"user_id=".as_slice()));
+    line.fstype.starts_with(b"fuse") && user.is_some_and(|user| user != b"0")
+}
 
 /// The host's own mounts (`/proc/1/mountinfo`), read once a collection, to tell an instance's own volume from a
 /// directory on one of the host's.
@@ -23,7 +54,7 @@ impl HostMounts {
     /// Parses the host's mountinfo.
     #[must_use]
     pub fn parse(text: &[u8]) -> Self {
-        let mounts: Vec<Mount> = parse(text, MAX_HOST_MOUNTS).iter().map(line::Line::to_mount).collect();
+        let mounts: Vec<Mount> = parse(text, MAX_HOST_MOUNTS).iter().map(Line::to_mount).collect();
         let mut by_device: Vec<_> = mounts.iter().map(|mount| mount.device).zip(0..).collect();
         by_device.sort_unstable();
         Self { mounts, by_device, tree: OnceLock::new() }

@@ -154,3 +154,22 @@ proptest! {
         prop_assert_eq!(unescape(&escaped).into_owned(), name);
     }
 }
+
+#[test]
+fn users_cannot_have_other_mounts_of_the_host_left_out() {
+    let of_user =
+        |place: &str| format!("70 1 0:50 / /home/ann/{place} rw - fuse.x x rw,user_id=1000,group_id=1000\n");
+    let long = of_user(&"a\\040".repeat(4000));
+    let disk = "30 1 8:2 / /data rw - ext4 /dev/sda2 rw\n";
+    let of_root = "31 1 0:51 / /mnt rw - fuse.sshfs x rw,user_id=0,group_id=0\n";
+    let text = format!("{}{}{disk}{of_root}", of_user("first"), long.repeat(1000));
+    let mut lines = HostLines::default();
+    let kept: Vec<&str> =
+        text.lines().filter(|line| lines.sort(line.as_bytes()) == crate::read::Take::Keep).collect();
+    let size: usize = kept.iter().map(|line| line.len()).sum();
+    assert!(size < MAX_USERS_TEXT + 1000, "{size}");
+    assert_eq!(kept.iter().filter(|line| line.contains("/first ")).count(), 1);
+    assert_eq!(kept.iter().rev().take(2).rev().copied().collect::<Vec<_>>(), [disk.trim(), of_root.trim()]);
+    let many = (0..=MAX_HOST_MOUNTS).map(|_| lines.sort(disk.trim().as_bytes()));
+    assert!(many.into_iter().any(|take| take == crate::read::Take::End), "root's own have an end, too");
+}
