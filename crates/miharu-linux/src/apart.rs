@@ -6,6 +6,7 @@
 
 mod program;
 
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,8 @@ pub enum Question {
     },
     /// Who owns each of these paths of the host. No link at the end of one is followed.
     Owners(Vec<PathBuf>),
+    /// What each of these paths of the host is. No link at the end of one is followed.
+    Kinds(Vec<PathBuf>),
     /// Which program of the host's a process runs.
     Program {
         /// Its number.
@@ -75,6 +78,8 @@ pub enum Answer {
     CommandLine(Result<Vec<u8>>),
     /// User ids, in the order of the paths.
     Owners(Vec<io::Result<u32>>),
+    /// What is there, in the order of the paths.
+    Kinds(Vec<io::Result<Metadata>>),
     /// The program, whoever put it there.
     Program(Result<Program>),
 }
@@ -167,6 +172,7 @@ fn answer(roots: &Roots, question: Question) -> Answer {
             Answer::CommandLine(command_line(roots, pid, start_ticks))
         }
         Question::Owners(paths) => Answer::Owners(paths.iter().map(|path| owner(roots, path)).collect()),
+        Question::Kinds(paths) => Answer::Kinds(paths.iter().map(|path| kind(roots, path)).collect()),
         Question::Program { pid, start_ticks } => {
             Answer::Program(open(roots, pid, start_ticks).and_then(|process| program::of(roots, &process)))
         }
@@ -187,8 +193,11 @@ fn open(roots: &Roots, pid: u32, start_ticks: u64) -> Result<ProcDir> {
 }
 
 fn owner(roots: &Roots, path: &Path) -> io::Result<u32> {
-    let place = roots.host_path(path).ok_or(io::ErrorKind::NotFound)?;
-    std::fs::symlink_metadata(place).map(|metadata| metadata.uid())
+    kind(roots, path).map(|metadata| metadata.uid())
+}
+
+fn kind(roots: &Roots, path: &Path) -> io::Result<Metadata> {
+    std::fs::symlink_metadata(roots.host_path(path).ok_or(io::ErrorKind::NotFound)?)
 }
 
 #[cfg(test)]

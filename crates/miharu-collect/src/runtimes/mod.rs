@@ -21,6 +21,7 @@ use miharu_metrics::{Part, Wanted};
 
 use crate::vm::backoff::Backoff;
 use crate::warning::{Warning, WarningKind};
+use find::Finder;
 
 /// How often the daemons are asked.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -62,8 +63,9 @@ struct State {
 }
 
 /// What asks, and what it knows of each daemon, by its state directory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Asker {
+    finder: Finder,
     servers: BTreeMap<PathBuf, Server>,
     buffer: Buffer,
     problem: Option<String>,
@@ -95,7 +97,7 @@ struct Answer {
 
 impl Runtimes {
     pub(crate) fn new(roots: Roots) -> Self {
-        let state = State { asker: Some(Asker::default()), ..State::default() };
+        let state = State { asker: Some(Asker::new(&roots)), ..State::default() };
         Self { roots, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -111,7 +113,7 @@ impl Runtimes {
             && let Some(asker) = state.asker.take()
             && let Err(error) = self.begin(asker, wanted)
         {
-            state.asker = Some(Asker::default());
+            state.asker = Some(Asker::new(&self.roots));
             state.not_before = Some(now + INTERVAL);
             state.problem = Some(format!("no thread can be started to ask Incus and LXD: {error}"));
         }
@@ -136,11 +138,22 @@ impl Runtimes {
 }
 
 impl Asker {
+    fn new(roots: &Roots) -> Self {
+        let finder = Finder::new(roots);
+        Self { finder, servers: BTreeMap::new(), buffer: Buffer::new(), problem: None }
+    }
+
     fn round(&mut self, roots: &Roots, wanted: Wanted) {
         let now = Instant::now();
-        match find::running(roots, &mut self.buffer) {
+        let Self { finder, servers, buffer, .. } = self;
+        match finder.running(roots, buffer, |directory| servers.contains_key(directory)) {
             Ok(running) => {
-                self.problem = None;
+                self.problem = self.finder.hung().map(|directory| {
+                    format!(
+                        "somebody listens as if {} were the directory of Incus or LXD, and that does not answer: it is left alone",
+                        directory.display()
+                    )
+                });
                 for (directory, runtime) in running {
                     let server = self.servers.entry(directory).or_insert_with(|| Server::new(runtime, now));
                     (server.runtime, server.seen) = (runtime, now);
