@@ -8,12 +8,16 @@ use miharu_collect::Roots;
 
 use crate::sandbox::Choice;
 
+/// What the program ends with.
+const STATUS: &str = "Exit status: 0 it was told to stop; 1 it could not start, and may at another time; 2 the command line is wrong; 78 it \
+                      cannot start until somebody mends what its last words name (a damaged database, a key that does not fit, missing rights)";
+
 /// Serves the metrics of every container and virtual machine on this host, over the API of Incus and LXD.
 ///
 /// Without any option it keeps its state in /var/lib/miharu and listens on the unix socket there. Where metrics are
 /// served is a server key: `miharu config set core.metrics_address :8444`.
 #[derive(Debug, Parser)]
-#[command(name = "miharud", version = env!("MIHARU_VERSION"))]
+#[command(name = "miharud", version = env!("MIHARU_VERSION"), after_help = STATUS)]
 pub(crate) struct Args {
     /// Directory of the state: the database, the certificate and the unix socket
     #[arg(long, env = "MIHARU_DIR", default_value = "/var/lib/miharu")]
@@ -118,6 +122,7 @@ mod tests {
         let page = String::from_utf8(manual().unwrap()).unwrap();
         assert!(page.contains(".TH miharud 8") && page.contains("\\-\\-log\\-level"), "{page}");
         assert!(!page.contains("\\-\\-manual"), "{page}");
+        assert!(page.contains("78 it cannot start until somebody mends"), "{page}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::args::Args;
 use crate::cache::{Cache, Source, Wish};
 use crate::changes;
+use crate::ends::{self, Lasting};
 use crate::events::Events;
 use crate::forward::Forward;
 use crate::listen::{Listeners, PortHolder, UnixListener};
@@ -97,6 +98,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
     }
     tokio::spawn(crate::events::watch(Arc::clone(&app)));
     tokio::spawn(crate::expiry::watch(Arc::clone(&app)));
+    tokio::spawn(crate::copy::watch(Arc::clone(&app.store), app.warnings.clone()));
     tokio::spawn(crate::cluster::watch(Arc::clone(&app)));
     tokio::spawn(crate::usage::watch(Arc::clone(&app)));
     say_what_is_missing(&roots).await;
@@ -134,8 +136,7 @@ async fn serve(args: &Args, events: Events) -> anyhow::Result<()> {
 
 fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, Warnings)> {
     let machine = Machine::read(roots);
-    // Its words name their cause already.
-    let store = Store::open(&dir.join("miharu.db")).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let store = Store::open(&dir.join("miharu.db")).map_err(of_store)?;
     let store = Arc::new(store);
     let settings = store.load().config.settings();
     prepare_files(dir, &store.load());
@@ -173,6 +174,17 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
     };
     crate::cluster::show_certificate(&app, &app.store.load());
     Ok((Arc::new(app), warnings))
+}
+
+/// What the store says, whose words name their cause already.
+fn of_store(error: miharu_store::Error) -> anyhow::Error {
+    let lasts = match &error {
+        miharu_store::Error::Unusable { .. } => true,
+        miharu_store::Error::OutOfReach { kind, .. } => ends::stays(*kind),
+        _ => false,
+    };
+    let told = anyhow::anyhow!("{error}");
+    if lasts { Lasting(told).into() } else { told }
 }
 
 /// The copy of the cluster's certificate is written before it is read: one that was cut short would else fit no key. Who was

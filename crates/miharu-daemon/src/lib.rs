@@ -10,8 +10,10 @@ mod cache;
 mod changes;
 mod clock;
 mod cluster;
+mod copy;
 mod daemon;
 mod doctor;
+mod ends;
 mod events;
 mod expiry;
 mod forward;
@@ -61,8 +63,12 @@ pub fn main() -> ExitCode {
     match daemon::run(&args, events) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            let words = format!("{error:#}");
+            tracing::error!("{words}");
+            // `systemctl status` shows it, wherever the log goes.
+            let line = words.lines().next().unwrap_or_default();
+            daemon::notify(sd_notify::NotifyState::Status(line));
+            ExitCode::from(ends::status(&error))
         }
     }
 }

@@ -7,6 +7,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use rustix::fs::FlockOperation;
 
+use crate::ends::Lasts as _;
+
 /// The directory, locked for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct StateDir {
@@ -53,6 +55,7 @@ pub(crate) fn group_id(group: &str) -> anyhow::Result<u32> {
     let groups = std::fs::read_to_string("/etc/group").context("/etc/group")?;
     find_group(&groups, group)
         .with_context(|| format!("there is no group '{group}' in /etc/group (see --group)"))
+        .that_lasts()
 }
 
 fn find_group(groups: &str, name: &str) -> Option<u32> {

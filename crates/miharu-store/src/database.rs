@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use rusqlite_migration::M;
+use tokio::sync::watch;
 
 use crate::certificate::{Certificate, CertificateType, ParsedCertificate};
 use crate::config::Config;
@@ -82,13 +83,20 @@ pub(crate) struct Database {
     connection: Connection,
     file: PathBuf,
     path: String,
+    /// Why the copy is not as of the last change, if it is not.
+    uncopied: watch::Sender<Option<String>>,
 }
 
 impl Database {
     /// Opens the file, or makes it. What cannot be used stays as it is.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let connection = opening::open(path)?;
-        let mut database = Self { connection, file: path.to_owned(), path: path.display().to_string() };
+        let mut database = Self {
+            connection,
+            file: path.to_owned(),
+            path: path.display().to_string(),
+            uncopied: watch::channel(None).0,
+        };
         // All of it can be read, before it takes the place of the copy.
         let all = database.connection.transaction().and_then(|transaction| read(&transaction));
         all.map_err(|source| opening::unusable(path, source))?;
@@ -137,12 +145,29 @@ impl Database {
     }
 
     /// Brings the copy beside the database up to date, so that it trusts nobody who is trusted no more. The change is made
-    /// whether or not this succeeds.
+    /// whether or not this succeeds; [`uncopied`](Self::uncopied) tells.
     fn keep_copy(&self) {
         let copy = copies::beside(&self.file, copies::BACKUP);
-        if let Err(error) = copies::write(&self.connection, &copy) {
-            tracing::warn!("{} stays as it was, and lacks the last changes: {error}", copy.display());
+        let trouble = copies::write(&self.connection, &copy).err().map(|error| error.told(&copy));
+        self.uncopied.send_if_modified(|told| {
+            let is_news = *told != trouble;
+            *told = trouble;
+            is_news
+        });
+    }
+
+    /// Tells why the copy is not as of the last change, while it is not.
+    pub(crate) fn uncopied(&self) -> watch::Receiver<Option<String>> {
+        self.uncopied.subscribe()
+    }
+
+    /// Tries the copy once more where it could not be written. What was damaged since is not copied.
+    pub(crate) fn copy_again(&mut self) -> Result<(), Error> {
+        if self.uncopied.borrow().is_some() {
+            drop(self.begin(TransactionBehavior::Deferred)?);
+            self.keep_copy();
         }
+        Ok(())
     }
 }
 

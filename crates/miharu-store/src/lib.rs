@@ -154,7 +154,7 @@ pub enum Error {
         /// What SQLite says.
         source: rusqlite::Error,
     },
-    /// The database is damaged, of a newer version, none of ours, or out of reach. It was left as it is.
+    /// The database is damaged, of a newer version, or none of ours, and is so until somebody mends it. It was left as it is.
     #[error("{path}: {what}. {advice}")]
     Unusable {
         /// The database's file.
@@ -163,6 +163,18 @@ pub enum Error {
         what: String,
         /// What to do, with commands.
         advice: String,
+    },
+    /// The system does not let the database be opened, or copied before it is brought to this version. It was left as it is.
+    #[error("{path}: {what}. {advice}")]
+    OutOfReach {
+        /// The database's file.
+        path: String,
+        /// What cannot be done, and what the system says to it.
+        what: String,
+        /// What to do.
+        advice: String,
+        /// What the system says, in a word.
+        kind: std::io::ErrorKind,
     },
     /// The system refused something else.
     #[error("{path}: {source}")]
@@ -280,6 +292,21 @@ impl Store {
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changed.subscribe()
+    }
+
+    /// Tells why the copy beside the database is not as of the last change, while it is not.
+    #[must_use]
+    pub fn uncopied(&self) -> watch::Receiver<Option<String>> {
+        self.shared.disk().uncopied()
+    }
+
+    /// Tries that copy once more where it could not be written; [`uncopied`](Self::uncopied) tells what came of it. Blocks for as
+    /// long as the disk takes.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or was damaged since the start: it is not copied then.
+    pub fn copy_again(&self) -> Result<(), Error> {
+        self.shared.disk().copy_again()
     }
 
     /// As [`presence`](Self::presence), after what the members said of themselves last was read from etcd, where that answers

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use axum::Router;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -17,6 +17,7 @@ use super::connection::CONNECTIONS;
 use super::gate::{Gate, SharedLimits, Source};
 use super::tcp::Trouble;
 use super::{Accepted, Entrance, Peer, Server};
+use crate::ends::Lasts as _;
 
 /// The bound socket.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ fn group_refused(path: &Path, group: Option<u32>) -> String {
 fn remove_stale(path: &Path) -> anyhow::Result<()> {
     // Connecting to a file is refused as well, and one that is none of ours stays.
     if std::fs::symlink_metadata(path).is_ok_and(|meta| !meta.file_type().is_socket()) {
-        bail!("{} is there and is not a socket: move it away", path.display());
+        return Err(anyhow!("{} is there and is not a socket: move it away", path.display())).that_lasts();
     }
     match UnixStream::connect(path) {
         Ok(_) => bail!("another miharud is running: {} answers", path.display()),

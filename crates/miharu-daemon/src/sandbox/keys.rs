@@ -53,12 +53,13 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
             return Err(io::ErrorKind::IsADirectory.into());
         }
         if !meta.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
         let mut content = Vec::new();
         file.take(FILE_LIMIT + 1).read_to_end(&mut content)?;
         if content.len() as u64 > FILE_LIMIT {
-            return Err(io::Error::other(format!("larger than {} MiB", FILE_LIMIT / 1024 / 1024)));
+            let words = format!("larger than {} MiB", FILE_LIMIT / 1024 / 1024);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
         }
         Ok(content)
     })

@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     OutOfTime,
     Incomplete,
     Descriptors,
+    Copy,
     CertificateExpires,
     CertificateExpired,
     Authority,
@@ -41,7 +42,7 @@ pub(crate) enum Counted {
 impl Kind {
     /// All of them, in the order of docs/reference/warnings.md.
     #[cfg(test)]
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 20] = [
         Self::Listener,
         Self::OutOfTime,
         Self::Descriptors,
@@ -49,6 +50,7 @@ impl Kind {
         Self::Authority,
         Self::ClusterRemoved,
         Self::CertificateExpires,
+        Self::Copy,
         Self::ClusterOutOfStep,
         Self::ClusterCertificate,
         Self::ClusterKey,
@@ -78,6 +80,7 @@ impl Kind {
             Self::OutOfTime => "Not enough time to collect",
             Self::Incomplete => "Figures are missing",
             Self::Descriptors => "File descriptors run out",
+            Self::Copy => "Database cannot be copied",
             Self::CertificateExpires => "Certificate expires soon",
             Self::CertificateExpired => "Certificate has expired",
             Self::Authority => "Certificate authority in disorder",
@@ -108,6 +111,7 @@ impl Kind {
             | Self::ClusterOutOfStep
             | Self::ClusterCertificate
             | Self::ClusterKey
+            | Self::Copy
             | Self::CertificateExpires => "moderate",
             Self::Incomplete => "low",
         }

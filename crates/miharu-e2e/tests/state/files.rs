@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use miharu_e2e::{Miharud, need, scratch};
 
-use crate::gives_up;
+use crate::{LASTS, gives_up};
 
 /// A user that has nothing and may nothing.
 const NOBODY: u32 = 65534;
@@ -103,7 +103,7 @@ fn what_is_in_disorder_is_named_and_left_alone() -> Result<()> {
     for (case, words, damage) in CASES {
         let dir = copy(&good)?;
         damage(&dir).context(*case)?;
-        let said = gives_up(Command::new("env"), &dir).context(*case)?;
+        let said = gives_up(Command::new("env"), &dir, LASTS).context(*case)?;
         for word in *words {
             ensure!(said.contains(word), "{case}: '{word}' is not in: {said}");
         }
@@ -125,7 +125,7 @@ fn files_of_another_user_are_named_with_their_owner() -> Result<()> {
         miharu_e2e::shell::run("chown", ["-R", &format!("{NOBODY}:{NOBODY}"), &dir.display().to_string()])?;
         chown(path(&dir), Some(0), Some(0))?;
         fs::set_permissions(dir.join("server.key"), fs::Permissions::from_mode(0o600))?;
-        let said = gives_up(as_nobody(), &dir).context(what.to_owned())?;
+        let said = gives_up(as_nobody(), &dir, LASTS).context(what.to_owned())?;
         for word in words {
             ensure!(said.contains(word), "{what}: '{word}' is not in: {said}");
         }

@@ -48,8 +48,13 @@ impl Numbers {
     }
 }
 
-/// What a daemon says that has to give up: a failure, no panic, and before anybody gets impatient.
-fn gives_up(mut command: Command, dir: &Path) -> Result<String> {
+/// The status of an end that may pass by itself, and of one that lasts until somebody acts on what is said: the unit has a daemon
+/// started again after the first alone.
+const MAY_PASS: i32 = 1;
+const LASTS: i32 = 78;
+
+/// What a daemon says that has to give up: with that status, no panic, and before anybody gets impatient.
+fn gives_up(mut command: Command, dir: &Path, status: i32) -> Result<String> {
     command.arg(program("miharud")?).arg("--dir").arg(dir);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let pid = child.id();
@@ -59,7 +64,7 @@ fn gives_up(mut command: Command, dir: &Path) -> Result<String> {
         .with_context(|| format!("{} is good enough for it", dir.display()))?;
     let out = waiting.join().unwrap()?;
     let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    ensure!(out.status.code() == Some(1), "{}: {said}", out.status);
+    ensure!(out.status.code() == Some(status), "{}: {said}", out.status);
     ensure!(!said.contains("panicked"), "{said}");
     Ok(said)
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use miharu_e2e::miharud::free_port;
 use miharu_e2e::{Miharud, scratch, shell};
 
-use crate::gives_up;
+use crate::{MAY_PASS, gives_up};
 
 #[test]
 fn the_second_on_a_directory_stops_and_the_first_goes_on() -> Result<()> {
@@ -16,7 +16,7 @@ fn the_second_on_a_directory_stops_and_the_first_goes_on() -> Result<()> {
     first.miharu(&["config", "set", "user.word", "kept"])?;
     let before = std::fs::read(dir.join("miharu.db"))?;
     for _ in 0..3 {
-        let said = gives_up(Command::new("env"), &dir)?;
+        let said = gives_up(Command::new("env"), &dir, MAY_PASS)?;
         ensure!(said.contains("another miharud is running: it holds"), "{said}");
         ensure!(said.contains("--dir") && said.contains(&dir.display().to_string()), "{said}");
     }
@@ -25,7 +25,7 @@ fn the_second_on_a_directory_stops_and_the_first_goes_on() -> Result<()> {
     // By another name it is the same directory.
     let other = scratch::dir("twice")?.join("link");
     std::os::unix::fs::symlink(&dir, &other)?;
-    ensure!(gives_up(Command::new("env"), &other)?.contains("another miharud is running"));
+    ensure!(gives_up(Command::new("env"), &other, MAY_PASS)?.contains("another miharud is running"));
     // Killed, it leaves its socket and nothing that keeps the next one out.
     drop(first);
     ensure!(dir.join("unix.socket").exists());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{Database, VERSION, digest, failed, read, read_revision, read_values};
+use super::{Database, VERSION, digest, failed, opening, read, read_revision, read_values};
 use crate::cluster::EtcdAccess;
 use crate::cluster::copy::Stored;
 use crate::cluster::mirror::{Entry, Membership, Mirror, Row};
@@ -56,7 +56,7 @@ pub(crate) enum Whole {
 impl Database {
     /// Who this member is, if it is one or was about to become one.
     pub(crate) fn membership(&mut self) -> Result<Option<Stored>, Error> {
-        self.within(|transaction| {
+        let found = self.within(|transaction| {
             let row = transaction
                 .query_row(
                     "SELECT id, member, member_id, access, seal, pending, removed, synced_at FROM cluster",
@@ -89,6 +89,11 @@ impl Database {
                 endpoints: access.endpoints().to_vec(),
             };
             Ok(Some(Stored { membership, access, pending, removed, synced_at }))
+        });
+        found.map_err(|error| match error {
+            // What is there and cannot be read stays so.
+            Error::Database { source, .. } => opening::unusable(&self.file, source),
+            other => other,
         })
     }
 

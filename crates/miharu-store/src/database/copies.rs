@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use time::OffsetDateTime;
 
 /// What the copy as of the last change is called, after the database's own name.
@@ -29,6 +29,52 @@ pub(super) enum NoCopy {
     Sqlite(#[from] rusqlite::Error),
     #[error("its path is not UTF-8")]
     Path,
+}
+
+impl NoCopy {
+    /// What the system says, in a word.
+    pub(super) fn kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Io(error) => error.kind(),
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => io::ErrorKind::StorageFull,
+                Some(ErrorCode::ReadOnly) => io::ErrorKind::ReadOnlyFilesystem,
+                _ => io::ErrorKind::Other,
+            },
+            Self::Path => io::ErrorKind::InvalidFilename,
+        }
+    }
+
+    /// What to do about it, for a copy of that name.
+    fn advice(&self, copy: &Path) -> String {
+        let in_the_way = [copy.to_owned(), beside(copy, "new")].into_iter().find(|path| path.is_dir());
+        if let Some(path) = in_the_way {
+            return format!("move the directory {} away", word(&path.display().to_string()));
+        }
+        let dir = copy.parent().unwrap_or(copy).display();
+        match self.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                format!("make room on the file system of {dir}")
+            }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                format!("look why the file system of {dir} is read-only (dmesg)")
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("{dir} has to belong to the user that miharud runs as")
+            }
+            _ => format!("look what is the matter with {dir}"),
+        }
+    }
+
+    /// What happened, to what, and what to do.
+    pub(super) fn told(&self, copy: &Path) -> String {
+        format!(
+            "{} cannot be written ({self}), so it may lack the last changes, and whoever goes back to it would trust whom these took \
+             trust from: {}; it is tried again every minute",
+            copy.display(),
+            self.advice(copy)
+        )
+    }
 }
 
 /// Writes a whole copy of what is committed; what had that name stays until the new one is on the disk.

@@ -111,7 +111,12 @@ fn denied(path: &Path, there: Option<&Metadata>, source: io::Error) -> Error {
         }
         _ => format!("miharud has to be able to write {shown}"),
     };
-    Error::Unusable { path: shown, what: format!("it cannot be opened ({source})"), advice }
+    Error::OutOfReach {
+        path: shown,
+        what: format!("it cannot be opened ({source})"),
+        advice,
+        kind: source.kind(),
+    }
 }
 
 /// What SQLite finds wrong with what holds the file together.
@@ -173,7 +178,8 @@ fn copy_of(version: impl std::fmt::Display) -> String {
 fn migrate(connection: &mut Connection, path: &Path, version: i64) -> Result<(), Error> {
     if version > 0 {
         let copy = copies::beside(path, &copy_of(version));
-        copies::write(connection, &copy).map_err(|error| Error::Unusable {
+        copies::write(connection, &copy).map_err(|error| Error::OutOfReach {
+            kind: error.kind(),
             path: path.display().to_string(),
             what: format!(
                 "it is of an older version, and could not be copied to {} first ({error})",
