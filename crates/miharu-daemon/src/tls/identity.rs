@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use arc_swap::ArcSwap;
 use miharu_store::ParsedCertificate;
 use rcgen::{
@@ -23,6 +23,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use time::OffsetDateTime;
 
+use crate::ends::Lasts as _;
 use crate::sandbox::keys;
 
 /// How often a handshake looks whether the files have changed.
@@ -70,12 +71,15 @@ impl Identity {
             // A start that was cut short leaves a key alone: it gets its certificate now.
             (false, _) => make(&certificate, &key, names())?,
             // Clients pin the certificate, so one without its key is for a person to judge.
-            (true, false) => bail!(
-                "{certificate} is there but {key} is not: put the key back, or begin with a certificate that nobody has yet: mv \
-                 {certificate} {certificate}.without-key",
-                certificate = certificate.display(),
-                key = key.display()
-            ),
+            (true, false) => {
+                let error = anyhow!(
+                    "{certificate} is there but {key} is not: put the key back, or begin with a certificate that nobody has yet: \
+                     mv {certificate} {certificate}.without-key",
+                    certificate = certificate.display(),
+                    key = key.display()
+                );
+                return Err(error).that_lasts();
+            }
         }
         warn_of_readers(&key);
         let stamp = stamp(dir);
@@ -200,6 +204,15 @@ impl Identity {
         if shown != certificate {
             bail!("{} is shown in the place of {}", shown.display(), certificate.display());
         }
+        // Who put a link there renews what it leads to in another way, and this would cut it off from that.
+        if let Ok(target) = std::fs::read_link(&certificate) {
+            bail!(
+                "{shown} is a link to {}: renew the certificate there, in the way in which it was made. For one that miharud makes \
+                 itself take the link away first: rm {shown}",
+                target.display(),
+                shown = certificate.display()
+            );
+        }
         if let Some(name) = further.iter().find(|name| !is_name(name)) {
             bail!("'{name}' is neither a host name nor an address");
         }
@@ -298,13 +311,14 @@ fn stamp(dir: &Path) -> Option<Stamp> {
 fn load((certificate, key): (PathBuf, PathBuf)) -> anyhow::Result<Shown> {
     let pem = keys::read(&certificate).with_context(|| unreadable(&certificate))?;
     let key_pem = keys::read(&key).with_context(|| unreadable(&key))?;
-    read(&pem, &key_pem).with_context(|| {
+    let cannot = || {
         format!(
             "{} and {} cannot be shown; put back a certificate and the key that belongs to it, both as PEM",
             certificate.display(),
             key.display()
         )
-    })
+    };
+    read(&pem, &key_pem).with_context(cannot).that_lasts()
 }
 
 /// What cannot be read, and whose it is.
@@ -362,8 +376,8 @@ fn make(certificate: &Path, key: &Path, names: Vec<String>) -> anyhow::Result<()
         write(key, &pair.serialize_pem(), 0o600).with_context(|| key.display().to_string())?;
     }
     let pair = keys::read(key).with_context(|| unreadable(key))?;
-    let pair =
-        KeyPair::from_pem(&String::from_utf8_lossy(&pair)).with_context(|| key.display().to_string())?;
+    let pair = KeyPair::from_pem(&String::from_utf8_lossy(&pair));
+    let pair = pair.with_context(|| key.display().to_string()).that_lasts()?;
     let pem = sign(&pair, names)?;
     write(certificate, &pem, 0o644).with_context(|| certificate.display().to_string())?;
     tracing::info!(path = %certificate.display(), "made the server's certificate");
@@ -454,6 +468,28 @@ mod tests {
         }
         let error = identity.renew(names(), further("host")).unwrap_err();
         assert!(error.to_string().contains("cluster.crt is shown"), "{error}");
+    }
+
+    #[test]
+    fn a_link_to_anothers_certificate_is_not_replaced_by_an_own_one() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        drop(Identity::open(other.path(), names).unwrap());
+        for name in ["server.key", "server.crt"] {
+            std::os::unix::fs::symlink(other.path().join(name), dir.path().join(name)).unwrap();
+        }
+        let identity = Identity::open(dir.path(), || panic!("it is there")).unwrap();
+        let (before, link) = (identity.fingerprint(), dir.path().join("server.crt"));
+        let error = identity.renew(names(), Vec::new()).unwrap_err().to_string();
+        let target = other.path().join("server.crt");
+        assert!(error.contains(&format!("is a link to {}", target.display())), "{error}");
+        assert_eq!((std::fs::read_link(&link).unwrap(), identity.fingerprint()), (target.clone(), before));
+        let untouched = std::fs::read(&target).unwrap();
+        // What it says to do helps, and the other's files stay as they are.
+        std::fs::remove_file(&link).unwrap();
+        identity.renew(names(), Vec::new()).unwrap();
+        assert!(link.symlink_metadata().unwrap().is_file());
+        assert_ne!(identity.fingerprint(), Identity::open(other.path(), names).unwrap().fingerprint());
+        assert_eq!(std::fs::read(&target).unwrap(), untouched);
     }
 
     #[test]
