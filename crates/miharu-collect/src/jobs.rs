@@ -46,8 +46,17 @@ pub(crate) enum Outcome<T> {
 pub(crate) struct Limits {
     /// For each.
     pub(crate) each: Duration,
+    /// From when on each has a quarter of that: what comes after the jobs needs some of the time for all.
+    pub(crate) soon: Instant,
     /// When all must be done.
     pub(crate) all: Instant,
+}
+
+impl Limits {
+    /// When a job that began then has taken too long.
+    fn end_of(&self, started: Instant) -> Instant {
+        (started + self.each).min(self.soon.max(started + self.each / 4))
+    }
 }
 
 /// Starts threads and knows how many of them never came back.
@@ -101,7 +110,7 @@ impl Runner {
         loop {
             let now = Instant::now();
             let is_late =
-                |(_, started): &(usize, Instant)| now >= limits.all || now >= *started + limits.each;
+                |(_, started): &(usize, Instant)| now >= limits.all || now >= limits.end_of(*started);
             let (late, running): (Vec<_>, Vec<_>) = state.running.drain(..).partition(is_late);
             state.running = running;
             for (index, started) in &late {
@@ -132,8 +141,8 @@ impl Runner {
                 state = run.lock();
             }
             // No job that begins while this thread sleeps can be late or stall before so much time has passed.
-            let next = state.running.iter().map(|(_, started)| *started + limits.each).min();
-            let until = next.unwrap_or(now + limits.each).min(limits.all);
+            let next = state.running.iter().map(|(_, started)| limits.end_of(*started)).min();
+            let until = next.unwrap_or(limits.end_of(now)).min(limits.all);
             let until = if state.waiting.is_empty() { until } else { until.min(now + STALL) };
             let pause = until.saturating_duration_since(now);
             state = run.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
@@ -245,7 +254,8 @@ mod tests {
     use super::*;
 
     fn limits(each: u64, all: u64) -> Limits {
-        Limits { each: Duration::from_millis(each), all: Instant::now() + Duration::from_millis(all) }
+        let all = Instant::now() + Duration::from_millis(all);
+        Limits { each: Duration::from_millis(each), soon: all, all }
     }
 
     fn done<T: Copy>(outcomes: &[Outcome<T>]) -> Vec<Option<T>> {
@@ -290,6 +300,25 @@ mod tests {
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::CutOff)), "no fault of that job");
         assert!(!outcomes.iter().any(|o| matches!(o, Outcome::TimedOut)));
         assert!(matches!(outcomes.first(), Some(Outcome::Done(0, _))));
+    }
+
+    #[test]
+    fn the_last_ones_leave_time_for_what_comes_after_them() {
+        let began = Instant::now();
+        let limits = Limits {
+            each: Duration::from_secs(40),
+            soon: began + Duration::from_secs(1),
+            ..limits(0, 60_000)
+        };
+        let outcomes = Runner::default().run((0..3).collect(), 3, limits, |n: u32, (): &mut ()| {
+            if n == 2 {
+                std::thread::sleep(Duration::from_secs(120));
+            }
+            n
+        });
+        assert!(began.elapsed() < Duration::from_secs(30));
+        assert_eq!(done(&outcomes), [Some(0), Some(1), None]);
+        assert!(matches!(outcomes.last(), Some(Outcome::CutOff)), "it had not had its own time");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use miharu_instances::{Incarnation, Instance};
 use miharu_linux::cgroup;
@@ -18,6 +19,8 @@ use crate::filesystems::Choice;
 pub(crate) struct Kept {
     /// Whether it was read before.
     pub(crate) is_known: bool,
+    /// How long that took the last time.
+    pub(crate) took: Duration,
     pub(crate) cgroups: cgroup::Kept,
     pub(crate) network: Network,
     pub(crate) choice: Choice,

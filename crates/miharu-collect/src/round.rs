@@ -1,5 +1,6 @@
 //! One collection: the host once, each instance by itself, then what needs them all.
 
+mod order;
 mod shared;
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use miharu_metrics::{InstanceFigures, InstanceType};
 
 use crate::container::{self, Host, Raw, Reader, whose};
 use crate::hung::Reading;
-use crate::jobs::{FIRST, Limits, Outcome};
+use crate::jobs::{Limits, Outcome};
 use crate::kept::Kept;
 use crate::own_process::start_time;
 use crate::vm::{self, Age};
@@ -147,14 +148,20 @@ impl Round<'_> {
                 ));
             }
         }
+        let load = order::cheapest_first(&mut jobs, |(_, kept, _)| kept);
         let asked: Vec<_> =
             jobs.iter().map(|(instance, kept, _)| (Arc::clone(instance), Arc::clone(kept))).collect();
-        let load = asked.iter().map(|(_, kept)| load(kept)).sum();
-        let limits = Limits { each: self.options.instance_timeout, all: self.deadline() };
+        let limits = Limits {
+            each: self.options.instance_timeout,
+            soon: self.start + self.options.collect_timeout * 3 / 4,
+            all: self.deadline(),
+        };
         let work = move |(instance, kept, _reading): Job, reader: &mut Reader| match kept.try_lock() {
             Ok(mut kept) => {
-                kept.is_known = true;
-                read(&instance, &mut kept, reader)
+                let began = Instant::now();
+                let read = read(&instance, &mut kept, reader);
+                (kept.is_known, kept.took) = (true, began.elapsed());
+                read
             }
             // An earlier reading panicked, or came back late and still has it.
             Err(_) => read(&instance, &mut Kept::default(), reader),
@@ -410,11 +417,6 @@ fn machine(
     }
     let vm::Served { figures, source, facts } = vm::serve(told, on_host, age);
     Ok(Raw { figures, source: Some(source), facts, complaints, waited: took, ..Raw::default() })
-}
-
-/// How much work a reading is, in readings of kept files.
-fn load(kept: &Mutex<Kept>) -> usize {
-    if kept.try_lock().is_ok_and(|kept| kept.is_known) { 1 } else { FIRST }
 }
 
 /// What a guest told, and who told the machine's figures.
