@@ -116,6 +116,30 @@ systemctl daemon-reload
 kill -9 "$(state MainPID)"
 check 'one that is killed comes back' waited 30 bash -c 'miharu list'
 
+# Its own certificate it may replace, as that is in its directory; a link in its place is somebody else's.
+fingerprint() { sha256sum </var/lib/miharu/server.crt; }
+export -f fingerprint
+shown=$(fingerprint)
+check 'it renews its certificate' miharu admin renew-certificate --san metrics.example.org
+holds 'which is another one, for all to read' "[ '$shown' != \"\$(fingerprint)\" ] && [ \$(stat -c %U:%a /var/lib/miharu/server.crt) = miharu:644 ]"
+mkdir -m 700 /root/tls && mv /var/lib/miharu/server.crt /root/tls/ && ln -s /root/tls/server.crt /var/lib/miharu/server.crt
+holds 'a link is left alone, and its target named' '! miharu admin renew-certificate >/tmp/link 2>&1; cat /tmp/link; grep -q "is a link to /root/tls/server.crt" /tmp/link && [ -L /var/lib/miharu/server.crt ]'
+rm /var/lib/miharu/server.crt && mv /root/tls/server.crt /var/lib/miharu/
+
+# What only a person can mend is not tried again every two seconds.
+systemctl stop miharud
+cp -p /var/lib/miharu/miharu.db /root/ && truncate -s 5000 /var/lib/miharu/miharu.db
+check 'a damaged database ends the start' bash -c '! systemctl start miharud'
+restarts=$(state NRestarts)
+sleep 5
+holds 'for good, with a status of its own' "[ '$(state ActiveState) $(state ExecMainStatus) $(state NRestarts)' = 'failed 78 $restarts' ]"
+systemctl status --no-pager --full miharud >/tmp/status
+holds 'and systemctl status says why' 'cat /tmp/status; grep -q "Status: .*miharu.db: it is damaged" /tmp/status && grep -q "cp -p /var/lib/miharu/miharu.db.backup" /tmp/status'
+systemctl stop miharud
+cp -p /root/miharu.db /var/lib/miharu/
+check 'mended it starts' systemctl start miharud
+check 'and answers as before' miharu list
+
 # Without the sockets: what the drop-in of the examples costs, and that containers keep their figures.
 install -D -m 644 /usr/share/doc/miharu/examples/no-sockets.conf /etc/systemd/system/miharud.service.d/no-sockets.conf
 systemctl daemon-reload
