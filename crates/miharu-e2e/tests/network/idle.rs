@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use miharu_e2e::miharud::program;
@@ -53,6 +53,55 @@ fn ten_thousand_connections_of_many_addresses_keep_no_scraper_out() -> Result<()
     assert!(let_in.1 > 0);
     assert!(cost.memory < 64 << 20, "{cost:?}");
     rig.settles()
+}
+
+/// Whether the server has not ended it.
+fn is_open(stream: &TlsStream<TcpStream>) -> bool {
+    let mut buffer = [0; 4096];
+    loop {
+        match stream.get_ref().0.try_read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
+/// The long form, for `make chaos`: all ten thousand do their handshake, once against the limits as they are, and once against some that
+/// let all of them in.
+#[test]
+fn ten_thousand_that_have_done_their_handshake_keep_no_scraper_out() -> Result<()> {
+    need!(Containers, Tls);
+    if std::env::var_os("MIHARU_CHAOS").is_none() {
+        return Ok(());
+    }
+    for is_lifted in [false, true] {
+        // Connections take a sixth of the descriptors on each listener.
+        let mut command = Command::new("prlimit");
+        command.arg("--nofile=200000:200000").arg(program("miharud")?);
+        let rig = Rig::of(Miharud::launch(command, &scratch::dir("miharu")?, &[])?)?;
+        if is_lifted {
+            let keys = ["connections=65536", "handshakes_per_second=100000", "handshakes_per_address=100000"];
+            for key in keys {
+                rig.daemon.miharu(&["config", "set", &format!("core.{key}")])?;
+            }
+        }
+        let begin = Instant::now();
+        let ((let_in, open), cost) = rig.under(async {
+            let idle = open(&rig, 10_000, 1000).await?;
+            println!("begun within {:?}", begin.elapsed());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok((idle.len(), idle.iter().filter(|stream| is_open(stream)).count()))
+        })?;
+        let limits = if is_lifted { "lifted" } else { "as they are" };
+        println!(
+            "limits {limits}: {let_in} handshakes of 10000 done, {open} open at the end; {} scrapes",
+            cost.scrapes
+        );
+        ensure!(let_in > 0 && cost.memory < 512 << 20, "{let_in}, {cost:?}");
+        rig.settles()?;
+    }
+    Ok(())
 }
 
 #[test]
