@@ -96,6 +96,8 @@ pub(crate) struct GuestAgent {
     layers: Layers,
     connection: Option<Lines>,
     patience: Patience,
+    /// Whether anything came on the last connection.
+    is_heard: bool,
     pub(super) last_id: u64,
 }
 
@@ -108,49 +110,63 @@ impl GuestAgent {
             layers,
             connection: None,
             patience: Patience::default(),
+            is_heard: false,
             // The agent takes numbers of 63 bits; a late answer to an earlier miharud's sync must not look like ours.
             last_id: u64::from(since.subsec_nanos()) << 20,
         }
     }
 
     /// Connects, and makes sure that what is read next answers what is asked next.
-    async fn connect(&mut self) -> io::Result<Lines> {
+    async fn connect(&mut self, until: Instant) -> io::Result<Lines> {
         let mut lines = Lines::new(stream::unix(&self.roots, &self.socket).await?);
         self.last_id += 1;
-        lines.write(&qga::sync(self.last_id)).await?;
-        for _ in 0..MAX_LINES {
-            lines.until(qga::DELIMITER).await?;
-            let line = lines.line().await?;
-            if let Some(Message::Answer(_, Ok(answer))) = qmp::parse(&line)
-                && qmp::number(answer) == Some(self.last_id)
-            {
-                return Ok(lines);
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::InvalidData, "nothing but old answers"))
+        let synchronised = timeout_at(until, synchronise(&mut lines, self.last_id)).await;
+        self.is_heard = lines.was_heard();
+        synchronised.unwrap_or_else(|_| Err(super::session::late("guest-sync-delimited")))?;
+        Ok(lines)
     }
+}
+
+async fn synchronise(lines: &mut Lines, id: u64) -> io::Result<()> {
+    lines.write(&qga::sync(id)).await?;
+    for _ in 0..MAX_LINES {
+        lines.until(qga::DELIMITER).await?;
+        let line = lines.line().await?;
+        if let Some(Message::Answer(_, Ok(answer))) = qmp::parse(&line)
+            && qmp::number(answer) == Some(id)
+        {
+            return Ok(());
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "nothing but old answers"))
 }
 
 impl Source for GuestAgent {
     type Told = (Guest, Option<io::Error>);
 
     async fn ask(&mut self, until: Instant) -> io::Result<Self::Told> {
-        let lines = match self.connection.take() {
-            Some(lines) => lines,
-            None => self.connect().await?,
-        };
         // The last moments are kept for what was answered to get out.
         let margin = until.saturating_duration_since(Instant::now()).min(Duration::from_millis(100));
+        let until = until - margin;
+        let lines = match self.connection.take() {
+            Some(lines) => lines,
+            None => self.connect(until).await?,
+        };
         let mut link = Link(lines);
-        let told = ask_all(&mut link, &mut self.patience, self.layers, until - margin).await?;
+        let told = ask_all(&mut link, &mut self.patience, self.layers, until).await?;
         if told.1.is_none() {
             self.connection = Some(link.0);
         }
         Ok(told)
     }
 
+    fn is_heard(&self) -> bool {
+        self.is_heard
+    }
+
     fn reset(&mut self) {
         self.connection = None;
+        self.is_heard = false;
     }
 }
 

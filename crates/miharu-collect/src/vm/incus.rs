@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -12,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use miharu_api::report::Report;
 use miharu_instances::Vsock;
 use miharu_linux::Roots;
+use miharu_linux::apart::{Answer, Asked, Asker, Question};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -33,29 +36,62 @@ const SERVER: &str = "agent.crt";
 const CLIENT: &str = "agent-client.crt";
 const CLIENT_KEY: &str = "agent-client.key";
 
+/// The longest of them, bytes; certificates have a kilobyte.
+const MAX_CERTIFICATE: u64 = 64 << 10;
+
+/// How long they are waited for. They are on this host.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// The agent of one guest.
 #[derive(Debug)]
 pub(crate) struct IncusAgent {
     roots: Roots,
     how: Vsock,
     certificates: PathBuf,
+    /// The answer of the thread that reads them, where that did not come in time: another one is not sent after it.
+    late: Option<Receiver<Answer>>,
     connection: Option<SendRequest<Empty<Bytes>>>,
+    /// Whether something in the guest took the last connection.
+    is_heard: bool,
 }
 
 impl IncusAgent {
     pub(crate) fn new(roots: &Roots, how: Vsock, certificates: PathBuf) -> Self {
-        Self { roots: roots.clone(), how, certificates, connection: None }
+        Self { roots: roots.clone(), how, certificates, late: None, connection: None, is_heard: false }
     }
 
-    async fn connect(&self) -> io::Result<SendRequest<Empty<Bytes>>> {
-        let place = self.roots.host_path(&self.certificates).ok_or(io::ErrorKind::NotFound)?;
-        let (server, client, key) = tokio::try_join!(
-            tokio::fs::read(place.join(SERVER)),
-            tokio::fs::read(place.join(CLIENT)),
-            tokio::fs::read(place.join(CLIENT_KEY)),
-        )?;
+    /// The contents of the three files, read by a thread that holds nothing, as the file system that they are on may hang.
+    async fn certificates(&mut self) -> io::Result<[Vec<u8>; 3]> {
+        let silent = || io::Error::new(io::ErrorKind::TimedOut, "its certificates could not be read in time");
+        if let Some(late) = self.late.take()
+            && matches!(late.try_recv(), Err(TryRecvError::Empty))
+        {
+            self.late = Some(late);
+            return Err(silent());
+        }
+        let paths = [SERVER, CLIENT, CLIENT_KEY].map(|name| self.certificates.join(name)).to_vec();
+        let mut asker = Asker::new(&self.roots);
+        let ask = move || asker.ask(Question::Files { paths, limit: MAX_CERTIFICATE }, PATIENCE);
+        match tokio::task::spawn_blocking(ask).await.map_err(io::Error::other)? {
+            Asked::Now(Answer::Files(files)) => {
+                let files = files.into_iter().collect::<io::Result<Vec<_>>>()?;
+                files.try_into().map_err(|_| io::ErrorKind::NotFound.into())
+            }
+            Asked::Later(answer) => {
+                self.late = Some(answer);
+                Err(silent())
+            }
+            Asked::Now(_) | Asked::Never => {
+                Err(io::Error::other("no thread can be started to read its certificates"))
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> io::Result<SendRequest<Empty<Bytes>>> {
+        let [server, client, key] = self.certificates().await?;
         let config = client_config(&server, &client, &key).map_err(io::Error::other)?;
         let stream = stream::guest_port(&self.roots, &self.how, PORT).await?;
+        self.is_heard = true;
         // The name does not matter: the certificate itself is known.
         let name = ServerName::try_from("agent").map_err(io::Error::other)?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
@@ -92,8 +128,13 @@ impl Source for IncusAgent {
         }
     }
 
+    fn is_heard(&self) -> bool {
+        self.is_heard
+    }
+
     fn reset(&mut self) {
         self.connection = None;
+        self.is_heard = false;
     }
 }
 

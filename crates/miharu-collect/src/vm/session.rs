@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::agent::{Agent, Place};
 use super::backoff::{Backoff, FIRST_PAUSE, LONGEST_PAUSE};
+use super::bounds::MAX_ROWS;
 use super::guard::Guard;
 use super::guest_agent::GuestAgent;
 use super::incus::IncusAgent;
@@ -31,6 +32,11 @@ pub(crate) trait Source {
 
     /// Asks; given up at `until` by the caller.
     fn ask(&mut self, until: Instant) -> impl Future<Output = io::Result<Self::Told>> + Send;
+
+    /// Whether something in the guest was heard on the connection. Where nothing ever was, there may be no agent.
+    fn is_heard(&self) -> bool {
+        false
+    }
 
     /// Drops the connection.
     fn reset(&mut self);
@@ -87,7 +93,15 @@ struct Slot<S> {
     source: Option<S>,
     backoff: Backoff,
     last_answer: Option<Instant>,
-    problem: Option<String>,
+    problem: Option<Problem>,
+}
+
+/// Why a source did not answer.
+#[derive(Debug)]
+struct Problem {
+    why: String,
+    /// Whether it was heard nevertheless.
+    is_heard: bool,
 }
 
 impl<S: Source> Slot<S> {
@@ -114,7 +128,11 @@ impl<S: Source> Slot<S> {
         }
         let result = match timeout_at(until, source.ask(until)).await {
             Ok(result) => result,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")),
+            Err(_) => {
+                let why =
+                    if source.is_heard() { "no end of its answer in time" } else { "no answer in time" };
+                Err(io::Error::new(io::ErrorKind::TimedOut, why))
+            }
         };
         match result {
             Ok(told) => {
@@ -131,18 +149,21 @@ impl<S: Source> Slot<S> {
     }
 
     fn fail(&mut self, why: &str, longest_pause: Duration) {
+        let is_heard = self.source.as_ref().is_some_and(Source::is_heard);
         if let Some(source) = &mut self.source {
             source.reset();
         }
         self.backoff.failed(Instant::now().into_std(), longest_pause);
-        self.problem = Some(why.to_owned());
+        self.problem = Some(Problem { why: why.to_owned(), is_heard });
     }
 
-    /// What is wrong, where it answered less than `memory` ago.
+    /// What is wrong, where it answered less than `memory` ago or says something that is no answer.
     fn lost(&self, name: &str, memory: Duration) -> Option<String> {
-        let problem = self.problem.as_ref()?;
-        let is_recent = self.last_answer?.elapsed() < memory;
-        is_recent.then(|| format!("{name} does not answer any more: {problem}"))
+        let Problem { why, is_heard } = self.problem.as_ref()?;
+        if self.last_answer.is_some_and(|answer| answer.elapsed() < memory) {
+            return Some(format!("{name} does not answer any more: {why}"));
+        }
+        is_heard.then(|| format!("{name} does not answer as it should: {why}"))
     }
 }
 
@@ -249,6 +270,7 @@ impl Session {
             .or(by_incus.flatten().map(|report| (GuestWay::Managed, report)));
         let guest = report.and_then(|(way, report)| Some((way, report::guest(report, self.layers)?)));
         if let Some((way, guest)) = guest {
+            told.problems.extend(full(&guest.figures));
             match admit(&mut self.guard, guest) {
                 Ok(guest) => told.tell(way, guest),
                 Err(why) => told.problems.push(format!("the guest's agent is not believed: {why}")),
@@ -265,6 +287,7 @@ impl Session {
             && told.guest.is_none()
         {
             told.problems.extend(problem.map(|error| format!("qemu-guest-agent did not tell all: {error}")));
+            told.problems.extend(full(&guest.figures));
             match admit(&mut self.guard, guest) {
                 Ok(guest) => told.tell(way, guest),
                 Err(why) => told.problems.push(format!("qemu-guest-agent is not believed: {why}")),
@@ -310,6 +333,19 @@ impl Session {
         lost.extend(self.libvirt.lost("libvirt", memory));
         lost
     }
+}
+
+/// Which lists of a guest's devices are as long as is served of one. What is in them twice is told where they are sorted.
+fn full(figures: &Figures) -> impl Iterator<Item = String> {
+    let lengths = [
+        ("disks", figures.disks.len()),
+        ("network interfaces", figures.interfaces.len()),
+        ("file systems", figures.filesystems.len()),
+    ];
+    lengths
+        .into_iter()
+        .filter(|(_, length)| *length >= MAX_ROWS)
+        .map(|(kind, _)| format!("its guest tells of {MAX_ROWS} {kind} or more: no more are served"))
 }
 
 fn admit(guard: &mut Guard, mut guest: Guest) -> Result<Guest, super::guard::Fell> {

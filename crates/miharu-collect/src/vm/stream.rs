@@ -60,11 +60,17 @@ pub(crate) struct Lines {
     stream: UnixStream,
     /// What came beyond the line that was last given out.
     pending: Vec<u8>,
+    was_heard: bool,
 }
 
 impl Lines {
     pub(crate) fn new(stream: UnixStream) -> Self {
-        Self { stream, pending: Vec::new() }
+        Self { stream, pending: Vec::new(), was_heard: false }
+    }
+
+    /// Whether anything at all has come.
+    pub(crate) fn was_heard(&self) -> bool {
+        self.was_heard
     }
 
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -89,6 +95,7 @@ impl Lines {
             if self.stream.read_buf(&mut self.pending).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            self.was_heard = true;
         }
     }
 

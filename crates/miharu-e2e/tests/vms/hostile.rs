@@ -101,6 +101,16 @@ fn sixty_machines_that_hang_cost_four_others_and_the_containers_nothing() -> Res
         let there = scrape.instances();
         assert!(hung.iter().all(|vm| there.contains(&vm.name)), "they run, whatever their guests do");
     }
+    let warnings = warnings(&daemon)?;
+    for (number, vm) in hung.iter().enumerate() {
+        // One that never says anything is like one that has no agent.
+        let is_named =
+            warnings.iter().any(|(name, text)| *name == vm.name && text.contains("no end of its answer"));
+        assert_eq!(is_named, number % 3 != 1, "machine {number}: {warnings:?}");
+    }
+    for name in well.iter().map(|vm| &vm.name).chain(containers.iter().map(|lxc| &lxc.name)) {
+        assert!(warnings.iter().all(|(named, _)| named != name), "{name}: {warnings:?}");
+    }
     Ok(())
 }
 
@@ -160,11 +170,33 @@ fn what_a_guest_says_neither_breaks_nor_forges_nor_fills_anything() -> Result<()
         assert_eq!([source(&noise), source(&huge)], ["host", "host"]);
         assert!(!scrape.instances().contains("other"));
     }
+    let warnings = warnings(&daemon)?;
+    for (vm, what) in [
+        (&noise, "nothing but garbage"),
+        (&huge, "an answer longer than 1 MiB"),
+        (&many, "512 disks or more"),
+        (&forger, "are called as others"),
+    ] {
+        let is_named = warnings.iter().any(|(name, text)| *name == vm.name && text.contains(what));
+        assert!(is_named, "{what}: {warnings:?}");
+    }
+    assert!(warnings.iter().all(|(name, _)| *name != good.name), "{warnings:?}");
     let grown = resident(&daemon)? - before;
     ensure!(grown < 64e6, "miharud grew by {grown} bytes");
     drop(good);
     from(&daemon, &many.name, "agent")?;
     Ok(())
+}
+
+/// Which machine or container each warning names, and what it says.
+fn warnings(daemon: &Miharud) -> Result<Vec<(String, String)>> {
+    let all = daemon.get("/1.0/warnings?recursion=1")?.json()?;
+    let all = all["metadata"].as_array().context("warnings")?.clone();
+    let text = |warning: &Value, key: &str| warning[key].as_str().unwrap_or_default().to_owned();
+    let name = |url: String| {
+        url.rsplit('/').next().unwrap_or_default().split('?').next().unwrap_or_default().to_owned()
+    };
+    Ok(all.iter().map(|warning| (name(text(warning, "entity_url")), text(warning, "last_message"))).collect())
 }
 
 fn resident(daemon: &Miharud) -> Result<f64> {
