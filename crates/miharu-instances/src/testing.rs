@@ -64,6 +64,27 @@ impl Tree {
         fs::create_dir_all(self.path(path)).unwrap();
     }
 
+    /// Puts what is no regular file into a directory, under names that end so; `text` is what a file in the kernel's memory, that one of
+    /// them leads to, has. Give what comes back a name, as long as that is to be there.
+    pub(crate) fn no_files(&self, directory: &str, end: &str, text: &str) -> fs::File {
+        use std::io::Write;
+        use std::os::fd::AsRawFd;
+
+        self.directory(directory);
+        let place = |what: &str| self.path(directory).join(format!("{what}{end}"));
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, place("fifo"), fifo, 0o600.into(), 0).unwrap();
+        let _ = std::os::unix::net::UnixListener::bind(place("socket")).unwrap();
+        fs::create_dir(place("directory")).unwrap();
+        let memory = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        let mut memory = fs::File::from(memory);
+        memory.write_all(text.as_bytes()).unwrap();
+        let link = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+        assert_eq!(fs::read(&link).unwrap(), text.as_bytes());
+        std::os::unix::fs::symlink(link, place("memory")).unwrap();
+        memory
+    }
+
     /// Makes a process, and puts it in its cgroup.
     pub(crate) fn process(&self, process: &Process<'_>) {
         let Process { pid, ppid, comm, command_line, uid, depth, cgroup } = process;

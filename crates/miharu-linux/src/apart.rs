@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::time::Duration;
 
 use crate::process::ProcDir;
-use crate::read::Buffer;
+use crate::read::{Buffer, regular};
 use crate::sys;
 use crate::{Error, Result, Roots};
 
@@ -62,6 +62,13 @@ pub enum Question {
     Owners(Vec<PathBuf>),
     /// What each of these paths of the host is. No link at the end of one is followed.
     Kinds(Vec<PathBuf>),
+    /// What is in each of these files of the host's, as [`regular`] reads them.
+    Files {
+        /// The files.
+        paths: Vec<PathBuf>,
+        /// The most that each may have, bytes.
+        limit: u64,
+    },
     /// Which program of the host's a process runs.
     Program {
         /// Its number.
@@ -80,6 +87,8 @@ pub enum Answer {
     Owners(Vec<io::Result<u32>>),
     /// What is there, in the order of the paths.
     Kinds(Vec<io::Result<Metadata>>),
+    /// The bytes, in the order of the paths.
+    Files(Vec<io::Result<Vec<u8>>>),
     /// The program, whoever put it there.
     Program(Result<Program>),
 }
@@ -173,6 +182,10 @@ fn answer(roots: &Roots, question: Question) -> Answer {
         }
         Question::Owners(paths) => Answer::Owners(paths.iter().map(|path| owner(roots, path)).collect()),
         Question::Kinds(paths) => Answer::Kinds(paths.iter().map(|path| kind(roots, path)).collect()),
+        Question::Files { paths, limit } => {
+            let read = |path: &PathBuf| regular(&place(roots, path)?, limit);
+            Answer::Files(paths.iter().map(read).collect())
+        }
         Question::Program { pid, start_ticks } => {
             Answer::Program(open(roots, pid, start_ticks).and_then(|process| program::of(roots, &process)))
         }
@@ -197,7 +210,11 @@ fn owner(roots: &Roots, path: &Path) -> io::Result<u32> {
 }
 
 fn kind(roots: &Roots, path: &Path) -> io::Result<Metadata> {
-    std::fs::symlink_metadata(roots.host_path(path).ok_or(io::ErrorKind::NotFound)?)
+    std::fs::symlink_metadata(place(roots, path)?)
+}
+
+fn place(roots: &Roots, path: &Path) -> io::Result<PathBuf> {
+    roots.host_path(path).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 #[cfg(test)]

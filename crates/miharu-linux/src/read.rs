@@ -1,6 +1,8 @@
 //! Reading small kernel files whole, into one buffer that is used again.
 
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use memchr::memchr;
@@ -249,6 +251,27 @@ impl Buffer {
     }
 }
 
+/// Reads a regular file of at most `limit` bytes. Nothing else is opened: a pipe would be waited for, and a device may be started by that.
+/// No link at the end of the path is followed.
+///
+/// # Errors
+/// What the kernel says, and where it is no regular file or longer.
+pub fn regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let found = std::fs::symlink_metadata(path)?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let opened = file.metadata()?;
+    if (opened.dev(), opened.ino()) != (found.dev(), found.ino()) {
+        return Err(io::Error::other("it was replaced"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
 /// How the end of a file is known without one more call that reads nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ends {
@@ -278,6 +301,8 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -306,6 +331,25 @@ mod tests {
         // A line that never ends is given up.
         let long = [b"one\n".as_slice(), &[b'x'; 100_000]].concat();
         assert_eq!(lines_of(&long, 50_000, all), (b"one\n".to_vec(), Extent::Cut));
+    }
+
+    #[test]
+    fn nothing_but_a_regular_file_is_opened() {
+        let base = tempfile::tempdir().unwrap();
+        let path = |name: &str| base.path().join(name);
+        std::fs::write(path("file"), "text").unwrap();
+        std::os::unix::fs::symlink("file", path("link")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), rustix::fs::FileType::Fifo, Mode::RUSR, 0)
+            .unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        let memory = rustix::fs::memfd_create("text", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        std::os::unix::fs::symlink(format!("/proc/self/fd/{}", memory.as_raw_fd()), path("memory")).unwrap();
+        assert_eq!(regular(&path("file"), 4).unwrap(), b"text");
+        assert_eq!(regular(&path("file"), 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        for name in ["link", "fifo", "socket", "memory", ".", "absent"] {
+            assert!(regular(&path(name), 4).is_err(), "{name}");
+        }
+        assert!(regular(Path::new("/dev/null"), 4).is_err());
     }
 
     proptest! {

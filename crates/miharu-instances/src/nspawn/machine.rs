@@ -5,13 +5,16 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use miharu_linux::Roots;
 use miharu_linux::process::{ProcDir, arguments};
-use miharu_linux::read::{Buffer, lines, number};
+use miharu_linux::read::{lines, number, regular};
 
 use super::{Machine, base_name};
 use crate::tree::Top;
 
 /// The longest name that is taken; machine names are host names, of 64 bytes at most.
 const MAX_NAME: usize = 255;
+
+/// The longest record of machined's, bytes.
+const MAX_RECORD: u64 = 64 << 10;
 
 /// The name of the machine that a unit would run: `machine-NAME.scope`, `systemd-nspawn@NAME.service`.
 pub(crate) fn of_unit(unit: &OsStr) -> Option<OsString> {
@@ -48,22 +51,14 @@ fn unescape(escaped: &[u8]) -> Vec<u8> {
 }
 
 /// Names the machine of a supervisor in the unit's cgroup, if it is in one, with that init.
-pub(super) fn name(
-    roots: &Roots,
-    supervisor: &ProcDir,
-    unit: Option<&OsStr>,
-    init: &Top,
-    buffer: &mut Buffer,
-) -> Option<Machine> {
+pub(super) fn name(roots: &Roots, supervisor: &ProcDir, unit: Option<&OsStr>, init: &Top) -> Option<Machine> {
     let command_line = supervisor.command_line().unwrap_or_default();
     let given = options(&command_line);
     let of_unit = unit.and_then(of_unit);
     let directory = given.directory.and_then(base_name).map(OsStr::to_owned);
     let name = given.name.map(|name| OsStr::from_bytes(name).to_owned());
-    let name = name
-        .or_else(|| registered(roots, init.process.pid(), buffer))
-        .or(of_unit)
-        .or_else(|| directory.clone());
+    let name =
+        name.or_else(|| registered(roots, init.process.pid())).or(of_unit).or_else(|| directory.clone());
     let name = name.filter(|name| !name.is_empty() && name.len() <= MAX_NAME)?;
     let directory = directory.unwrap_or_else(|| name.clone());
     Some(Machine { name: name.to_string_lossy().into_owned(), directory })
@@ -71,10 +66,10 @@ pub(super) fn name(
 
 /// The name under which machined knows the machine of that leader. Its files are called after machines; beside them
 /// lie links from units (`unit:…`) to them.
-fn registered(roots: &Roots, leader: u32, buffer: &mut Buffer) -> Option<OsString> {
+fn registered(roots: &Roots, leader: u32) -> Option<OsString> {
     let entries = std::fs::read_dir(roots.run.join("systemd/machines")).ok()?;
     entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())).find_map(|entry| {
-        let record = parse_record(buffer.read(&entry.path()).ok()?);
+        let record = parse_record(&regular(&entry.path(), MAX_RECORD).ok()?);
         (record == Some(leader)).then(|| entry.file_name())
     })
 }

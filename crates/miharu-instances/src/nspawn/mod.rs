@@ -52,9 +52,7 @@ impl Driver for Nspawn {
             for pid in tree::pids_below(start, host.buffer) {
                 let Some(init) = supervisor.init_above(host, &mut climber, pid) else { continue };
                 let unit = claim.path.file_name().unwrap_or_default();
-                let Some(machine) =
-                    machine::name(host.roots, &supervisor.process, Some(unit), &init, host.buffer)
-                else {
+                let Some(machine) = machine::name(host.roots, &supervisor.process, Some(unit), &init) else {
                     return Err(doubtful(
                         claim,
                         supervisor.process.pid(),

@@ -65,6 +65,7 @@ fn the_name_that_machined_knows() {
     divided(&tree, 100, "machine.slice/machine-x.scope", "-D|/srv/tree");
     tree.file("run/systemd/machines/real", "SERVICE=systemd-nspawn\nCLASS=container\nLEADER=101\n");
     std::os::unix::fs::symlink("real", tree.path("run/systemd/machines/unit:machine-x.scope")).unwrap();
+    let _memory = tree.no_files("run/systemd/machines", "", "LEADER=101\n");
     assert_eq!(listed(&tree.scan()), ["nspawn nspawn real 101"]);
 }
 

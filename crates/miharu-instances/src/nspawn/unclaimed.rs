@@ -100,7 +100,7 @@ impl Memory {
             if is_found(init.process.pid()) {
                 continue;
             }
-            if let Some(machine) = machine::name(host.roots, &supervisor.process, None, &init, host.buffer) {
+            if let Some(machine) = machine::name(host.roots, &supervisor.process, None, &init) {
                 let cgroup = own_cgroups(host, &supervisor, &init);
                 self.found.push(Arc::new(instance(machine, init, cgroup, 0)));
             }

@@ -24,15 +24,16 @@ pub(crate) fn read_systems(path: &Path) -> io::Result<Vec<u8>> {
     read(open_systems(path)?)
 }
 
-/// Opens a file of the system's.
+/// Opens a file of the system's, and nothing that is none: a device may be started by that.
 ///
 /// # Errors
 /// As [`read_systems`], of any length.
 pub(crate) fn open_systems(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let is_systems = |stat: Stat| check(&stat, is_trusted(stat.st_uid));
+    is_systems(rustix::fs::lstat(path)?)?;
     let file = rustix::fs::open(path, flags, Mode::empty())?;
-    let stat = rustix::fs::fstat(&file)?;
-    check(&stat, is_trusted(stat.st_uid))?;
+    is_systems(rustix::fs::fstat(&file)?)?;
     Ok(file.into())
 }
 

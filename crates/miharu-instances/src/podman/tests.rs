@@ -338,6 +338,20 @@ fn a_users_files_are_read_only_where_they_can_do_no_harm() {
 }
 
 #[test]
+fn the_systems_files_are_read_only_where_they_are_files() {
+    let tree = Tree::v2();
+    tree.file("s/file", "text");
+    let read = |name: &str| read_systems(&tree.path("s").join(name));
+    let _memory = tree.no_files("s", "", "text");
+    std::os::unix::fs::symlink("file", tree.path("s/link")).unwrap();
+    assert_eq!(read("file").unwrap(), b"text");
+    for bad in ["fifo", "socket", "directory", "memory", "link", "none"] {
+        assert!(read(bad).is_err(), "{bad}");
+    }
+    assert!(read_systems(Path::new("/dev/null")).is_err());
+}
+
+#[test]
 fn a_renamed_container_keeps_all_but_its_name() {
     let tree = Tree::v2();
     Container::default().start(&tree);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use miharu_linux::cgroup::CgroupPaths;
 use miharu_linux::process::Memberships;
-use miharu_linux::read::Buffer;
+use miharu_linux::read::regular;
 
 use crate::driver::is_trusted;
 use crate::tree;
@@ -16,6 +16,9 @@ use crate::xml::{self, Element};
 
 /// The most domains.
 const MAX_DOMAINS: usize = 4096;
+
+/// The longest state of one, bytes.
+const MAX_DOMAIN: u64 = 4 << 20;
 
 /// A running domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +39,7 @@ type Stamp = (u64, u64, i64, i64);
 
 impl Domains {
     /// Reads the state of all domains in `run` (`/run`). Only root's files are believed.
-    pub(super) fn read(&mut self, run: &Path, buffer: &mut Buffer) -> Vec<Domain> {
+    pub(super) fn read(&mut self, run: &Path) -> Vec<Domain> {
         let directory = run.join("libvirt/qemu");
         let mut known = std::mem::take(&mut self.files);
         let is_roots = std::fs::symlink_metadata(&directory).is_ok_and(|m| m.is_dir() && is_trusted(m.uid()));
@@ -51,7 +54,9 @@ impl Domains {
             let stamp = (metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec());
             let domain = match known.remove(&name) {
                 Some((before, domain)) if before == stamp => domain,
-                _ => buffer.read(&entry.path()).ok().and_then(|text| parse(std::str::from_utf8(text).ok()?)),
+                _ => regular(&entry.path(), MAX_DOMAIN)
+                    .ok()
+                    .and_then(|text| parse(std::str::from_utf8(&text).ok()?)),
             };
             self.files.insert(name, (stamp, domain));
         }

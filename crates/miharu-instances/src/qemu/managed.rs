@@ -2,14 +2,14 @@
 //! keeps, so the file vouches for the process.
 
 use std::ffi::OsString;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use miharu_linux::Roots;
-use miharu_linux::read::{Buffer, number_file};
+use miharu_linux::read::number_file;
 
 use super::watch::Process;
 use crate::driver::{is_trusted, owner};
+use crate::oci::files::read_systems;
 use crate::vm::Owner;
 use crate::{lxc, users};
 
@@ -45,7 +45,7 @@ impl Managed {
 
 /// The instance of a process that says that it writes its number into `pidfile`, if that is `…/INSTANCE/qemu.pid` of a daemon
 /// and holds that number.
-pub(super) fn find(roots: &Roots, process: &Process, pidfile: &Path, buffer: &mut Buffer) -> Option<Managed> {
+pub(super) fn find(roots: &Roots, process: &Process, pidfile: &Path) -> Option<Managed> {
     if pidfile.file_name()? != "qemu.pid" {
         return None;
     }
@@ -57,7 +57,7 @@ pub(super) fn find(roots: &Roots, process: &Process, pidfile: &Path, buffer: &mu
     let (base, directory) = (instance.parent()?, instance.file_name()?.to_owned());
     let state = state_directory(base)?;
     let runtime = lxc::daemon_of(roots, &state, None)?;
-    if !vouches(roots, instance, pidfile, process.dir.pid(), buffer) {
+    if !vouches(roots, instance, pidfile, process.dir.pid()) {
         return None;
     }
     let text = directory.to_str()?;
@@ -87,12 +87,11 @@ fn may_vouch(roots: &Roots, uid: u32) -> bool {
 }
 
 /// Whether the file and what it is in are root's, and it holds `pid`.
-fn vouches(roots: &Roots, instance: &Path, pidfile: &Path, pid: u32, buffer: &mut Buffer) -> bool {
+fn vouches(roots: &Roots, instance: &Path, pidfile: &Path, pid: u32) -> bool {
     let is_roots = |path: &Path| owner(roots, path).is_ok_and(is_trusted);
     if !instance.parent().is_some_and(is_roots) || !is_roots(instance) {
         return false;
     }
     let Some(place) = roots.host_path(pidfile) else { return false };
-    let is_file = std::fs::symlink_metadata(&place).is_ok_and(|m| m.is_file() && is_trusted(m.uid()));
-    is_file && buffer.read(&place).ok().and_then(number_file) == Some(u64::from(pid))
+    read_systems(&place).is_ok_and(|text| number_file(&text) == Some(u64::from(pid)))
 }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use miharu_linux::Roots;
 use miharu_linux::cgroup::CgroupPaths;
 use miharu_linux::process::ProcDir;
-use miharu_linux::read::Buffer;
+use miharu_linux::read::{Buffer, regular};
 
 use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
@@ -94,7 +94,7 @@ impl Driver for Qemu {
     fn without_cgroup(&mut self, host: &mut Host<'_>, _found: &[Arc<Instance>]) -> Vec<Arc<Instance>> {
         self.watch.look(host.roots, host.buffer);
         self.known.retain(|_, known| is_running(&known.instance.init, host.buffer));
-        let domains = self.domains.read(&host.roots.run, host.buffer);
+        let domains = self.domains.read(&host.roots.run);
         for domain in domains {
             self.see_domain(host, domain);
         }
@@ -194,13 +194,11 @@ impl Qemu {
         if options.is_probe {
             return None;
         }
-        let managed = options
-            .pidfile
-            .as_deref()
-            .and_then(|pidfile| managed::find(host.roots, process, pidfile, host.buffer));
+        let managed =
+            options.pidfile.as_deref().and_then(|pidfile| managed::find(host.roots, process, pidfile));
         if is_trusted(uid) || managed.is_some() {
             for file in options::files(&sections) {
-                let mut of_file = of_file(host.roots, &file, host.buffer);
+                let mut of_file = of_file(host.roots, &file);
                 options::resolve(&mut of_file, place.as_deref());
                 sections.extend(of_file);
             }
@@ -403,14 +401,10 @@ fn instance(identity: Identity, init: Arc<ProcDir>, start: u64, cgroup: CgroupPa
 }
 
 /// The options of a file that a trusted command line names.
-fn of_file(roots: &Roots, path: &Path, buffer: &mut Buffer) -> Vec<Section> {
-    let mut text = || {
-        let place = roots.host_path(path)?;
-        let is_small_file = |m: std::fs::Metadata| m.is_file() && m.len() <= MAX_FILE;
-        std::fs::symlink_metadata(&place).is_ok_and(is_small_file).then_some(())?;
-        Some(String::from_utf8_lossy(buffer.read(&place).ok()?).into_owned())
-    };
-    text().map(|text| sections::of_file(&text)).unwrap_or_default()
+fn of_file(roots: &Roots, path: &Path) -> Vec<Section> {
+    let text = || regular(&roots.host_path(path)?, MAX_FILE).ok();
+    let text = text().map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    text.map(|text| sections::of_file(&text)).unwrap_or_default()
 }
 
 /// How long a process has run; nothing where the host does not tell.

@@ -206,6 +206,26 @@ fn machines_of_incus_and_lxd() {
 }
 
 #[test]
+fn what_is_no_file_vouches_for_nobody() {
+    let tree = Tree::v2();
+    tree.file("var/lib/incus/unix.socket", "");
+    let mut memory = Vec::new();
+    for (pid, kind) in (70..).zip(["fifo", "socket", "directory", "memory"]) {
+        let dir = format!("run/incus/{kind}");
+        memory.push(tree.no_files(&dir, "", &format!("{pid}\n")));
+        std::fs::rename(tree.path(&dir).join(kind), tree.path(&dir).join("qemu.pid")).unwrap();
+        qemu(
+            &tree,
+            pid,
+            own_uid(),
+            &format!("qemu|-S|-name|{kind}|-readconfig|/{dir}/qemu.pid|-pidfile|/{dir}/qemu.pid"),
+        );
+    }
+    let scan = tree.scan();
+    assert!(listed(&scan).iter().all(|one| one.starts_with("qemu qemu ")), "{:?}", listed(&scan));
+}
+
+#[test]
 fn domains_of_libvirt() {
     let tree = Tree::v1();
     let status = |pid: u32, name: &str, uuid: &str, tap: &str| {
@@ -225,6 +245,9 @@ fn domains_of_libvirt() {
     symlink(QEMU, tree.path("proc/70/exe")).unwrap();
     // The number of a domain that is no more, used again.
     qemu(&tree, 71, own_uid(), "qemu|-name|mine");
+    // What is no regular file is nobody's state, and waited for by nobody.
+    let forged = "<domstatus state='running' pid='71'><domain type='kvm' id='1'><name>no</name><uuid>u</uuid><devices/></domain></domstatus>";
+    let _memory = tree.no_files("run/libvirt/qemu", ".xml", forged);
     let mut discovery = tree.discovery();
     let scan = discovery.scan().unwrap();
     assert_eq!(listed(&scan), ["libvirt libvirt web 70", "qemu qemu mine 71"]);
