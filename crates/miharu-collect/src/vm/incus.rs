@@ -360,4 +360,23 @@ mod tests {
     async fn another_certificate_is_refused() {
         assert!(ask(Shown::Other, StatusCode::OK, NEWER).await.1.is_err());
     }
+
+    #[tokio::test]
+    async fn a_certificate_that_is_no_file_is_not_waited_for() {
+        let base = tempfile::tempdir().unwrap();
+        let place = base.path().join("machine");
+        std::fs::create_dir(&place).unwrap();
+        for name in [SERVER, CLIENT] {
+            std::fs::write(place.join(name), name).unwrap();
+        }
+        let new = || IncusAgent::new(&Roots::at(base.path()), Vsock::Cid(3), PathBuf::from("/machine"));
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, place.join(CLIENT_KEY), fifo, 0o600.into(), 0).unwrap();
+        let error = new().certificates().await.unwrap_err();
+        assert!(error.to_string().contains("not a regular file"), "{error}");
+        std::fs::remove_file(place.join(CLIENT_KEY)).unwrap();
+        std::fs::write(place.join(CLIENT_KEY), CLIENT_KEY).unwrap();
+        let read = new().certificates().await.unwrap();
+        assert_eq!(read, [SERVER, CLIENT, CLIENT_KEY].map(|name| name.as_bytes().to_vec()));
+    }
 }
