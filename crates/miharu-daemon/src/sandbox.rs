@@ -14,7 +14,7 @@
 //! user's or everybody's to write.
 //!
 //! None of them may start a program, leave its namespaces, mount, load anything into the kernel, reach into other processes, or change
-//! the times or extended attributes of a file (seccomp). All of it holds for threads that these start, too, and none can be taken back. Threads of one process share
+//! the times, flags or extended attributes of a file (seccomp). All of it holds for threads that these start, too, and none can be taken back. Threads of one process share
 //! their memory, so that the two kinds are a fence against mistakes and tricks with paths; who runs code of his own in one kind can get hold of
 //! the other, and is left with what both may not do.
 
@@ -101,6 +101,9 @@ pub(crate) fn enter(choice: Choice, dir: &Path, limit: usize) -> anyhow::Result<
         Ok(outcome) => outcome,
         Err(error) => Outcome::Not(format!("{error:#}")),
     };
+    // What opens devices is started: it asks them for whatever NVIDIA's library needs.
+    let requests = outcome(calls::forbid_requests());
+    let calls = if calls == Outcome::InForce { requests } else { calls };
     let last = outcome(calls::forbid_changes_of_rights());
     let sandbox = Sandbox { dir: dir.to_owned(), calls, reading, writing, capabilities };
     let named = [
@@ -131,17 +134,22 @@ pub(crate) fn current() -> Option<&'static Sandbox> {
 /// Leaves the calling thread these capabilities, to read with and not to write. What one of the measures cannot do is no reason to leave
 /// the others out.
 fn only_read(kept: CapabilitySet) -> Outcome {
-    all_of([rights::keep(kept), calls::forbid_writing(), calls::forbid_changes_of_rights()])
+    all_of(&[
+        rights::keep(kept),
+        calls::forbid_writing(),
+        calls::forbid_requests(),
+        calls::forbid_changes_of_rights(),
+    ])
 }
 
 /// Leaves the calling thread nothing but to open what is there, as its user may. What cannot be done as in [`only_read`].
 fn only_open_devices() -> Outcome {
-    all_of([rights::keep(rights::of_devices()), calls::forbid_making(), calls::forbid_changes_of_rights()])
+    all_of(&[rights::keep(rights::of_devices()), calls::forbid_making(), calls::forbid_changes_of_rights()])
 }
 
-fn all_of(tried: [anyhow::Result<()>; 3]) -> Outcome {
+fn all_of(tried: &[anyhow::Result<()>]) -> Outcome {
     let failed: Vec<String> =
-        tried.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+        tried.iter().filter_map(|done| done.as_ref().err()).map(|error| format!("{error:#}")).collect();
     if failed.is_empty() { Outcome::InForce } else { Outcome::Not(failed.join("; ")) }
 }
 

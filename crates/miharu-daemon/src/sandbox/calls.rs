@@ -161,6 +161,34 @@ const REMOVEXATTRAT: c_long = 466;
 /// file_setattr(2), since Linux 6.17.
 const FILE_SETATTR: c_long = 469;
 
+/// What ioctl(2) asks file systems and disks for, by the letter that the kernel's list has for each kind (`ioctl-number.rst`): flags and
+/// attributes of a file, also of one that is open for reading alone (`f` and `X`, with ext4's and XFS's own; `v`, `r` of FAT), clones
+/// (0x94, with btrfs' own), F2FS (0xf5), block, loop and mapped devices (0x12, `L`, 0xfd). Landlock has no right for those of a regular file, and
+/// one for a device's from Linux 6.10 on.
+const OF_FILES: [u8; 9] = [b'f', b'X', b'v', b'r', 0x94, 0xf5, 0x12, b'L', 0xfd];
+
+/// What puts characters into the input of a terminal.
+const OF_TERMINALS: [u32; 2] = [libc::TIOCSTI as u32, libc::TIOCLINUX as u32];
+
+/// All that this program and its libraries ask for by ioctl(2), but for NVIDIA's: whether a socket waits and stays open (the standard
+/// library), whether a descriptor is a terminal and how wide (the same, and the C library), an interface's number and name (addresses with a
+/// zone, in the C library), and a mount namespace's number.
+const REQUESTS: [u32; 10] = [
+    libc::FIONBIO as u32,
+    libc::FIONREAD as u32,
+    libc::FIOCLEX as u32,
+    libc::FIONCLEX as u32,
+    libc::TCGETS as u32,
+    libc::TCGETS2 as u32,
+    libc::TIOCGWINSZ as u32,
+    libc::SIOCGIFINDEX as u32,
+    libc::SIOCGIFNAME as u32,
+    NS_GET_MNTNS_ID,
+];
+
+/// `NS_GET_MNTNS_ID` of linux/nsfs.h, which `miharu-linux` asks for.
+const NS_GET_MNTNS_ID: u32 = 0x8008_b705;
+
 /// The same of x86-64 alone.
 #[cfg(target_arch = "x86_64")]
 const CHANGES_HERE: &[c_long] = &[
@@ -188,6 +216,11 @@ pub(super) fn forbid_for_all() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Forbids every ioctl(2) but [`REQUESTS`].
+pub(super) fn forbid_requests() -> anyhow::Result<()> {
+    install(of_requests()?, libc::EPERM)
+}
+
 /// Forbids, from here on, to take up capabilities that were put down, and to change limits, of whichever process.
 pub(super) fn forbid_changes_of_rights() -> anyhow::Result<()> {
     install(of_rights()?, libc::EPERM)
@@ -206,7 +239,25 @@ fn of_nobody() -> anyhow::Result<Rules> {
     // The C library signals threads of its own process, as abort(3) does.
     let own = u64::from(std::process::id());
     rules.insert(libc::SYS_tgkill, vec![when(0, SeccompCmpOp::Ne, own)?]);
+    // The kernel looks at the lower half of the request alone.
+    let mut requests = Vec::new();
+    for letter in OF_FILES {
+        requests.push(when(1, SeccompCmpOp::MaskedEq(0xff00), u64::from(letter) << 8)?);
+    }
+    for request in OF_TERMINALS {
+        requests.push(when(1, SeccompCmpOp::Eq, request.into())?);
+    }
+    rules.insert(libc::SYS_ioctl, requests);
     Ok(rules)
+}
+
+/// What [`forbid_requests`] refuses.
+fn of_requests() -> anyhow::Result<Rules> {
+    let mut others = Vec::new();
+    for request in REQUESTS {
+        others.push(SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, request.into())?);
+    }
+    Ok(Rules::from([(libc::SYS_ioctl, vec![SeccompRule::new(others)?])]))
 }
 
 /// What [`forbid_changes_of_rights`] refuses.

@@ -1,10 +1,12 @@
 //! What is refused to all, and calls that are let through with some arguments alone.
 
 use std::fs::{File, Permissions};
+use std::io::IsTerminal;
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::SystemTime;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{IFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, getrlimit, prlimit, setrlimit};
 
@@ -99,4 +101,74 @@ fn times_and_attributes_of_files_are_nobodys_to_change() {
     for call in [libc::SYS_utimensat, libc::SYS_lsetxattr, SETXATTRAT, REMOVEXATTRAT, FILE_SETATTR] {
         assert!(is_refused(of_nobody().unwrap(), call, [0; 6]), "{call}");
     }
+}
+
+/// A file that is open for reading alone has flags to set, and Landlock has no right for these either.
+#[test]
+fn nobody_asks_file_systems_and_disks_for_changes() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("file");
+    std::fs::write(&path, "kept").unwrap();
+    let (file, other) = (File::open(&path).unwrap(), File::create(base.path().join("other")).unwrap());
+    let restricted = || {
+        forbid_for_all().unwrap();
+        let refused = Err(Errno::PERM);
+        assert_eq!(rustix::fs::ioctl_setflags(&file, IFlags::empty()), refused);
+        assert_eq!(rustix::fs::ioctl_ficlone(&other, &file), refused);
+    };
+    std::thread::scope(|scope| scope.spawn(restricted).join().unwrap());
+    let ioctl = |request: u64| is_refused(of_nobody().unwrap(), libc::SYS_ioctl, [3, request, 0, 0, 0, 0]);
+    // FS_IOC_FSSETXATTR, FS_IOC_ENABLE_VERITY, FS_IOC_SET_ENCRYPTION_POLICY, FIFREEZE, FITRIM, FIDEDUPERANGE, FS_IOC_SETFSLABEL,
+    // FS_IOC_SETVERSION, EXT4_IOC_SHUTDOWN, FAT_IOCTL_SET_ATTRIBUTES, BLKROSET, BLKDISCARD, BLKZEROOUT, LOOP_SET_FD, DM_REMOVE_ALL,
+    // TIOCSTI: as linux/fs.h and its like number them.
+    for request in [
+        0x401c_5820,
+        0x4080_6685,
+        0x800c_6613,
+        0xc004_5877,
+        0xc018_5879,
+        0xc018_9436,
+        0x4100_9432,
+        0x4008_7602,
+        0x8004_587d,
+        0x4004_7211,
+        0x125d,
+        0x1277,
+        0x127f,
+        0x4c00,
+        0xc138_fd01,
+        0x5412,
+    ] {
+        assert!(ioctl(request) && ioctl(request | 1 << 32), "{request:#x}");
+    }
+    // NVIDIA's control device, and its library's questions about a processor's memory.
+    for request in [0xc020_462a, 0xc00c_46d1, 0x3000_0001, 27] {
+        assert!(!ioctl(request), "{request:#x}");
+    }
+}
+
+#[test]
+fn what_is_asked_for_by_ioctl_is_on_a_list() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let namespace = File::open("/proc/self/ns/mnt").unwrap();
+    let restricted = || {
+        forbid_requests().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let told = rustix::io::ioctl_fionread(&listener);
+        assert_ne!(told, Err(Errno::PERM));
+        assert!(!namespace.is_terminal());
+        assert_eq!(rustix::termios::tcgetattr(&namespace).map(drop), Err(Errno::NOTTY));
+        // That would change nothing, but nobody here asks for it.
+        assert_eq!(rustix::fs::ioctl_getflags(&namespace).map(drop), Err(Errno::PERM));
+    };
+    std::thread::scope(|scope| scope.spawn(restricted).join().unwrap());
+    let ioctl = |request: u64| is_refused(of_requests().unwrap(), libc::SYS_ioctl, [3, request, 0, 0, 0, 0]);
+    for request in REQUESTS {
+        // Of 64 bits the kernel looks at the lower half.
+        assert!(!ioctl(request.into()) && !ioctl(u64::from(request) | 7 << 32), "{request:#x}");
+    }
+    for other in [0, 1, 0xb702, 0x5412, 0x8946, 0xc020_462a, u64::MAX] {
+        assert!(ioctl(other), "{other:#x}");
+    }
+    assert!(!is_refused(of_requests().unwrap(), libc::SYS_read, [0; 6]));
 }
