@@ -10,7 +10,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 tests=(
   "miharu-e2e resources descriptors:: limited:: crowd:: paused:: clock:: remounted::"
   "miharu-e2e state killed:: calls:: disk::"
-  "miharu-e2e live hostile::many::"
+  "miharu-e2e live hostile::many:: privileges::without_landlock privileges::where_processes"
   "miharu-e2e network idle::"
 )
 known="properties"

@@ -62,7 +62,14 @@ impl Slow {
     /// # Errors
     /// When this kernel has no FUSE, or `mount` may not.
     pub fn mount() -> Result<Self> {
-        let path = scratch::dir("slow")?;
+        Self::over(scratch::dir("slow")?)
+    }
+
+    /// Mounts one over a folder, of which nobody sees anything any more who looks there from now on.
+    ///
+    /// # Errors
+    /// As [`Slow::mount`].
+    pub fn over(path: PathBuf) -> Result<Self> {
         let device = File::options().read(true).write(true).open("/dev/fuse").context("/dev/fuse")?;
         let note = Entry::Mount(path.to_str().context("a path that is no UTF-8")?).note()?;
         let server = Arc::new(Server {

@@ -130,6 +130,14 @@ pub struct Results {
 /// # Errors
 /// When the guest does not come to its end within `limit`; the error carries the console.
 pub fn run(programs: &[&Path], script: &str, limit: Duration) -> Result<Results> {
+    boot(programs, script, limit, "")
+}
+
+/// As [`run`], with further parameters for the kernel.
+///
+/// # Errors
+/// As [`run`].
+pub fn boot(programs: &[&Path], script: &str, limit: Duration, parameters: &str) -> Result<Results> {
     let home = scratch::dir("guest")?;
     let root = home.join("root");
     stage(&root, programs, script)?;
@@ -157,7 +165,8 @@ pub fn run(programs: &[&Path], script: &str, limit: Duration) -> Result<Results>
         .arg(&kernel)
         .arg("-initrd")
         .arg(home.join("initrd.cpio"))
-        .args(["-append", "console=ttyS0 quiet panic=-1 apparmor=0 random.trust_cpu=on"]);
+        .arg("-append")
+        .arg(format!("console=ttyS0 quiet panic=-1 apparmor=0 random.trust_cpu=on {parameters}"));
     for (number, file) in [home.join("root.tar"), results.clone(), disk].iter().enumerate() {
         qemu.arg("-drive")
             .arg(format!("if=none,id=d{number},format=raw,cache=unsafe,file={}", file.display()))

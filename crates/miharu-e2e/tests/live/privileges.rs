@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use miharu_e2e::miharud::program;
 use miharu_e2e::vm::{Config, Vm};
-use miharu_e2e::{Exposition, Lxc, Miharud, Podman, miharud, need, scratch, shell};
+use miharu_e2e::{Exposition, Lxc, Miharud, Podman, guest, need, scratch, shell};
 
 /// A user who owns nothing.
 const USER: u32 = 64_301;
@@ -19,22 +20,41 @@ type Series = (String, Vec<(String, String)>);
 
 /// Starts the daemon as [`USER`] with these capabilities and no other, as the unit does.
 fn with_capabilities(held: &[&str]) -> Result<Miharud> {
+    in_state(&own_state()?, held)
+}
+
+fn own_state() -> Result<PathBuf> {
     let state = scratch::dir("miharu")?.join("state");
     fs::create_dir(&state)?;
     chown(&state, Some(USER), Some(USER))?;
-    in_state(&state, held)
+    Ok(state)
 }
 
 fn in_state(state: &Path, held: &[&str]) -> Result<Miharud> {
+    launched_by(Command::new("setpriv"), state, held)
+}
+
+/// The same where processes of others are hidden from who may not trace them (`hidepid=2`): `/proc` mounted anew, for that daemon alone.
+fn where_others_are_hidden(held: &[&str]) -> Result<Miharud> {
+    let state = own_state()?;
+    let mut command = Command::new("unshare");
+    // The whole path, as busybox has a setpriv of its own.
+    let setpriv = guest::find("setpriv").context("setpriv is not installed")?;
+    let line = "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"";
+    command.args(["--mount", "--propagation", "private", "sh", "-c", line, "sh"]).arg(setpriv);
+    launched_by(command, &state, held)
+}
+
+/// Starts the daemon by a command that takes the arguments of setpriv(1).
+fn launched_by(mut command: Command, state: &Path, held: &[&str]) -> Result<Miharud> {
     let dir = scratch::dir("miharu")?;
     // Where it was built may be closed to that user.
     let own = dir.join("miharud");
-    let built = miharud::program("miharud")?;
+    let built = program("miharud")?;
     if fs::hard_link(&built, &own).is_err() {
         fs::copy(&built, &own)?;
     }
     let set = held.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
-    let mut command = Command::new("setpriv");
     command.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string(), "--clear-groups"]);
     command.args(["--bounding-set", &set, "--inh-caps", &set, "--ambient-caps", &set]).arg(own);
     let daemon = Miharud::launch(command, state, &[])?;
@@ -219,4 +239,95 @@ fn the_daemon_confines_itself() -> Result<()> {
     let failed = free.miharu(&["admin", "doctor"]).unwrap_err().to_string();
     assert!(failed.contains("MISSING: what looks at instances writes nowhere"), "{failed}");
     Ok(())
+}
+
+/// A guest, as this machine's kernel is what it is, and its first process may be one that not even root may look into. It takes a minute, so
+/// that it is a part of `make chaos`.
+fn in_a_guest(name: &str, parameters: &str) -> Result<()> {
+    if std::env::var_os("MIHARU_CHAOS").is_none() {
+        return Ok(());
+    }
+    need!(Qemu);
+    let me = std::env::current_exe()?;
+    let (miharud, miharu) = (program("miharud")?, program("miharu")?);
+    let setpriv = guest::find("setpriv").context("setpriv is not installed")?;
+    let own = me.file_name().context("a program without a name")?.to_string_lossy();
+    let script = format!(
+        "export MIHARU_E2E=require MIHARU_E2E_SLOWNESS=10 MIHARU_BIN_DIR=/usr/bin\n\
+         exec {own} --nocapture privileges::{name}\n"
+    );
+    let limit = Duration::from_secs(300);
+    let results = guest::boot(&[&me, &miharud, &miharu, &setpriv], &script, limit, parameters)?;
+    println!("{}", results.log);
+    assert_eq!(results.status, 0, "{}\n{}", results.log, results.console);
+    assert!(results.log.contains("1 passed"), "{}", results.log);
+    Ok(())
+}
+
+/// A kernel that has no Landlock, or was started without.
+#[test]
+fn without_landlock_it_serves_and_says_what_is_not_in_force() -> Result<()> {
+    if !guest::is_here() {
+        // Which of the kernel's security modules are used is told by a list of all.
+        return in_a_guest("without_landlock", "lsm=yama");
+    }
+    need!(Lxc);
+    let lxc = Lxc::start(&[])?;
+    let daemon = Miharud::start()?;
+    daemon.scrape_until("its file system", Duration::from_secs(20), |scrape| {
+        !scrape.select("incus_filesystem_size_bytes", &[("name", &lxc.name)]).is_empty()
+    })?;
+    let log = daemon.log();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("not in force")).collect();
+    println!("{}", told.join("\n"));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("Landlock") && told[0].contains("this kernel has no Landlock"), "{told:?}");
+    let failed = daemon.miharu(&["admin", "doctor"]).unwrap_err().to_string();
+    println!("{failed}");
+    assert!(failed.contains("MISSING: what answers the network writes"), "{failed}");
+    assert!(failed.contains("could make the daemon write wherever its user may"), "{failed}");
+    assert!(!failed.contains("MISSING: what looks at instances"), "{failed}");
+    // The rest is as it is elsewhere, and what writes goes on.
+    for status in tasks(&daemon)? {
+        assert_eq!((field(&status, "NoNewPrivs"), field(&status, "Seccomp")), ("1", "2"), "{status}");
+    }
+    daemon.miharu(&["config", "set", "metrics.prefix", "lxd"])?;
+    daemon.stop()
+}
+
+/// `/proc` mounted with `hidepid=2`, which shows a process to those alone who may trace it.
+#[test]
+fn where_processes_are_hidden_who_may_trace_finds_the_same_as_root() -> Result<()> {
+    if !guest::is_here() {
+        return in_a_guest("where_processes_are_hidden", "");
+    }
+    need!(Lxc);
+    let lxc = Lxc::start(&[])?;
+    let names = [lxc.name.as_str()];
+    let rooted = Miharud::start()?;
+    let sizes = "incus_filesystem_size_bytes";
+    let has_all = |scrape: &Exposition| !scrape.select(sizes, &[("name", &lxc.name)]).is_empty();
+    let whole = series(&rooted.scrape_until("all figures", Duration::from_secs(20), has_all)?, &names);
+    drop(rooted);
+
+    let daemon = where_others_are_hidden(&["sys_ptrace", "dac_read_search", "dac_override"])?;
+    let mut missed = Vec::new();
+    let found = daemon.scrape_until("the same as root's", Duration::from_secs(20), |scrape| {
+        missed = whole.difference(&series(scrape, &names)).cloned().collect();
+        missed.is_empty()
+    });
+    found.with_context(|| format!("{missed:#?}"))?;
+    println!("{} series of hidden processes, {} of root's", whole.len() - missed.len(), whole.len());
+    let told =
+        daemon.miharu(&["admin", "doctor"]).map_or_else(|error| format!("{error:#}"), |_| String::new());
+    assert!(!told.contains("MISSING"), "{told}");
+    drop(daemon);
+
+    // Who may not trace sees nobody, and the doctor says what that costs.
+    let daemon = where_others_are_hidden(&["dac_read_search", "dac_override"])?;
+    assert_eq!(series(&daemon.scrape()?, &names), BTreeSet::new());
+    let failed = daemon.miharu(&["admin", "doctor"]).unwrap_err().to_string();
+    println!("{failed}");
+    assert!(failed.contains("MISSING: CAP_SYS_PTRACE"), "{failed}");
+    daemon.stop()
 }

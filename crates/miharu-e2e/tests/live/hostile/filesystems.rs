@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 use miharu_e2e::forgery::Forgery;
 use miharu_e2e::fuse::Slow;
 use miharu_e2e::loopdev::LoopDevice;
-use miharu_e2e::scratch::unique;
-use miharu_e2e::{Lxc, Miharud, need, shell};
+use miharu_e2e::scratch::{self, unique};
+use miharu_e2e::{Lxc, Miharud, Podman, need, shell};
 
 use super::Scene;
 
@@ -151,6 +152,48 @@ fn one_that_never_answers_costs_its_own_and_holds_no_port_of_a_killed_daemon() -
 fn a_monitor_that_speaks_for_a_path_which_never_answers_costs_nobody_else_anything() -> Result<()> {
     need!(Lxc);
     said_by_a_monitor(&Slow::mount()?)
+}
+
+/// A podman of root's, or a user's, that keeps its state where nobody answers any more.
+#[test]
+fn a_podman_whose_files_hang_costs_no_other_container_its_name() -> Result<()> {
+    need!(Lxc, Podman);
+    let (silent, other) = (Podman::start()?, Podman::start()?);
+    let scene = Scene::start()?;
+    let address = scene.daemon.listen("core.metrics_address")?;
+    let hung = silent.any(&[])?;
+    let slow = Slow::over(silent.home.join("storage"))?;
+    let silence = Silence::of(&slow)?;
+    scene.look()?;
+    shell::wait_for("a thread that hangs", Duration::from_secs(10), || {
+        slow.holds(scene.daemon.pid()).then_some(())
+    })?;
+    // One of another storage that starts meanwhile is called as it is, and the first one by its id in the end.
+    let late = other.any(&[])?;
+    let id = hung.id.get(..12).context("an id")?;
+    for name in [late.name.as_str(), id] {
+        let is_there = || scene.look().map(|scrape| scrape.instances().contains(name));
+        shell::wait_for(name, Duration::from_secs(40), || is_there().unwrap_or(false).then_some(()))?;
+    }
+    scene.expect_warning(&[id, "nobody answers in time"])?;
+    replace(&scene, &silence, &address)
+}
+
+#[test]
+fn a_socket_that_is_called_as_a_daemons_and_lies_where_nothing_answers_holds_no_port() -> Result<()> {
+    need!(Lxc);
+    let state = scratch::dir("state")?;
+    fs::create_dir(state.join("guestapi"))?;
+    let _listening = UnixListener::bind(state.join("guestapi/sock"))?;
+    let slow = Slow::over(state)?;
+    let silence = Silence::of(&slow)?;
+    let scene = Scene::start()?;
+    let address = scene.daemon.listen("core.metrics_address")?;
+    shell::wait_for("a warning", Duration::from_secs(10), || {
+        scene.look().ok()?;
+        scene.is_warned(&[&slow.path.display().to_string(), "does not answer"]).ok()?.then_some(())
+    })?;
+    replace(&scene, &silence, &address)
 }
 
 #[test]
