@@ -8,7 +8,7 @@ use miharu_e2e::miharud::program;
 use miharu_e2e::{guest, need};
 
 /// The test files that the guest runs.
-const SUBJECTS: [&str; 13] = [
+const SUBJECTS: [&str; 14] = [
     "harness::",
     "lxc_figures::",
     "lxc_memory::",
@@ -18,6 +18,7 @@ const SUBJECTS: [&str; 13] = [
     "hostile::names",
     "hostile::gone",
     "hostile::many::cgroups",
+    "hostile::many::sixteen",
     "filesystems::",
     "rights::",
     "chosen::",

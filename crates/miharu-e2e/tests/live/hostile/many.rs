@@ -7,22 +7,51 @@ use miharu_e2e::{Lxc, Miharud, cgroup, need, scratch, shell};
 
 use super::Scene;
 
+/// Makes 16,384 mounts in a container: each line doubles what there is.
+const MOUNT: &str = "mount --make-rprivate / && mount -t tmpfs none /mnt && cd /mnt && mkdir 0 1 2 3 4 5 6 7 8 9 a b c d && \
+                     for i in 0 1 2 3 4 5 6 7 8 9 a b c d; do mount -o rbind . $i || exit 1; done";
+
 #[test]
 fn sixteen_thousand_mounts_are_bounded_and_told() -> Result<()> {
     need!(Lxc);
     let scene = Scene::start()?;
     let lxc = Lxc::start(&[])?;
-    // Each doubles what there is.
-    lxc.exec(
-        "mount --make-rprivate / && mount -t tmpfs none /mnt && cd /mnt && mkdir 0 1 2 3 4 5 6 7 8 9 a b c d && \
-         for i in 0 1 2 3 4 5 6 7 8 9 a b c d; do mount -o rbind . $i || exit 1; done",
-    )?;
+    lxc.exec(MOUNT)?;
     let count = fs::read_to_string(format!("/proc/{}/mountinfo", lxc.pid))?.lines().count();
     ensure!(count > 16_000, "{count} mounts");
     let scrape = scene.watch()?;
     let name = [("name", lxc.name.as_str())];
     assert_eq!(scrape.value("incus_instance_scrape_success", &name)?, 1.0);
     scrape.value("incus_filesystem_size_bytes", &[name[0], ("mountpoint", "/")])?;
+    scene.expect_warning(&[&lxc.name, "has more than 4096 mounts"])
+}
+
+/// The kernel has one lock for the mounts of all namespaces, which it holds while it copies a tree of them.
+#[test]
+fn mounts_that_come_and_go_without_end_cost_nobody_else_anything() -> Result<()> {
+    need!(Lxc);
+    if std::env::var_os("MIHARU_CHAOS").is_none() {
+        return Ok(());
+    }
+    let others: Vec<Lxc> = (0..20).map(|_| Lxc::start(&[])).collect::<Result<_>>()?;
+    let scene = Scene::start()?;
+    let lxc = Lxc::start(&[])?;
+    lxc.exec(MOUNT)?;
+    lxc.exec(
+        "mkdir /1 /2; for n in 1 2; do \
+         (while :; do mount -o rbind /mnt /$n; umount -l /$n; done) >/dev/null 2>&1 & done",
+    )?;
+    for _ in 0..20 {
+        let scrape = scene.look()?;
+        for other in &others {
+            let name = [("name", other.name.as_str())];
+            assert_eq!(scrape.value("incus_instance_scrape_success", &name)?, 1.0);
+            scrape.value("incus_filesystem_size_bytes", &[name[0], ("mountpoint", "/")])?;
+        }
+        // With its 65,552 mounts of the moment it has one file system still.
+        let name = [("name", lxc.name.as_str())];
+        scrape.value("incus_filesystem_size_bytes", &[name[0], ("mountpoint", "/")])?;
+    }
     scene.expect_warning(&[&lxc.name, "has more than 4096 mounts"])
 }
 
