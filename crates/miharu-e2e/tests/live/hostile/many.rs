@@ -48,7 +48,7 @@ fn mounts_that_come_and_go_without_end_cost_nobody_else_anything() -> Result<()>
             assert_eq!(scrape.value("incus_instance_scrape_success", &name)?, 1.0);
             scrape.value("incus_filesystem_size_bytes", &[name[0], ("mountpoint", "/")])?;
         }
-        // With its 65,552 mounts of the moment it has one file system still.
+        // With three times its mounts it has its one file system still.
         let name = [("name", lxc.name.as_str())];
         scrape.value("incus_filesystem_size_bytes", &[name[0], ("mountpoint", "/")])?;
     }
