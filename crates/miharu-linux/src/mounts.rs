@@ -56,6 +56,14 @@ pub struct Mount {
     pub super_options: Vec<u8>,
 }
 
+impl Mount {
+    /// Whether a process or another machine answers for its file system.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        select::is_remote(self.fstype.as_bytes())
+    }
+}
+
 /// A device number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Device {

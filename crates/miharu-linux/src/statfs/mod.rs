@@ -56,6 +56,8 @@ pub struct Request {
     device: Device,
     targets: Arc<[Target]>,
     identity: Identity,
+    /// Whether a process or another machine answers.
+    is_remote: bool,
 }
 
 /// Who makes sure that the process of a [`Request`] is the one that is meant, and no later one with its number.
@@ -81,7 +83,8 @@ impl Request {
     pub fn new(whose: Whose, file_system: &FileSystem) -> Self {
         let targets: Arc<[Target]> = file_system.mounts.iter().map(Target::new).collect();
         let device = targets.first().map_or(Device { major: 0, minor: 0 }, |target| target.device);
-        Self { whose, device, targets, identity: Identity::Asked }
+        let is_remote = file_system.mounts.first().is_some_and(Mount::is_remote);
+        Self { whose, device, targets, identity: Identity::Asked, is_remote }
     }
 
     /// In whose view it is asked.
@@ -100,7 +103,8 @@ impl Request {
     #[must_use]
     pub fn host(mount: &Mount) -> Self {
         let targets = [Target::new(mount)].into();
-        Self { whose: Whose::Host, device: mount.device, targets, identity: Identity::Asked }
+        let (whose, identity) = (Whose::Host, Identity::Asked);
+        Self { whose, device: mount.device, targets, identity, is_remote: mount.is_remote() }
     }
 
     fn key(&self) -> Key {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Key, Reply, Request, Stuck, Whose, answer};
+use super::{Key, Reply, Request, Stuck, answer};
 use crate::apart::{self, Apart};
 use crate::read::Buffer;
 use crate::roots::Roots;
@@ -20,10 +20,13 @@ const STUCK_AFTER: Duration = Duration::from_millis(250);
 /// How long a call may take before another thread goes on with those that wait.
 const SLOW: Duration = Duration::from_millis(10);
 
-/// The most stuck threads; past that nothing more is asked until one of them comes back.
+/// The most threads that are stuck on file systems of this host; past that no more of these are asked until one of them comes back.
 const MAX_STUCK: usize = 8;
 
-/// The most stuck threads that one instance can cause.
+/// The same of remote ones. They do not count against the others: whatever hangs there, disks are asked.
+const MAX_STUCK_REMOTE: usize = 32;
+
+/// The most stuck threads of either kind that one instance can cause, and one remote file system that any number of them have mounted.
 const MAX_STUCK_EACH: usize = 2;
 
 /// The pause after a file system came back too late, doubled each time.
@@ -82,7 +85,7 @@ impl Pool {
         let slow = state.slow(now);
         let useful = self.threads.min(state.queue.len()).min(1 + slow.saturating_sub(stuck));
         let wanted = useful.saturating_sub(able);
-        if stuck < MAX_STUCK && !state.apart_is_denied {
+        if stuck < MAX_STUCK + MAX_STUCK_REMOTE && !state.apart_is_denied {
             for _ in 0..wanted {
                 let worker = Worker { shared: Arc::clone(&self.shared), threads: self.threads };
                 if apart::spawn(worker).is_err() {
@@ -153,6 +156,7 @@ struct Batch {
 #[derive(Debug)]
 struct Running {
     key: Key,
+    is_remote: bool,
     mountpoint: PathBuf,
     since: Instant,
 }
@@ -184,25 +188,39 @@ impl State {
         // A pause that ended a long time ago belongs to something that is not asked for any more.
         self.pauses.retain(|_, pause| now.saturating_duration_since(pause.until) < LAST_PAUSE);
         let batch = self.next_id();
-        // What no thread will take while others hang is not waited for either.
-        let stuck = self.stuck(now);
-        let nobody_is_free = stuck >= MAX_STUCK && stuck >= self.threads;
         let mut answers = Vec::with_capacity(requests.len());
-        let mut left = 0;
+        let (mut left, mut remote) = (0, Vec::new());
         for (index, request) in requests.into_iter().enumerate() {
             answers.push(if self.apart_is_denied { Reply::Nothing } else { Reply::Late });
             let key = request.key();
             let is_running = self.running.values().any(|run| run.key == key && run.is_stuck(now));
             let is_paused = self.pauses.get(&key).is_some_and(|pause| now < pause.until);
-            let has_too_many = self.stuck_of(key.whose, now) >= MAX_STUCK_EACH;
-            if is_running || is_paused || has_too_many || nobody_is_free || self.apart_is_denied {
+            // What no thread will take while others hang is not waited for either.
+            let has_too_many = !self.has_room(&request, |run| run.is_stuck(now));
+            if is_running || is_paused || has_too_many || self.apart_is_denied {
                 continue;
             }
             left += 1;
-            self.queue.push_back(Job { batch, index, request });
+            let is_remote = request.is_remote;
+            let job = Job { batch, index, request };
+            if is_remote { remote.push(job) } else { self.queue.push_back(job) }
         }
+        // Disks first: they answer.
+        self.queue.extend(remote);
         self.batches.insert(batch, Batch { answers, left });
         batch
+    }
+
+    /// Whether one more thread may ask this, where those that count are lost.
+    fn has_room(&self, request: &Request, counts: impl Fn(&Running) -> bool) -> bool {
+        let (mut of_kind, mut of_instance, mut of_device) = (0, 0, 0);
+        for run in self.running.values().filter(|run| run.is_remote == request.is_remote && counts(run)) {
+            of_kind += 1;
+            of_instance += usize::from(run.key.whose == request.whose);
+            of_device += usize::from(run.is_remote && run.key.device == request.device);
+        }
+        let most = if request.is_remote { MAX_STUCK_REMOTE } else { MAX_STUCK };
+        of_kind < most && of_instance < MAX_STUCK_EACH && of_device < MAX_STUCK_EACH
     }
 
     /// Takes the next job that may run: one of an instance that has none running in its first moments, so that no
@@ -211,21 +229,21 @@ impl State {
         let running = &self.running;
         let may_run = |job: &Job| {
             let of_same = running.values().filter(|run| run.key.whose == job.request.whose);
-            let (mut stuck, mut fresh) = (0, 0);
             for run in of_same {
-                if run.key.device == job.request.device {
+                if run.key.device == job.request.device || !run.is_stuck(now) {
                     return false;
                 }
-                if run.is_stuck(now) { stuck += 1 } else { fresh += 1 }
             }
-            fresh == 0 && stuck < MAX_STUCK_EACH
+            // Any of those that run may hang.
+            self.has_room(&job.request, |_| true)
         };
         let position = self.queue.iter().position(may_run)?;
         let job = self.queue.remove(position)?;
         let id = self.next_id();
         let mountpoint =
             job.request.targets.first().map(|target| target.mountpoint.clone()).unwrap_or_default();
-        self.running.insert(id, Running { key: job.request.key(), mountpoint, since: now });
+        let (key, is_remote) = (job.request.key(), job.request.is_remote);
+        self.running.insert(id, Running { key, is_remote, mountpoint, since: now });
         Some((id, job))
     }
 
@@ -254,11 +272,6 @@ impl State {
     /// How many calls take long or hang.
     fn slow(&self, now: Instant) -> usize {
         self.running.values().filter(|run| now.saturating_duration_since(run.since) >= SLOW).count()
-    }
-
-    /// How many calls of one instance hang.
-    fn stuck_of(&self, whose: Whose, now: Instant) -> usize {
-        self.running.values().filter(|run| run.key.whose == whose && run.is_stuck(now)).count()
     }
 
     /// What is not asked because it hangs or did, the oldest first.
@@ -349,6 +362,7 @@ impl Worker {
 mod tests {
     use super::*;
     use crate::mounts::Device;
+    use crate::statfs::Whose;
 
     fn request(pid: u32, minor: u32) -> Request {
         let device = Device { major: 1, minor };
@@ -357,7 +371,12 @@ mod tests {
             device,
             targets: Arc::default(),
             identity: crate::statfs::Identity::Asked,
+            is_remote: false,
         }
+    }
+
+    fn remote(pid: u32, minor: u32) -> Request {
+        Request { is_remote: true, ..request(pid, minor) }
     }
 
     #[test]
@@ -406,10 +425,37 @@ mod tests {
         let batch = state.add(vec![request(1, 3), request(2, 1)], now);
         assert_eq!(state.batches[&batch].left, 1, "that instance has hung enough threads, others may ask");
         state.take(now).unwrap();
-        for pid in 3..9 {
+        for pid in 3..8 {
             hang(&mut state, pid, 1, now);
         }
-        let full = state.add(vec![request(20, 1)], now + STUCK_AFTER);
-        assert_eq!(state.batches[&full].left, 0, "all threads hang");
+        let full = state.add(vec![request(20, 1), remote(20, 1)], now + STUCK_AFTER);
+        assert_eq!(state.batches[&full].left, 1, "all threads for disks hang");
+    }
+
+    #[test]
+    fn a_server_that_is_gone_costs_two_threads_however_many_mount_it_and_no_disk() {
+        let mut state = State::default();
+        let start = Instant::now();
+        let mut of_server: Vec<_> = (0..50).map(|pid| remote(pid, 9)).collect();
+        of_server.extend((0..50).map(|pid| request(pid, 1)));
+        state.add(of_server.clone(), start);
+        let taken: Vec<_> = std::iter::from_fn(|| state.take(start)).collect();
+        let (disks, hung): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(_, job)| !job.request.is_remote);
+        assert_eq!((disks.len(), hung.len()), (MAX_STUCK, MAX_STUCK_EACH));
+        for (id, job) in disks {
+            state.finish(id, &job, Reply::Nothing, start);
+        }
+        state.queue.retain(|job| job.request.is_remote);
+        let later = start + STUCK_AFTER;
+        assert!(state.take(later).is_none());
+        let next = state.add(of_server, later);
+        assert_eq!(state.batches[&next].left, 50, "the disks of all, and no more of that server");
+        // Servers of everybody's own: some threads, and disks all the same.
+        let others: Vec<_> = (100..200).map(|pid| remote(pid, pid)).collect();
+        state.add(others, later);
+        state.queue.retain(|job| job.request.is_remote);
+        assert_eq!(std::iter::from_fn(|| state.take(later)).count(), MAX_STUCK_REMOTE - MAX_STUCK_EACH);
+        let last = state.add(vec![request(300, 1), remote(300, 300)], later + STUCK_AFTER);
+        assert_eq!(state.batches[&last].left, 1);
     }
 }
