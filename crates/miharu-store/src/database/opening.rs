@@ -154,6 +154,10 @@ fn newer(connection: &Connection, path: &Path, version: i64) -> Error {
         .query_row("SELECT version FROM written", [], |row| row.get::<_, String>(0))
         .ok()
         .filter(|by| !by.is_empty() && by.len() <= 64 && !by.contains(char::is_control));
+    if by.as_deref() == Some(VERSION) {
+        // Nobody newer was there: it is the number that has changed.
+        return damaged(path, format!("miharud {VERSION} wrote it, and knows no schema {version}"));
+    }
     let by = by.map_or("a newer miharud".to_owned(), |by| format!("miharud {by}"));
     let before = (1..=STEPS.len()).rev().find_map(|old| copies::way_back(path, &copy_of(old), "newer"));
     let advice = match before {

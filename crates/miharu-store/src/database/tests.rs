@@ -200,6 +200,17 @@ fn a_newer_file_is_refused_and_names_who_wrote_it() {
 }
 
 #[test]
+fn a_schema_that_is_none_of_the_version_that_wrote_it_is_damage() {
+    let folder = Folder::current();
+    let before = told(&folder.state());
+    Connection::open(folder.path()).unwrap().pragma_update(None, "user_version", 65_540).unwrap();
+    let error = folder.refused();
+    assert!(error.contains("it is damaged") && !error.contains("Install that version"), "{error}");
+    folder.go_back(&error);
+    assert_eq!(told(&folder.state()), before);
+}
+
+#[test]
 fn another_programs_database_is_left_alone() {
     for sql in [
         "CREATE TABLE bookmarks (x)",
