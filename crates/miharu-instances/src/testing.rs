@@ -79,7 +79,8 @@ impl Tree {
         let memory = rustix::fs::memfd_create("memory", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
         let mut memory = fs::File::from(memory);
         memory.write_all(text.as_bytes()).unwrap();
-        let link = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+        let own = Roots::default().proc.join(std::process::id().to_string());
+        let link = own.join("fd").join(memory.as_raw_fd().to_string());
         assert_eq!(fs::read(&link).unwrap(), text.as_bytes());
         std::os::unix::fs::symlink(link, place("memory")).unwrap();
         memory
