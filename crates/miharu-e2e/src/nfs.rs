@@ -5,7 +5,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,6 +26,9 @@ const EXPIRY: u32 = i32::MAX as u32;
 /// Export flags of `include/uapi/linux/nfsd/export.h`: any port, no subtree check, and a number for the file system.
 const FLAGS: u32 = 0x2 | 0x400 | 0x2000;
 
+/// How long the server can be gone.
+const LONGEST: Duration = Duration::from_secs(120);
+
 /// There is one server for all.
 static ONE: Mutex<()> = Mutex::new(());
 
@@ -34,6 +38,8 @@ pub struct Nfs {
     /// Where it is mounted.
     pub path: PathBuf,
     shared: PathBuf,
+    /// Counts starts and ends of the server.
+    turns: Arc<AtomicU64>,
     _note: Note,
     _one: MutexGuard<'static, ()>,
 }
@@ -53,19 +59,29 @@ impl Nfs {
         // Or it would wait for the program that keeps the list of who was there before it ended.
         fs::create_dir_all("/var/lib/nfs/v4recovery")?;
         tell("versions", "-3 +4 +4.1 +4.2")?;
-        let nfs = Self { path, shared, _note: note, _one: one };
+        let nfs = Self { path, shared, turns: Arc::default(), _note: note, _one: one };
         nfs.serve()?;
         let path = nfs.path.display().to_string();
-        let options = "vers=4.2,proto=tcp,hard,addr=127.0.0.1,clientaddr=127.0.0.1";
+        // What is known of a folder is believed for an hour: else whoever only passes by the mount, as lxc-start does for each one that
+        // there is, would wait for the server, too.
+        let options = "vers=4.2,proto=tcp,hard,actimeo=3600,addr=127.0.0.1,clientaddr=127.0.0.1";
         shell::run("mount", ["-i", "-t", "nfs", "-o", options, "127.0.0.1:/", &path])?;
         Ok(nfs)
     }
 
-    /// Ends the server: who asks waits for it, for ever.
+    /// Ends the server: who asks waits for it, for ever, or until whoever ended it has been waiting for too long himself.
     ///
     /// # Errors
     /// When the kernel refuses it.
     pub fn end(&self) -> Result<()> {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed) + 1;
+        let (turns, shared) = (Arc::clone(&self.turns), self.shared.clone());
+        std::thread::spawn(move || {
+            std::thread::sleep(LONGEST);
+            if turns.load(Ordering::Relaxed) == turn {
+                let _ = serve(&shared);
+            }
+        });
         tell("threads", "0")
     }
 
@@ -74,11 +90,8 @@ impl Nfs {
     /// # Errors
     /// When the kernel refuses it.
     pub fn serve(&self) -> Result<()> {
-        let shared = self.shared.display();
-        answer("auth.unix.ip", &format!("nfsd 127.0.0.1 {EXPIRY} all"))?;
-        answer("nfsd.export", &format!("all {shared} {EXPIRY} {FLAGS} 65534 65534 0"))?;
-        answer("nfsd.fh", &format!("all 1 \\x00000000 {EXPIRY} {shared}"))?;
-        tell("threads", "2")
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        serve(&self.shared)
     }
 
     /// How often its size was asked for.
@@ -103,8 +116,17 @@ impl Drop for Nfs {
         let _ = shell::wait_for("the end of the mount", Duration::from_secs(5), || {
             shell::run("umount", ["-i", "-f", "-l", &path]).ok()
         });
-        let _ = self.end();
+        self.turns.fetch_add(1, Ordering::Relaxed);
+        let _ = tell("threads", "0");
     }
+}
+
+fn serve(shared: &Path) -> Result<()> {
+    let shared = shared.display();
+    answer("auth.unix.ip", &format!("nfsd 127.0.0.1 {EXPIRY} all"))?;
+    answer("nfsd.export", &format!("all {shared} {EXPIRY} {FLAGS} 65534 65534 0"))?;
+    answer("nfsd.fh", &format!("all 1 \\x00000000 {EXPIRY} {shared}"))?;
+    tell("threads", "2")
 }
 
 /// Writes into a file of the server's.

@@ -154,6 +154,30 @@ fn a_monitor_that_speaks_for_a_path_which_never_answers_costs_nobody_else_anythi
     said_by_a_monitor(&Slow::mount()?)
 }
 
+#[test]
+fn many_that_never_answer_leave_threads_for_the_disks_of_others() -> Result<()> {
+    need!(Lxc);
+    let slow: Vec<Slow> = (0..10).map(|_| Slow::mount()).collect::<Result<_>>()?;
+    let scene = Scene::start()?;
+    scene.daemon.miharu(&["config", "set", "metrics.remote_filesystems", "true"])?;
+    let bind =
+        |slow: &Slow, to: &str| format!("lxc.mount.entry = {} {to} none bind 0 0", slow.path.display());
+    let hung: Vec<Lxc> = slow
+        .chunks(2)
+        .map(|two| Lxc::start(&[&bind(&two[0], "mnt"), &bind(&two[1], "root")]))
+        .collect::<Result<_>>()?;
+    let _silence: Vec<_> = slow.iter().map(Silence::of).collect::<Result<_>>()?;
+    for _ in 0..4 {
+        let scrape = scene.look()?;
+        for lxc in &hung {
+            let name = [("name", lxc.name.as_str())];
+            assert_eq!(scrape.value("incus_instance_scrape_success", &name)?, 0.0);
+            scrape.value("incus_filesystem_size_bytes", &[name[0], ("mountpoint", "/")])?;
+        }
+    }
+    scene.expect_warning(&[&hung[4].name, "/mnt"])
+}
+
 /// A podman of root's, or a user's, that keeps its state where nobody answers any more.
 #[test]
 fn a_podman_whose_files_hang_costs_no_other_container_its_name() -> Result<()> {
