@@ -93,6 +93,8 @@ pub(crate) struct Raw {
     pub(crate) problems: Vec<Error>,
     /// What else makes its collection a failure, in words.
     pub(crate) complaints: Vec<(WarningKind, String)>,
+    /// What is worth a word and no failure.
+    pub(crate) remarks: Vec<String>,
     /// What was spent on it before its turn came.
     pub(crate) waited: Duration,
     /// The label `source`, where it is not the cgroups'.

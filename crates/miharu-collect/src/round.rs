@@ -245,6 +245,9 @@ impl Round<'_> {
                         for (kind, complaint) in std::mem::take(&mut raw.complaints) {
                             self.warn(instance, kind, complaint);
                         }
+                        for remark in std::mem::take(&mut raw.remarks) {
+                            self.warn(instance, WarningKind::Incomplete, remark);
+                        }
                         for problem in &raw.problems {
                             self.warn(instance, kind_of(problem), problem.to_string());
                         }
@@ -408,7 +411,7 @@ fn machine(
     let vm::Answer { mut told, took } = answer.unwrap_or_default();
     let reading = vm::host::read(instance, &told.monitor.monitor.vcpus, host.network, &mut reader.buffer)?;
     let on_host = vm::host::figures(machine, &reading, &told.monitor.monitor, links, &host.facts);
-    let problems = std::mem::take(&mut told.problems);
+    let (problems, remarks) = (std::mem::take(&mut told.problems), std::mem::take(&mut told.remarks));
     let mut complaints: Vec<_> =
         problems.into_iter().map(|problem| (WarningKind::Incomplete, problem)).collect();
     if is_late {
@@ -416,7 +419,7 @@ fn machine(
         complaints.push((WarningKind::Unresponsive, message.to_owned()));
     }
     let vm::Served { figures, source, facts } = vm::serve(told, on_host, age);
-    Ok(Raw { figures, source: Some(source), facts, complaints, waited: took, ..Raw::default() })
+    Ok(Raw { figures, source: Some(source), facts, complaints, remarks, waited: took, ..Raw::default() })
 }
 
 /// What a guest told, and who told the machine's figures.

@@ -64,8 +64,10 @@ pub(crate) struct Told {
     pub(crate) monitor_way: Option<MonitorWay>,
     /// Whether there is a way to ask the guest that has never been answered yet.
     pub(crate) is_awaited: bool,
-    /// What answered not long ago and does not any more.
+    /// What is missing: what answered not long ago and does not any more, or is not believed.
     pub(crate) problems: Vec<String>,
+    /// What else an operator should know: an agent that never gave an answer and says something, lists that are too long.
+    pub(crate) remarks: Vec<String>,
 }
 
 impl Told {
@@ -94,6 +96,14 @@ struct Slot<S> {
     backoff: Backoff,
     last_answer: Option<Instant>,
     problem: Option<Problem>,
+}
+
+/// What became of a source that is missed.
+enum Lost {
+    /// It answered not long ago.
+    Gone(String),
+    /// It never did, or long ago, and says something.
+    Nonsense(String),
 }
 
 /// Why a source did not answer.
@@ -158,12 +168,12 @@ impl<S: Source> Slot<S> {
     }
 
     /// What is wrong, where it answered less than `memory` ago or says something that is no answer.
-    fn lost(&self, name: &str, memory: Duration) -> Option<String> {
+    fn lost(&self, name: &str, memory: Duration) -> Option<Lost> {
         let Problem { why, is_heard } = self.problem.as_ref()?;
         if self.last_answer.is_some_and(|answer| answer.elapsed() < memory) {
-            return Some(format!("{name} does not answer any more: {why}"));
+            return Some(Lost::Gone(format!("{name} does not answer any more: {why}")));
         }
-        is_heard.then(|| format!("{name} does not answer as it should: {why}"))
+        is_heard.then(|| Lost::Nonsense(format!("{name} does not answer as it should: {why}")))
     }
 }
 
@@ -270,7 +280,7 @@ impl Session {
             .or(by_incus.flatten().map(|report| (GuestWay::Managed, report)));
         let guest = report.and_then(|(way, report)| Some((way, report::guest(report, self.layers)?)));
         if let Some((way, guest)) = guest {
-            told.problems.extend(full(&guest.figures));
+            told.remarks.extend(full(&guest.figures));
             match admit(&mut self.guard, guest) {
                 Ok(guest) => told.tell(way, guest),
                 Err(why) => told.problems.push(format!("the guest's agent is not believed: {why}")),
@@ -287,7 +297,7 @@ impl Session {
             && told.guest.is_none()
         {
             told.problems.extend(problem.map(|error| format!("qemu-guest-agent did not tell all: {error}")));
-            told.problems.extend(full(&guest.figures));
+            told.remarks.extend(full(&guest.figures));
             match admit(&mut self.guard, guest) {
                 Ok(guest) => told.tell(way, guest),
                 Err(why) => told.problems.push(format!("qemu-guest-agent is not believed: {why}")),
@@ -299,7 +309,12 @@ impl Session {
         if let Some((way, monitor)) = by_monitor {
             (told.monitor, told.monitor_way) = (monitor, Some(way));
         }
-        told.problems.extend(self.lost(told.guest.as_ref().map(|(teller, _)| *teller), memory));
+        for lost in self.lost(told.guest.as_ref().map(|(teller, _)| *teller), memory) {
+            match lost {
+                Lost::Gone(problem) => told.problems.push(problem),
+                Lost::Nonsense(remark) => told.remarks.push(remark),
+            }
+        }
         told
     }
 
@@ -316,7 +331,7 @@ impl Session {
     }
 
     /// The sources that are missed: not those that a better one answers in place of.
-    fn lost(&self, teller: Option<Teller>, memory: Duration) -> Vec<String> {
+    fn lost(&self, teller: Option<Teller>, memory: Duration) -> Vec<Lost> {
         let agent = || {
             let port = self.port.lost("the guest's agent on its virtio-serial port", memory);
             let vsock = self.vsock.lost("the guest's agent on its vsock port", memory);
@@ -335,7 +350,8 @@ impl Session {
     }
 }
 
-/// Which lists of a guest's devices are as long as is served of one. What is in them twice is told where they are sorted.
+/// Which lists of a guest's devices are as long as is taken of one guest; whether it had more is not known any more. What is in
+/// them twice is told where they are sorted.
 fn full(figures: &Figures) -> impl Iterator<Item = String> {
     let lengths = [
         ("disks", figures.disks.len()),
@@ -345,7 +361,7 @@ fn full(figures: &Figures) -> impl Iterator<Item = String> {
     lengths
         .into_iter()
         .filter(|(_, length)| *length >= MAX_ROWS)
-        .map(|(kind, _)| format!("its guest tells of {MAX_ROWS} {kind} or more: no more are served"))
+        .map(|(kind, _)| format!("its guest tells of {MAX_ROWS} {kind} or more: further ones are left out"))
 }
 
 fn admit(guard: &mut Guard, mut guest: Guest) -> Result<Guest, super::guard::Fell> {

@@ -101,12 +101,13 @@ fn sixty_machines_that_hang_cost_four_others_and_the_containers_nothing() -> Res
         let there = scrape.instances();
         assert!(hung.iter().all(|vm| there.contains(&vm.name)), "they run, whatever their guests do");
     }
-    let warnings = warnings(&daemon)?;
+    // One that never says anything is like one that has no agent.
+    let talk = hung.iter().enumerate().filter(|(number, _)| number % 3 != 1);
+    let offenders: Vec<_> = talk.map(|(_, vm)| (vm, "no end of its answer in time")).collect();
+    let warnings = named(&daemon, &offenders)?;
     for (number, vm) in hung.iter().enumerate() {
-        // One that never says anything is like one that has no agent.
-        let is_named =
-            warnings.iter().any(|(name, text)| *name == vm.name && text.contains("no end of its answer"));
-        assert_eq!(is_named, number % 3 != 1, "machine {number}: {warnings:?}");
+        let is_named = warnings.iter().any(|(name, _)| *name == vm.name);
+        assert!(number % 3 != 1 || !is_named, "machine {number}: {warnings:?}");
     }
     for name in well.iter().map(|vm| &vm.name).chain(containers.iter().map(|lxc| &lxc.name)) {
         assert!(warnings.iter().all(|(named, _)| named != name), "{name}: {warnings:?}");
@@ -170,22 +171,39 @@ fn what_a_guest_says_neither_breaks_nor_forges_nor_fills_anything() -> Result<()
         assert_eq!([source(&noise), source(&huge)], ["host", "host"]);
         assert!(!scrape.instances().contains("other"));
     }
-    let warnings = warnings(&daemon)?;
-    for (vm, what) in [
+    let offenders = [
         (&noise, "nothing but garbage"),
         (&huge, "an answer longer than 1 MiB"),
         (&many, "512 disks or more"),
         (&forger, "are called as others"),
-    ] {
-        let is_named = warnings.iter().any(|(name, text)| *name == vm.name && text.contains(what));
-        assert!(is_named, "{what}: {warnings:?}");
-    }
+    ];
+    let warnings = named(&daemon, &offenders)?;
     assert!(warnings.iter().all(|(name, _)| *name != good.name), "{warnings:?}");
     let grown = resident(&daemon)? - before;
     ensure!(grown < 64e6, "miharud grew by {grown} bytes");
     drop(good);
     from(&daemon, &many.name, "agent")?;
     Ok(())
+}
+
+/// Scrapes until a warning names each of these machines with these words, which they may all have had together or one after
+/// another: on a busy machine one may not have come to say anything in time. Gives the last warnings.
+fn named(daemon: &Miharud, offenders: &[(&Vm, &str)]) -> Result<Vec<(String, String)>> {
+    let mut missing: Vec<_> = offenders.to_vec();
+    let end = Instant::now() + Duration::from_secs(120);
+    loop {
+        let warnings = warnings(daemon)?;
+        missing.retain(|(vm, what)| {
+            !warnings.iter().any(|(name, text)| *name == vm.name && text.contains(what))
+        });
+        if missing.is_empty() {
+            return Ok(warnings);
+        }
+        let names: Vec<_> = missing.iter().map(|(vm, what)| (&vm.name, what)).collect();
+        ensure!(Instant::now() < end, "nobody is told of {names:?}: {warnings:?}");
+        std::thread::sleep(Duration::from_millis(500));
+        daemon.scrape()?;
+    }
 }
 
 /// Which machine or container each warning names, and what it says.
