@@ -1,8 +1,9 @@
 //! The daemon's state directory: made on the first start, locked while the daemon runs.
 
 use std::fs::{DirBuilder, File, Permissions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use rustix::fs::FlockOperation;
@@ -28,7 +29,18 @@ impl StateDir {
         let made = || cannot_be("made");
         let opened = || cannot_be("opened");
         let new = !path.exists();
-        DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(made)?;
+        if let Err(error) = DirBuilder::new().recursive(true).mode(0o711).create(path) {
+            if let Some((link, target)) = link_to_nothing(path) {
+                bail!(
+                    "{}: the state directory cannot be made: {} is a link to {}, which is not there (mount or make that, or \
+                     name another directory with --dir)",
+                    path.display(),
+                    link.display(),
+                    target.display()
+                );
+            }
+            return Err(error).with_context(made);
+        }
         if new {
             // A strict umask would shut the group out of the socket. One that was there is as its owner wants it.
             std::fs::set_permissions(path, Permissions::from_mode(0o711)).with_context(made)?;
@@ -45,6 +57,14 @@ impl StateDir {
             Err(error) => Err(error).with_context(opened),
         }
     }
+}
+
+/// The link of this path that leads to where nothing is, and what it says. The system tells of one only that something is there already,
+/// which would last; what it leads to may be mounted a moment later.
+fn link_to_nothing(path: &Path) -> Option<(&Path, PathBuf)> {
+    let is_absent =
+        |link: &&Path| std::fs::metadata(link).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    path.ancestors().filter(is_absent).find_map(|link| Some((link, std::fs::read_link(link).ok()?)))
 }
 
 /// The number of a group, by its name in group(5) or as a number.
@@ -79,6 +99,27 @@ mod tests {
         assert!(error.to_string().starts_with("another miharud is running"), "{error}");
         drop(first);
         StateDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn a_link_to_what_is_not_mounted_yet_may_pass_and_what_is_in_the_way_lasts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, target, file) =
+            (dir.path().join("miharu"), dir.path().join("volume"), dir.path().join("file"));
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        std::fs::write(&file, "").unwrap();
+        for path in [link.clone(), link.join("state")] {
+            let error = StateDir::open(&path).unwrap_err();
+            assert_eq!(crate::ends::status(&error), 1, "{error:#}");
+            let said = format!("{} is a link to {}, which", link.display(), target.display());
+            assert!(error.to_string().contains(&said), "{error:#}");
+        }
+        assert!(!target.exists(), "nothing is made below what is to be mounted");
+        for path in [file.clone(), file.join("state")] {
+            assert_eq!(crate::ends::status(&StateDir::open(&path).unwrap_err()), 78, "{}", path.display());
+        }
+        std::fs::create_dir(&target).unwrap();
+        StateDir::open(&link.join("state")).unwrap();
     }
 
     #[test]
