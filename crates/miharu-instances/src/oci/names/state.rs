@@ -193,6 +193,16 @@ impl State {
         self.places.values().filter(|place| place.is_stuck(now)).count()
     }
 
+    /// Whether a thread that is free is to end: all is over, or it was stuck and has found another in its place when it came back.
+    /// It is not counted from then on, so that of two that are free one stays.
+    pub(super) fn dismiss(&mut self, now: Instant) -> bool {
+        let is_needed = !self.is_over && self.threads.saturating_sub(self.stuck(now)) <= 1;
+        if !is_needed {
+            self.threads = self.threads.saturating_sub(1);
+        }
+        !is_needed
+    }
+
     /// Whether a container has waited long enough for a thread that does not move.
     pub(super) fn is_overdue(&self, entry: &Entry, now: Instant) -> bool {
         let is_long = |since: Instant| now.saturating_duration_since(since) >= OVERDUE;

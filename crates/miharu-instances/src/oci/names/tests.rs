@@ -333,6 +333,46 @@ fn a_place_that_hangs_keeps_its_own_waiting_and_nobody_elses() {
 }
 
 #[test]
+fn what_waits_where_a_thread_has_come_back_is_asked_by_the_one_that_stays() {
+    let mut names = Names::default();
+    let mut hung = Container::at("a", 1, Renames::Never);
+    let mut behind = Container::at("a", 2, Renames::Never);
+    let mut other = Container::at("b", 3, Renames::Never);
+    for container in [&mut hung, &mut behind, &mut other] {
+        assert!(is_asked(container.learn(&mut names)));
+    }
+    let_it_hang(&names, "a", STUCK_AFTER);
+    names.changes(&mut Vec::new());
+    other.answer.send(called("web")).unwrap();
+    assert_eq!(other.name(&mut names), "web");
+    // All containers of the other place end, so that the second thread has nothing to wake up for.
+    let mut state = names.shared.lock();
+    state.forget(incarnation(&own(), 3));
+    state.places.remove(Path::new("b"));
+    assert_eq!(state.threads, 2);
+    drop(state);
+    names.shared.work.notify_all();
+    std::thread::sleep(Duration::from_millis(100));
+    behind.answer.send(called("behind")).unwrap();
+    hung.answer.send(called("late")).unwrap();
+    until(|| names.shared.lock().threads, |threads| *threads == 1);
+    until(|| behind.times.load(Ordering::SeqCst), |times| *times == 1);
+}
+
+#[test]
+fn of_two_threads_that_are_free_one_stays() {
+    let shared = Shared::default();
+    let mut state = shared.lock();
+    state.threads = 2;
+    let now = Instant::now();
+    assert!(state.dismiss(now));
+    assert!(!state.dismiss(now), "it is the last");
+    state.is_over = true;
+    assert!(state.dismiss(now));
+    assert_eq!(state.threads, 0);
+}
+
+#[test]
 fn no_more_threads_hang_than_a_few() {
     let mut names = Names::default();
     let places: Vec<_> = (0..MAX_STUCK + 2).map(|number| number.to_string()).collect();

@@ -40,12 +40,17 @@ impl Apart for Asks {
 }
 
 /// Counts a thread, also one that ends in a panic.
-struct Presence<'s>(&'s Shared);
+struct Presence<'s> {
+    shared: &'s Shared,
+    is_counted: bool,
+}
 
 impl Drop for Presence<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.threads = state.threads.saturating_sub(1);
+        if self.is_counted {
+            let mut state = self.shared.lock();
+            state.threads = state.threads.saturating_sub(1);
+        }
     }
 }
 
@@ -59,18 +64,20 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.shared.lock().release(&self.place);
         self.shared.answered.notify_all();
+        // Whoever was stuck here may end now; the one that stays sleeps and does not know what is left at this place.
+        self.shared.work.notify_all();
     }
 }
 
 fn work(shared: &Shared) {
-    let _present = Presence(shared);
+    let mut presence = Presence { shared, is_counted: true };
     let mut sockets = Sockets::default();
     let mut buffer = Buffer::new();
     let mut state = shared.lock();
     loop {
         let now = Instant::now();
-        // One that was stuck and has come back finds another in its place.
-        if state.is_over || state.threads.saturating_sub(state.stuck(now)) > 1 {
+        if state.dismiss(now) {
+            presence.is_counted = false;
             return;
         }
         if let Some((place, job)) = state.take(now) {
