@@ -210,9 +210,10 @@ pub(crate) fn read_revision(value: &[u8]) -> u64 {
 }
 
 /// What `revision` holds after one more change: the next number, and the change's random id, so that two histories that part
-/// after a snapshot never agree by chance.
+/// after a snapshot never agree by chance. The last number that can be counted on from is followed by the first.
 pub(crate) fn next_revision(number: u64, id: &str) -> String {
-    format!("{} {id}", number + 1)
+    let next = number.checked_add(1).filter(|next| *next < u64::MAX).unwrap_or(1);
+    format!("{next} {id}")
 }
 
 fn counted(value: &[u8]) -> Option<u64> {
@@ -523,7 +524,8 @@ mod tests {
             ("x", 0),
         ] {
             assert_eq!(read_revision(text.as_bytes()), number, "{text}");
-            assert!(next_revision(read_revision(text.as_bytes()), "id").ends_with(" id"));
+            let next = next_revision(read_revision(text.as_bytes()), "id");
+            assert!(next.ends_with(" id") && read_revision(next.as_bytes()) > 0, "{next}");
         }
     }
 
