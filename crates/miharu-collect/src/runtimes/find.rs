@@ -34,8 +34,11 @@ const MAX_HUNG: usize = 2;
 /// The most directories that somebody listens in and that were no daemon's before.
 const MAX_STRANGE: usize = 256;
 
-/// How long a directory is waited for. Unit tests, in which none hangs, run on machines that are busy for longer.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 250 });
+/// How long a directory is waited for that is a daemon's by default or was one's before. The thread that waits holds nobody up.
+const OF_KNOWN: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 2000 });
+
+/// How long any other is waited for. Unit tests, in which none hangs, run on machines that are busy for longer.
+const OF_STRANGE: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 250 });
 
 /// Finds the daemons that run, by what they listen on. Whoever has a socket chooses its path, which may lead over a file system that no
 /// longer answers: so paths are looked at by threads that hold nothing.
@@ -72,9 +75,13 @@ impl Finder {
         })?;
         self.hung.retain(|(_, answer)| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
         let mut found = BTreeMap::new();
-        let strange = strange.into_iter().map(|one| (one, MAX_HUNG));
-        for ((directory, runtime), most) in known.into_iter().map(|one| (one, usize::MAX)).chain(strange) {
-            if found.len() < MAX_DAEMONS && self.hung.len() < most && self.belongs_to_root(&directory) {
+        let known = known.into_iter().map(|one| (one, usize::MAX, OF_KNOWN));
+        let strange = strange.into_iter().map(|one| (one, MAX_HUNG, OF_STRANGE));
+        for ((directory, runtime), most, patience) in known.chain(strange) {
+            if found.len() < MAX_DAEMONS
+                && self.hung.len() < most
+                && self.belongs_to_root(&directory, patience)
+            {
                 found.insert(directory, runtime);
             }
         }
@@ -82,17 +89,25 @@ impl Finder {
     }
 
     /// Where nothing answers, for a warning.
-    pub(super) fn hung(&self) -> Option<&Path> {
-        self.hung.first().map(|(directory, _)| directory.as_path())
+    pub(super) fn hung(&self) -> impl Iterator<Item = &Path> {
+        self.hung.iter().map(|(directory, _)| directory.as_path())
+    }
+
+    /// As if that directory had been asked for, and would answer once the sender does.
+    #[cfg(test)]
+    pub(super) fn hang(&mut self, directory: &str) -> std::sync::mpsc::SyncSender<Answer> {
+        let (sender, answer) = std::sync::mpsc::sync_channel(1);
+        self.hung.push((PathBuf::from(directory), answer));
+        sender
     }
 
     /// Whether the directory and the daemon's socket in it are root's. Others can listen on whatever path they may write to.
-    fn belongs_to_root(&mut self, directory: &Path) -> bool {
+    fn belongs_to_root(&mut self, directory: &Path, patience: Duration) -> bool {
         if self.hung.iter().any(|(hung, _)| hung == directory) {
             return false;
         }
         let question = Question::Kinds(vec![directory.to_owned(), directory.join(SOCKET)]);
-        match self.places.ask(question, PATIENCE) {
+        match self.places.ask(question, patience) {
             Asked::Now(Answer::Kinds(kinds)) => match kinds.as_slice() {
                 [Ok(directory), Ok(socket)] => {
                     let is_roots = |metadata: &Metadata| is_trusted(metadata.uid());

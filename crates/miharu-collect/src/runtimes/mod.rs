@@ -148,10 +148,17 @@ impl Asker {
         let Self { finder, servers, buffer, .. } = self;
         match finder.running(roots, buffer, |directory| servers.contains_key(directory)) {
             Ok(running) => {
-                self.problem = self.finder.hung().map(|directory| {
+                let mut unknown =
+                    self.finder.hung().filter(|directory| !self.servers.contains_key(*directory));
+                self.problem = unknown.next().map(|directory| {
+                    let path = directory.display();
+                    if DEFAULTS.iter().any(|default| directory == Path::new(default)) {
+                        return format!(
+                            "the directory {path} of Incus or LXD does not answer: its projects and storage pools are missing"
+                        );
+                    }
                     format!(
-                        "somebody listens as if {} were the directory of Incus or LXD, and that does not answer: it is left alone",
-                        directory.display()
+                        "somebody listens as if {path} were the directory of Incus or LXD, and that does not answer: it is left alone"
                     )
                 });
                 for (directory, runtime) in running {
@@ -164,10 +171,14 @@ impl Asker {
         }
         self.servers.retain(|directory, server| {
             if server.seen < now {
+                let (title, path) = (server.title(), directory.display());
+                let what = if self.finder.hung().any(|hung| hung == directory) {
+                    format!("the directory {path} of the {title} daemon does not answer")
+                } else {
+                    format!("the {title} daemon of {path} has ended")
+                };
                 server.problems = vec![format!(
-                    "the {} daemon of {} has ended; what it told of its projects and storage pools is served until it is too old",
-                    server.title(),
-                    directory.display()
+                    "{what}; what it told of its projects and storage pools is served until it is too old"
                 )];
             }
             let was_of_use = server.answer.is_some() && now.duration_since(server.seen) < MISSED;

@@ -215,6 +215,35 @@ fn a_daemon_that_does_not_answer_costs_its_own_figures_alone() {
 }
 
 #[test]
+fn a_daemon_whose_directory_does_not_answer_has_not_ended() {
+    let host = Host::new();
+    host.runs(&["/var/lib/lxd/devlxd/sock"]);
+    host.serve("var/lib/lxd");
+    let runtimes = Runtimes::new(host.roots());
+    assert_eq!(after_a_round(&runtimes, Wanted::all()).0.len(), 1);
+    let hang = |directory: &str| lock(&runtimes.state).asker.as_mut().unwrap().finder.hang(directory);
+    let of_daemon = hang("/var/lib/lxd");
+    let (told, warnings) = after_a_round(&runtimes, Wanted::all());
+    assert_eq!(told.len(), 1, "what it told is young");
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    let expected = "the directory /var/lib/lxd of the LXD daemon does not answer; what it told";
+    assert!(warning.message.starts_with(expected), "{warning}");
+    // Another one that never told anything is told beside it, in words of its own.
+    let of_default = hang("/var/lib/incus");
+    let (_, warnings) = after_a_round(&runtimes, Wanted::all());
+    let messages: Vec<_> = warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert!(messages.iter().any(|message| message.starts_with(expected)), "{messages:?}");
+    let expected = "the directory /var/lib/incus of Incus or LXD does not answer: its projects";
+    assert!(messages.iter().any(|message| message.starts_with(expected)), "{messages:?}");
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    drop((of_daemon, of_default));
+    lock(&host.asked).clear();
+    let (told, _) = after_a_round(&runtimes, Wanted::all());
+    assert_eq!(told.len(), 1);
+    assert!(!lock(&host.asked).is_empty(), "it is asked again");
+}
+
+#[test]
 fn the_first_of_several_is_the_same_whoever_is_seen_first() {
     let paths = ["/srv/a", "/var/snap/lxd/common/lxd", "/var/lib/lxd", "/var/lib/incus"];
     let mut sorted = paths.map(Path::new);
