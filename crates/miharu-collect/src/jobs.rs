@@ -31,8 +31,11 @@ const MAX_LOST: usize = 8;
 pub(crate) enum Outcome<T> {
     /// It is done; how long it took.
     Done(T, Duration),
-    /// It did not come back within its own time.
-    TimedOut,
+    /// It did not come back within the time that it was given.
+    TimedOut {
+        /// How long that was.
+        given: Duration,
+    },
     /// It was under way, and within its own time, when the time for all was over.
     CutOff,
     /// It panicked, which is a defect; the others go on.
@@ -54,7 +57,7 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// When a job that began then has taken too long.
-    fn end_of(&self, started: Instant) -> Instant {
+    pub(crate) fn end_of(&self, started: Instant) -> Instant {
         (started + self.each).min(self.soon.max(started + self.each / 4))
     }
 }
@@ -114,8 +117,9 @@ impl Runner {
             let (late, running): (Vec<_>, Vec<_>) = state.running.drain(..).partition(is_late);
             state.running = running;
             for (index, started) in &late {
-                let is_its_own_fault = now >= *started + limits.each;
-                state.finish(*index, if is_its_own_fault { Outcome::TimedOut } else { Outcome::CutOff });
+                let end = limits.end_of(*started);
+                let given = end.saturating_duration_since(*started);
+                state.finish(*index, if now >= end { Outcome::TimedOut { given } } else { Outcome::CutOff });
                 state.readers = state.readers.saturating_sub(1);
             }
             if now >= limits.all || state.is_done() {
@@ -284,7 +288,7 @@ mod tests {
         });
         assert!(began.elapsed() < Duration::from_secs(20));
         assert_eq!(done(&outcomes), (0..20).map(|n| (n >= 4).then_some(n)).collect::<Vec<_>>());
-        assert!(matches!(outcomes.first(), Some(Outcome::TimedOut)));
+        assert!(matches!(outcomes.first(), Some(Outcome::TimedOut { .. })));
     }
 
     #[test]
@@ -298,7 +302,7 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(15), "all of them would have taken longer");
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::CutOff)), "no fault of that job");
-        assert!(!outcomes.iter().any(|o| matches!(o, Outcome::TimedOut)));
+        assert!(!outcomes.iter().any(|o| matches!(o, Outcome::TimedOut { .. })));
         assert!(matches!(outcomes.first(), Some(Outcome::Done(0, _))));
     }
 
@@ -306,8 +310,8 @@ mod tests {
     fn the_last_ones_leave_time_for_what_comes_after_them() {
         let began = Instant::now();
         let limits = Limits {
-            each: Duration::from_secs(40),
-            soon: began + Duration::from_secs(1),
+            each: Duration::from_secs(4),
+            soon: began + Duration::from_millis(500),
             ..limits(0, 60_000)
         };
         let outcomes = Runner::default().run((0..3).collect(), 3, limits, |n: u32, (): &mut ()| {
@@ -318,7 +322,8 @@ mod tests {
         });
         assert!(began.elapsed() < Duration::from_secs(30));
         assert_eq!(done(&outcomes), [Some(0), Some(1), None]);
-        assert!(matches!(outcomes.last(), Some(Outcome::CutOff)), "it had not had its own time");
+        let Some(Outcome::TimedOut { given }) = outcomes.last() else { panic!("{:?}", outcomes.last()) };
+        assert!((Duration::from_secs(1)..limits.each).contains(given), "{given:?}");
     }
 
     #[test]
@@ -329,7 +334,10 @@ mod tests {
             n
         };
         let outcomes = runner.run((0..50).collect(), 50, limits(30, 60_000), hang);
-        assert_eq!(outcomes.iter().filter(|o| matches!(o, Outcome::TimedOut)).count(), READERS + MAX_LOST);
+        assert_eq!(
+            outcomes.iter().filter(|o| matches!(o, Outcome::TimedOut { .. })).count(),
+            READERS + MAX_LOST
+        );
         assert!(outcomes.iter().any(|o| matches!(o, Outcome::NotStarted)));
         assert!(runner.alive.load(Ordering::Relaxed) <= READERS + MAX_LOST);
     }

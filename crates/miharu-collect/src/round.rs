@@ -2,6 +2,8 @@
 
 mod order;
 mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -100,6 +102,15 @@ impl Round<'_> {
         self.start + self.options.collect_timeout
     }
 
+    fn limits(&self) -> Limits {
+        let Options { instance_timeout, collect_timeout, .. } = self.options;
+        Limits {
+            each: (*instance_timeout).min(*collect_timeout),
+            soon: self.start + *collect_timeout * 3 / 4,
+            all: self.deadline(),
+        }
+    }
+
     fn read_host(&mut self) -> Host {
         let roots = &self.collector.roots;
         let mut buffer = Buffer::new();
@@ -151,11 +162,7 @@ impl Round<'_> {
         let load = order::cheapest_first(&mut jobs, |(_, kept, _)| kept);
         let asked: Vec<_> =
             jobs.iter().map(|(instance, kept, _)| (Arc::clone(instance), Arc::clone(kept))).collect();
-        let limits = Limits {
-            each: self.options.instance_timeout,
-            soon: self.start + self.options.collect_timeout * 3 / 4,
-            all: self.deadline(),
-        };
+        let limits = self.limits();
         let work = move |(instance, kept, _reading): Job, reader: &mut Reader| match kept.try_lock() {
             Ok(mut kept) => {
                 let began = Instant::now();
@@ -233,7 +240,6 @@ impl Round<'_> {
         outcome: Outcome<miharu_linux::Result<Raw>>,
     ) -> Option<Row> {
         let hung = &self.collector.hung;
-        let timeout = self.options.instance_timeout;
         match outcome {
             Outcome::Done(result, duration) => {
                 hung.came_back(&instance.incarnation);
@@ -257,10 +263,15 @@ impl Round<'_> {
                     Err(error) => Some(self.failed(instance, kind_of(&error), duration, &error.to_string())),
                 }
             }
-            Outcome::TimedOut => {
+            Outcome::TimedOut { given } => {
                 hung.gave_up(&instance.incarnation, Instant::now());
-                let message = "could not be read in time (metrics.instance_timeout)";
-                Some(self.failed(instance, WarningKind::Unresponsive, timeout, message))
+                // It alone was slow, whether or not it came late in the collection.
+                let message = if given < self.options.instance_timeout {
+                    "could not be read in what was left for it of the time for all (metrics.collect_timeout)"
+                } else {
+                    "could not be read in time (metrics.instance_timeout)"
+                };
+                Some(self.failed(instance, WarningKind::Unresponsive, given, message))
             }
             Outcome::NotStarted | Outcome::CutOff => {
                 let message =
