@@ -3,8 +3,6 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -14,7 +12,6 @@ use hyper_util::rt::TokioIo;
 use miharu_api::report::Report;
 use miharu_instances::Vsock;
 use miharu_linux::Roots;
-use miharu_linux::apart::{Answer, Asked, Asker, Question};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -25,22 +22,12 @@ use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 use super::bounds::MAX_ANSWER;
+use super::certificates;
 use super::session::Source;
 use super::stream;
 
 /// The agent's vsock port.
 const PORT: u32 = 8443;
-
-/// The certificate that the agent shows, and those with which it is asked.
-const SERVER: &str = "agent.crt";
-const CLIENT: &str = "agent-client.crt";
-const CLIENT_KEY: &str = "agent-client.key";
-
-/// The longest of them, bytes; certificates have a kilobyte.
-const MAX_CERTIFICATE: u64 = 64 << 10;
-
-/// How long they are waited for. They are on this host. Unit tests, in which they do not hang, run on machines that are busy for longer.
-const PATIENCE: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 500 });
 
 /// The agent of one guest.
 #[derive(Debug)]
@@ -48,48 +35,26 @@ pub(crate) struct IncusAgent {
     roots: Roots,
     how: Vsock,
     certificates: PathBuf,
-    /// The answer of the thread that reads them, where that did not come in time: another one is not sent after it.
-    late: Option<Receiver<Answer>>,
     connection: Option<SendRequest<Empty<Bytes>>>,
-    /// Whether something in the guest took the last connection.
+    /// Whether something in the guest took the last connection, or this host is to blame that nobody could.
     is_heard: bool,
 }
 
 impl IncusAgent {
     pub(crate) fn new(roots: &Roots, how: Vsock, certificates: PathBuf) -> Self {
-        Self { roots: roots.clone(), how, certificates, late: None, connection: None, is_heard: false }
+        Self { roots: roots.clone(), how, certificates, connection: None, is_heard: false }
     }
 
-    /// The contents of the three files, read by a thread that holds nothing, as the file system that they are on may hang.
-    async fn certificates(&mut self) -> io::Result<[Vec<u8>; 3]> {
-        let silent = || io::Error::new(io::ErrorKind::TimedOut, "its certificates could not be read in time");
-        if let Some(late) = self.late.take()
-            && matches!(late.try_recv(), Err(TryRecvError::Empty))
-        {
-            self.late = Some(late);
-            return Err(silent());
-        }
-        let paths = [SERVER, CLIENT, CLIENT_KEY].map(|name| self.certificates.join(name)).to_vec();
-        let mut asker = Asker::new(&self.roots);
-        let ask = move || asker.ask(Question::Files { paths, limit: MAX_CERTIFICATE }, PATIENCE);
-        match tokio::task::spawn_blocking(ask).await.map_err(io::Error::other)? {
-            Asked::Now(Answer::Files(files)) => {
-                let files = files.into_iter().collect::<io::Result<Vec<_>>>()?;
-                files.try_into().map_err(|_| io::ErrorKind::NotFound.into())
+    async fn connect(&mut self, until: Instant) -> io::Result<SendRequest<Empty<Bytes>>> {
+        let config = match self.config(until).await {
+            Ok(config) => config,
+            Err(error) => {
+                // Without certificates there is no agent, and who is slow once may be so on account of this host's load.
+                let is_fault = !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::TimedOut);
+                self.is_heard = is_fault;
+                return Err(error);
             }
-            Asked::Later(answer) => {
-                self.late = Some(answer);
-                Err(silent())
-            }
-            Asked::Now(_) | Asked::Never => {
-                Err(io::Error::other("no thread can be started to read its certificates"))
-            }
-        }
-    }
-
-    async fn connect(&mut self) -> io::Result<SendRequest<Empty<Bytes>>> {
-        let [server, client, key] = self.certificates().await?;
-        let config = client_config(&server, &client, &key).map_err(io::Error::other)?;
+        };
         let stream = stream::guest_port(&self.roots, &self.how, PORT).await?;
         self.is_heard = true;
         // The name does not matter: the certificate itself is known.
@@ -100,16 +65,25 @@ impl IncusAgent {
         tokio::spawn(connection);
         Ok(sender)
     }
+
+    /// How it is to be talked to.
+    async fn config(&self, until: Instant) -> io::Result<ClientConfig> {
+        let [server, client, key] = certificates::ALL.read(&self.roots, &self.certificates, until).await?;
+        client_config(&server, &client, &key).map_err(|error| {
+            let place = self.certificates.display();
+            io::Error::other(format!("the certificates in {place} are of no use: {error}"))
+        })
+    }
 }
 
 impl Source for IncusAgent {
     /// Nothing where the machine's owner has switched its metrics off.
     type Told = Option<Report>;
 
-    async fn ask(&mut self, _until: Instant) -> io::Result<Option<Report>> {
+    async fn ask(&mut self, until: Instant) -> io::Result<Option<Report>> {
         let mut connection = match self.connection.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect(until).await?,
         };
         let request = Request::get("/1.0/metrics")
             .header(header::HOST, "agent")
@@ -211,6 +185,7 @@ impl ServerCertVerifier for Pinned {
 
 #[cfg(test)]
 mod tests {
+    use super::super::certificates::{CLIENT, CLIENT_KEY, SERVER};
     use super::*;
     use std::convert::Infallible;
     use std::path::Path;
@@ -362,21 +337,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_certificate_that_is_no_file_is_not_waited_for() {
+    async fn what_is_wrong_with_its_certificates_is_told_of_an_agent_that_never_answered() {
         let base = tempfile::tempdir().unwrap();
         let place = base.path().join("machine");
         std::fs::create_dir(&place).unwrap();
+        let mut agent =
+            IncusAgent::new(&Roots::at(base.path()), Vsock::Unix("/vsock".into()), PathBuf::from("/machine"));
+        let until = || Instant::now() + Duration::from_secs(60);
+        assert!(agent.ask(until()).await.is_err());
+        assert!(!agent.is_heard(), "there may be no agent");
         for name in [SERVER, CLIENT] {
             std::fs::write(place.join(name), name).unwrap();
         }
-        let new = || IncusAgent::new(&Roots::at(base.path()), Vsock::Cid(3), PathBuf::from("/machine"));
         let fifo = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, place.join(CLIENT_KEY), fifo, 0o600.into(), 0).unwrap();
-        let error = new().certificates().await.unwrap_err();
-        assert!(error.to_string().contains("not a regular file"), "{error}");
+        let error = agent.ask(until()).await.unwrap_err();
+        let expected = "the certificates in /machine cannot be read: it is not a regular file";
+        assert_eq!((error.to_string().as_str(), agent.is_heard()), (expected, true));
+        agent.reset();
+        assert!(!agent.is_heard());
         std::fs::remove_file(place.join(CLIENT_KEY)).unwrap();
         std::fs::write(place.join(CLIENT_KEY), CLIENT_KEY).unwrap();
-        let read = new().certificates().await.unwrap();
-        assert_eq!(read, [SERVER, CLIENT, CLIENT_KEY].map(|name| name.as_bytes().to_vec()));
+        let error = agent.ask(until()).await.unwrap_err();
+        assert!(error.to_string().starts_with("the certificates in /machine are of no use: "), "{error}");
+        assert!(agent.is_heard());
     }
 }

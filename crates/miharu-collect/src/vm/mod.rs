@@ -6,6 +6,7 @@
 mod agent;
 pub(crate) mod backoff;
 mod bounds;
+mod certificates;
 mod disks;
 pub(crate) mod fuzzing;
 mod guard;
