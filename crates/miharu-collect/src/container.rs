@@ -7,10 +7,10 @@ use miharu_instances::Instance;
 use miharu_linux::block::{BlockDevices, Layers};
 use miharu_linux::cgroup::{self, Ancestors, Hierarchies};
 use miharu_linux::host::HostFacts;
-use miharu_linux::mounts::{HostMounts, RemoteFilesystems};
+use miharu_linux::mounts::{HostMounts, LeftOut, RemoteFilesystems};
 use miharu_linux::networks::Networks;
 use miharu_linux::process::{self, ProcDir};
-use miharu_linux::read::{Buffer, Extent};
+use miharu_linux::read::Buffer;
 use miharu_linux::statfs::Whose;
 use miharu_linux::{Error, Roots, zfs};
 use miharu_metrics::figures::{Figures, Interface, Traffic};
@@ -31,8 +31,8 @@ pub(crate) struct Host {
     pub(crate) facts: HostFacts,
     pub(crate) hierarchies: Option<Hierarchies>,
     mounts: Arc<HostMounts>,
-    /// Whether these are all that the host has.
-    pub(crate) extent: Extent,
+    /// Which of them are not looked at.
+    pub(crate) mounts_left_out: Vec<LeftOut>,
     roots: Roots,
     layers: Layers,
     /// The host's own network namespace; unknown where it may not be looked at.
@@ -55,12 +55,12 @@ impl Host {
     ) -> Self {
         let init = ProcDir::open(roots, HOST_INIT).ok();
         let mounts = init.as_ref().and_then(|init| last_mounts.read(init, buffer).ok());
-        let (mounts, extent) = mounts.unwrap_or_default();
+        let (mounts, mounts_left_out) = mounts.unwrap_or_default();
         Self {
             facts,
             hierarchies,
             mounts,
-            extent,
+            mounts_left_out,
             roots: roots.clone(),
             layers: options.disk_layers,
             network: init.and_then(|init| init.network().ok()),

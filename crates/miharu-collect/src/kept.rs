@@ -7,10 +7,10 @@ use std::time::Duration;
 use miharu_instances::{Incarnation, Instance};
 use miharu_linux::cgroup;
 use miharu_linux::kept::Budget;
-use miharu_linux::mounts::{self, HostLines, HostMounts};
+use miharu_linux::mounts::{self, HostLines, HostMounts, LeftOut};
 use miharu_linux::networks::Network;
 use miharu_linux::process::ProcDir;
-use miharu_linux::read::{Buffer, Extent};
+use miharu_linux::read::Buffer;
 
 use crate::filesystems::Choice;
 
@@ -70,7 +70,7 @@ pub(crate) struct LastHostMounts {
 }
 
 impl LastHostMounts {
-    /// What the host's mountinfo says, and whether that is all; the same `Arc` as long as it says the same.
+    /// What the host's mountinfo says, and what of it is left out; the same `Arc` as long as it says the same.
     ///
     /// # Errors
     /// Where it cannot be read.
@@ -78,15 +78,16 @@ impl LastHostMounts {
         &self,
         init: &ProcDir,
         buffer: &mut Buffer,
-    ) -> miharu_linux::Result<(Arc<HostMounts>, Extent)> {
+    ) -> miharu_linux::Result<(Arc<HostMounts>, Vec<LeftOut>)> {
         let mut lines = HostLines::default();
         let (text, extent) =
             init.read_lines(buffer, "mountinfo", mounts::MAX_HOST_TEXT, |line| lines.sort(line))?;
+        let left_out = lines.left_out(extent);
         let mut last = lock(&self.last);
         if last.0 != text {
             *last = (text.to_owned(), Arc::new(HostMounts::parse(text)));
         }
-        Ok((Arc::clone(&last.1), extent))
+        Ok((Arc::clone(&last.1), left_out))
     }
 }
 

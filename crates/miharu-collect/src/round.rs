@@ -13,7 +13,7 @@ use miharu_instances::{Incarnation, Instance, Kind};
 use miharu_linux::cgroup::{Hierarchies, Version};
 use miharu_linux::host::{CpuList, HostFacts};
 use miharu_linux::process::{Interface, MAX_INTERFACES};
-use miharu_linux::read::{Buffer, Extent};
+use miharu_linux::read::Buffer;
 use miharu_linux::statfs::{Identity, Whose};
 use miharu_metrics::figures::{Info, Scrape};
 use miharu_metrics::{InstanceFigures, InstanceType};
@@ -124,15 +124,11 @@ impl Round<'_> {
         }));
         let last_mounts = &self.collector.host_mounts;
         let host = Host::new(roots, facts, hierarchies.ok(), self.options, last_mounts, &mut buffer);
-        if host.extent == Extent::Cut {
-            let message = "the host has more mounts than are looked at: a directory on one of the others is told as an instance's own \
-                           file system";
-            self.warnings.push(Warning {
-                kind: WarningKind::Incomplete,
-                instance: None,
-                message: message.to_owned(),
-            });
-        }
+        self.warnings.extend(host.mounts_left_out.iter().map(|left_out| Warning {
+            kind: WarningKind::Incomplete,
+            instance: None,
+            message: left_out.to_string(),
+        }));
         host
     }
 

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use crate::read::number;
 
-pub use host::{HostLines, HostMounts};
+pub use host::{HostLines, HostMounts, LeftOut};
 pub use line::{Line, parse, unescape};
 pub use select::select;
 

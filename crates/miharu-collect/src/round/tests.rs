@@ -65,3 +65,17 @@ fn nobody_has_more_than_the_time_for_all() {
     let round = Round { collector: &collector, options: &options, start, warnings: Vec::new() };
     assert_eq!(round.limits().end_of(start), start + options.collect_timeout * 3 / 4);
 }
+
+#[test]
+fn whose_mounts_on_the_host_are_left_out_is_told() {
+    let base = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(base.path().join("proc/1")).unwrap();
+    let long = "a\\040".repeat(3800);
+    let mount = format!("70 1 0:50 / /home/ann/{long} rw - fuse.x x rw,user_id=1000,group_id=1000\n");
+    let warnings = |count| {
+        std::fs::write(base.path().join("proc/1/mountinfo"), mount.repeat(count)).unwrap();
+        let collection = Collector::new(Roots::at(base.path())).collect(&[], &Options::default());
+        collection.warnings.into_iter().filter(|warning| warning.message.contains("user 1000")).count()
+    };
+    assert_eq!((warnings(1), warnings(100)), (0, 1));
+}

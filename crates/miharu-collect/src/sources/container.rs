@@ -103,6 +103,9 @@ fn file_systems(question: &Question<'_>, view: &View, buffer: &mut Buffer) -> mi
         Err(error) => found.reasons.push(error.to_string()),
     }
     found.from = read(&buffer.take_looks()).collect();
+    let not_all =
+        view.mounts_left_out.iter().map(|left_out| format!("the host's mounts, not all: {left_out}"));
+    found.from.extend(not_all);
     let rows = figures.map(|figures| figures.figures.filesystems.as_slice()).unwrap_or_default();
     let root = instance.init.path().join("root");
     found.from.extend(rows.iter().map(|row| format!("statfs of {}{}", root.display(), row.mountpoint)));

@@ -15,7 +15,7 @@ use miharu_instances::Instance;
 use miharu_linux::Roots;
 use miharu_linux::cgroup::Hierarchies;
 use miharu_linux::host::HostFacts;
-use miharu_linux::mounts::HostMounts;
+use miharu_linux::mounts::{HostMounts, LeftOut};
 use miharu_linux::process::ProcDir;
 use miharu_linux::read::{Buffer, Look, Outcome};
 use miharu_metrics::{FAMILIES, Family, FamilySet, InstanceFigures, Part, Prefix};
@@ -108,6 +108,8 @@ struct View {
     looks: Vec<Look>,
     hierarchies: Option<Hierarchies>,
     mounts: Arc<HostMounts>,
+    /// Which of them are not looked at.
+    mounts_left_out: Vec<LeftOut>,
     /// The host's own network namespace, unknown where it may not be looked at.
     network: Option<u64>,
 }
@@ -118,10 +120,10 @@ impl View {
         let looks = buffer.take_looks();
         let init = ProcDir::open(roots, HOST_INIT).ok();
         let mounts = init.as_ref().and_then(|init| LastHostMounts::default().read(init, buffer).ok());
-        let mounts = mounts.map(|(mounts, _)| mounts).unwrap_or_default();
+        let (mounts, mounts_left_out) = mounts.unwrap_or_default();
         let network = init.and_then(|init| init.network().ok());
         let _ = buffer.take_looks();
-        Self { facts, looks, hierarchies: Hierarchies::find(roots).ok(), mounts, network }
+        Self { facts, looks, hierarchies: Hierarchies::find(roots).ok(), mounts, mounts_left_out, network }
     }
 
     /// The files of these facts whose path ends so.

@@ -1,6 +1,8 @@
 //! Which of an instance's file systems are only a directory on one of the host's.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -8,7 +10,7 @@ use std::sync::OnceLock;
 use super::line::Line;
 use super::tree::Tree;
 use super::{Device, MAX_HOST_MOUNTS, MAX_USERS_TEXT, Mount, SharedOn, Sharing, line, parse};
-use crate::read::Take;
+use crate::read::{Extent, Take, number};
 
 /// Which lines of the host's mountinfo are looked at, so that no user can have those of others left out.
 #[derive(Debug, Default)]
@@ -16,13 +18,17 @@ pub struct HostLines {
     count: usize,
     /// How many bytes are of users' mounts.
     of_users: usize,
+    /// The same by user.
+    by_user: HashMap<u64, usize>,
 }
 
 impl HostLines {
     /// Whether this line, the next one of the file, is looked at.
     pub fn sort(&mut self, line: &[u8]) -> Take {
-        if parse(line, 1).first().is_some_and(is_users) {
+        if let Some(user) = parse(line, 1).first().and_then(user_of) {
             self.of_users = self.of_users.saturating_add(line.len());
+            let own = self.by_user.entry(user).or_default();
+            *own = own.saturating_add(line.len());
             if self.of_users > MAX_USERS_TEXT {
                 return Take::Drop;
             }
@@ -30,13 +36,52 @@ impl HostLines {
         self.count += 1;
         if self.count > MAX_HOST_MOUNTS { Take::End } else { Take::Keep }
     }
+
+    /// What is left out of the file, of which so much was read.
+    #[must_use]
+    pub fn left_out(&self, extent: Extent) -> Vec<LeftOut> {
+        let rest = (extent == Extent::Cut).then_some(LeftOut::Rest);
+        let most = self.by_user.iter().max_by_key(|(user, bytes)| (**bytes, **user));
+        let of_users = most.filter(|_| self.of_users > MAX_USERS_TEXT);
+        rest.into_iter().chain(of_users.map(|(user, _)| LeftOut::OfUsers { most: *user })).collect()
+    }
 }
 
-/// Whether a user other than root mounted it: by fusermount(1), which has the kernel note who that was.
-fn is_users(line: &Line<'_>) -> bool {
+/// Which of the host's mounts are not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Those past [`MAX_HOST_MOUNTS`] or [`super::MAX_HOST_TEXT`].
+    Rest,
+    /// Some of users', past [`MAX_USERS_TEXT`].
+    OfUsers {
+        /// The number of the user who has the most.
+        most: u64,
+    },
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rest => write!(f, "the host has more mounts than are looked at")?,
+            Self::OfUsers { most } => {
+                write!(
+                    f,
+                    "users have more FUSE file systems mounted than are looked at, user {most} the most of them"
+                )?;
+            }
+        }
+        write!(f, ": a directory on one that is left out is told as an instance's own file system")
+    }
+}
+
+/// The number of the user other than root who mounted it: by fusermount(1), which has the kernel note who that was.
+fn user_of(line: &Line<'_>) -> Option<u64> {
+    if !line.fstype.starts_with(b"fuse") {
+        return None;
+    }
     let mut options = line.super_options.split(|byte| *byte == b',');
-    let user = options.find_map(|option| option.strip_prefix(b"user_id=".as_slice()));
-    line.fstype.starts_with(b"fuse") && user.is_some_and(|user| user != b"0")
+    let user = number(options.find_map(|option| option.strip_prefix(b"user_id=".as_slice()))?)?;
+    (user != 0).then_some(user)
 }
 
 /// The host's own mounts (`/proc/1/mountinfo`), read once a collection, to tell an instance's own volume from a

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::read::Extent;
 
 fn points(text: &str, remote: RemoteFilesystems) -> Vec<String> {
     select(&parse(text.as_bytes(), MAX_MOUNTS), remote)
@@ -166,6 +167,14 @@ fn users_cannot_have_other_mounts_of_the_host_left_out() {
     let mut lines = HostLines::default();
     let kept: Vec<&str> =
         text.lines().filter(|line| lines.sort(line.as_bytes()) == crate::read::Take::Keep).collect();
+    // Somebody else's that comes late is left out, too, and not to blame.
+    let late = of_user("late").replace("1000", "1001");
+    assert_eq!(lines.sort(late.trim().as_bytes()), crate::read::Take::Drop);
+    assert_eq!(lines.left_out(Extent::Whole), [LeftOut::OfUsers { most: 1000 }]);
+    assert_eq!(lines.left_out(Extent::Cut), [LeftOut::Rest, LeftOut::OfUsers { most: 1000 }]);
+    let mut few = HostLines::default();
+    assert_eq!(few.sort(late.trim().as_bytes()), crate::read::Take::Keep);
+    assert_eq!(few.left_out(Extent::Whole), []);
     let size: usize = kept.iter().map(|line| line.len()).sum();
     assert!(size < MAX_USERS_TEXT + 1000, "{size}");
     assert_eq!(kept.iter().filter(|line| line.contains("/first ")).count(), 1);
