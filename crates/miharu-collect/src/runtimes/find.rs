@@ -1,6 +1,6 @@
 //! Which daemons of Incus and LXD run on the host, told by the sockets that somebody listens on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ use miharu_linux::apart::{Answer, Asked, Asker, Question};
 use miharu_linux::read::Buffer;
 use miharu_linux::{Roots, unix_sockets};
 
-use super::{DEFAULTS, is_trusted};
+use super::{DEFAULTS, is_trusted, rank};
 
 /// The sockets that a daemon gives to its guests, below its state directory. The daemon itself makes and opens them, while
 /// `unix.socket` may be systemd's: asking there would start a daemon that does not run.
@@ -31,7 +31,7 @@ const MAX_DAEMONS: usize = 8;
 /// The most paths that are asked for and do not answer. Each holds a thread.
 const MAX_HUNG: usize = 2;
 
-/// The most directories that somebody listens in and that were no daemon's before.
+/// The most directories that are looked at in a round, of those that somebody listens in and that were no daemon's before.
 const MAX_STRANGE: usize = 256;
 
 /// How long a directory is waited for that is a daemon's by default or was one's before. The thread that waits holds nobody up.
@@ -47,14 +47,54 @@ pub(super) struct Finder {
     places: Asker,
     /// Directories that were asked for and have not answered yet.
     hung: Vec<(PathBuf, Receiver<Answer>)>,
+    /// The strange directory that was looked at last: in the next round it is the turn of those behind it.
+    last: PathBuf,
+}
+
+/// Where a daemon's socket is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Its device and inode: whoever listens may give a path to what is found by another.
+    socket: (u64, u64),
+    /// Whether links lead there.
+    has_links: bool,
+}
+
+/// Directories that somebody listens in and that were no daemon's before: as many as are looked at in a round, in their order from `after` on,
+/// and as many from the start.
+#[derive(Debug, Default)]
+struct Strange {
+    after: PathBuf,
+    behind: BTreeMap<PathBuf, &'static str>,
+    before: BTreeMap<PathBuf, &'static str>,
+}
+
+impl Strange {
+    fn add(&mut self, directory: &Path, runtime: &'static str) {
+        let side = if directory > self.after.as_path() { &mut self.behind } else { &mut self.before };
+        if side.len() >= MAX_STRANGE {
+            if side.last_key_value().is_some_and(|(last, _)| directory >= last.as_path()) {
+                return;
+            }
+            side.pop_last();
+        }
+        side.insert(directory.to_owned(), runtime);
+    }
+
+    /// Those whose turn it is.
+    fn chosen(self) -> impl Iterator<Item = (PathBuf, &'static str)> {
+        self.behind.into_iter().chain(self.before).take(MAX_STRANGE)
+    }
 }
 
 impl Finder {
     pub(super) fn new(roots: &Roots) -> Self {
-        Self { places: Asker::new(roots), hung: Vec::new() }
+        Self { places: Asker::new(roots), hung: Vec::new(), last: PathBuf::new() }
     }
 
-    /// The state directories of the daemons that run, and whose they are; first of those that `is_known` knows.
+    /// The state directories of the daemons that run, and whose they are; first of those that `is_known` knows. Each daemon is told once,
+    /// under the directory that is one by default, or else one to which no link leads: anybody can listen at a path of his own that leads to
+    /// a daemon's directory.
     ///
     /// # Errors
     /// Where the host's table of sockets cannot be read.
@@ -64,28 +104,39 @@ impl Finder {
         buffer: &mut Buffer,
         is_known: impl Fn(&Path) -> bool,
     ) -> miharu_linux::Result<BTreeMap<PathBuf, &'static str>> {
-        let (mut known, mut strange) = (BTreeMap::new(), BTreeMap::new());
+        let mut known = BTreeMap::new();
+        let mut strange = Strange { after: std::mem::take(&mut self.last), ..Strange::default() };
         unix_sockets::each_listening(roots, buffer, |path| {
             let Some((directory, runtime)) = daemon(path) else { return };
-            if DEFAULTS.iter().any(|default| directory == Path::new(default)) || is_known(directory) {
+            if rank(directory) < DEFAULTS.len() || is_known(directory) {
                 known.insert(directory.to_owned(), runtime);
-            } else if strange.len() < MAX_STRANGE {
-                strange.insert(directory.to_owned(), runtime);
+            } else {
+                strange.add(directory, runtime);
             }
         })?;
         self.hung.retain(|(_, answer)| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
-        let mut found = BTreeMap::new();
-        let known = known.into_iter().map(|one| (one, usize::MAX, OF_KNOWN));
-        let strange = strange.into_iter().map(|one| (one, MAX_HUNG, OF_STRANGE));
-        for ((directory, runtime), most, patience) in known.chain(strange) {
-            if found.len() < MAX_DAEMONS
-                && self.hung.len() < most
-                && self.belongs_to_root(&directory, patience)
-            {
-                found.insert(directory, runtime);
+        let mut found = Vec::new();
+        for (directory, runtime) in known {
+            if let Some(place) = self.look_at(&directory, OF_KNOWN) {
+                let order = (rank(&directory), place.has_links, false);
+                found.push((order, directory, runtime, place.socket));
             }
         }
-        Ok(found)
+        for (directory, runtime) in strange.chosen() {
+            self.last.clone_from(&directory);
+            if self.hung.len() >= MAX_HUNG {
+                continue;
+            }
+            if let Some(place) = self.look_at(&directory, OF_STRANGE) {
+                let order = (rank(&directory), place.has_links, true);
+                found.push((order, directory, runtime, place.socket));
+            }
+        }
+        found.sort();
+        let mut sockets = HashSet::new();
+        found.retain(|(_, _, _, socket)| sockets.insert(*socket));
+        found.truncate(MAX_DAEMONS);
+        Ok(found.into_iter().map(|(_, directory, runtime, _)| (directory, runtime)).collect())
     }
 
     /// Where nothing answers, for a warning.
@@ -101,30 +152,33 @@ impl Finder {
         sender
     }
 
-    /// Whether the directory and the daemon's socket in it are root's. Others can listen on whatever path they may write to.
-    fn belongs_to_root(&mut self, directory: &Path, patience: Duration) -> bool {
+    /// The daemon's socket in that directory, where both are root's. Others can listen on whatever path they may write to.
+    fn look_at(&mut self, directory: &Path, patience: Duration) -> Option<Place> {
         if self.hung.iter().any(|(hung, _)| hung == directory) {
-            return false;
+            return None;
         }
-        let question = Question::Kinds(vec![directory.to_owned(), directory.join(SOCKET)]);
-        match self.places.ask(question, patience) {
-            Asked::Now(Answer::Kinds(kinds)) => match kinds.as_slice() {
-                [Ok(directory), Ok(socket)] => {
-                    let is_roots = |metadata: &Metadata| is_trusted(metadata.uid());
-                    directory.is_dir()
-                        && is_roots(directory)
-                        && socket.file_type().is_socket()
-                        && is_roots(socket)
-                }
-                _ => false,
-            },
+        let above = directory.ancestors().map(Path::to_owned);
+        let paths = std::iter::once(directory.join(SOCKET)).chain(above).collect();
+        match self.places.ask(Question::Kinds(paths), patience) {
+            Asked::Now(Answer::Kinds(kinds)) => place(&kinds),
             Asked::Later(answer) => {
                 self.hung.push((directory.to_owned(), answer));
-                false
+                None
             }
-            Asked::Now(_) | Asked::Never => false,
+            Asked::Now(_) | Asked::Never => None,
         }
     }
+}
+
+/// What is told of a daemon's socket, its directory, and those above.
+fn place(kinds: &[std::io::Result<Metadata>]) -> Option<Place> {
+    let [Ok(socket), Ok(directory), above @ ..] = kinds else { return None };
+    let is_roots = |metadata: &Metadata| is_trusted(metadata.uid());
+    let is_one = directory.is_dir() && socket.file_type().is_socket();
+    (is_one && is_roots(directory) && is_roots(socket)).then(|| Place {
+        socket: (socket.dev(), socket.ino()),
+        has_links: above.iter().flatten().any(Metadata::is_symlink),
+    })
 }
 
 /// The state directory that a guests' socket is in, and whose that is.
@@ -172,6 +226,50 @@ mod tests {
         fs::remove_file(base.path().join("srv/lxd").join(SOCKET)).unwrap();
         fs::write(base.path().join("srv/lxd").join(SOCKET), "").unwrap();
         assert_eq!(Finder::new(&roots).running(&roots, &mut Buffer::new(), |_| false).unwrap().len(), 1);
+    }
+
+    /// A host with these daemons and these listeners.
+    fn host(daemons: &[&str], listening: &[&str]) -> (tempfile::TempDir, Roots) {
+        let base = tempfile::tempdir().unwrap();
+        for directory in daemons {
+            let directory = base.path().join(directory);
+            fs::create_dir_all(&directory).unwrap();
+            drop(UnixListener::bind(directory.join(SOCKET)).unwrap());
+        }
+        let line = |path: &&str| format!("0: 00000002 00000000 00010000 0001 01 1 {path}/devlxd/sock\n");
+        fs::create_dir_all(base.path().join("proc/1/net")).unwrap();
+        fs::write(base.path().join("proc/1/net/unix"), listening.iter().map(line).collect::<String>())
+            .unwrap();
+        let roots = Roots::at(base.path());
+        (base, roots)
+    }
+
+    #[test]
+    fn a_link_of_a_users_tells_no_daemon_twice() {
+        let listening = ["/home/ann/x/lxd", "/home/ann/y/lxd", "/srv/lxd", "/var/lib/lxd"];
+        let (base, roots) = host(&["var/lib/lxd", "srv/lxd"], &listening);
+        fs::create_dir_all(base.path().join("home/ann")).unwrap();
+        for (link, to) in [("x", "var/lib"), ("y", "srv")] {
+            std::os::unix::fs::symlink(base.path().join(to), base.path().join("home/ann").join(link))
+                .unwrap();
+        }
+        let expected = ["/srv/lxd", "/var/lib/lxd"].map(|path| (PathBuf::from(path), "lxd")).into();
+        for is_known in [false, true] {
+            let of_user = |path: &Path| is_known && path.starts_with("/home");
+            let found = Finder::new(&roots).running(&roots, &mut Buffer::new(), of_user).unwrap();
+            assert_eq!(found, expected, "{is_known}");
+        }
+    }
+
+    #[test]
+    fn it_is_the_turn_of_each_directory_some_time() {
+        let mut listening: Vec<_> = (0..=MAX_STRANGE).map(|number| format!("/a/{number}")).collect();
+        listening.push("/srv/lxd".to_owned());
+        let listening: Vec<_> = listening.iter().map(String::as_str).collect();
+        let (_base, roots) = host(&["srv/lxd"], &listening);
+        let mut finder = Finder::new(&roots);
+        let mut count = || finder.running(&roots, &mut Buffer::new(), |_| false).unwrap().len();
+        assert_eq!([count(), count()], [0, 1]);
     }
 
     #[test]
