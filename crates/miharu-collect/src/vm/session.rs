@@ -33,7 +33,8 @@ pub(crate) trait Source {
     /// Asks; given up at `until` by the caller.
     fn ask(&mut self, until: Instant) -> impl Future<Output = io::Result<Self::Told>> + Send;
 
-    /// Whether something in the guest was heard on the connection. Where nothing ever was, there may be no agent.
+    /// Whether something in the guest was heard on the connection, or something on the host keeps it from being asked. Where
+    /// neither is so, there may be no agent.
     fn is_heard(&self) -> bool {
         false
     }
