@@ -1,18 +1,19 @@
 //! One collection: the host once, each instance by itself, then what needs them all.
 
+mod machines;
 mod order;
 mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use miharu_instances::{Incarnation, Instance, Kind};
 use miharu_linux::cgroup::{Hierarchies, Version};
 use miharu_linux::host::{CpuList, HostFacts};
-use miharu_linux::process::{Interface, MAX_INTERFACES};
+use miharu_linux::process::MAX_INTERFACES;
 use miharu_linux::read::Buffer;
 use miharu_linux::statfs::{Identity, Whose};
 use miharu_metrics::figures::{Info, Scrape};
@@ -22,10 +23,8 @@ use crate::container::{self, Host, Raw, Reader, whose};
 use crate::hung::Reading;
 use crate::jobs::{Limits, Outcome};
 use crate::kept::Kept;
-use crate::own_process::start_time;
-use crate::vm::{self, Age};
 use crate::warning::{InstanceName, Warning, WarningKind};
-use crate::{Collection, Collector, Cpus, Guest, HostSize, Options, datasets, filesystems, own_process};
+use crate::{Collection, Collector, Cpus, HostSize, Options, datasets, filesystems, own_process};
 
 /// An instance and what was read of it.
 type Row = (Arc<Instance>, Raw);
@@ -63,7 +62,7 @@ pub(crate) fn collect(collector: &Collector, instances: &[Arc<Instance>], option
         Some(Version::V2) => "cgroup2",
         Some(Version::V1) | None => "cgroup1",
     };
-    let guests = rows.iter().filter_map(|(instance, raw)| guest(instance, raw)).collect();
+    let guests = rows.iter().filter_map(|(instance, raw)| machines::guest(instance, raw)).collect();
     for (instance, raw) in &mut rows {
         let left_out = raw.figures.normalise();
         if left_out > 0 {
@@ -175,58 +174,6 @@ impl Round<'_> {
             rows.extend(row.map(|(instance, raw)| (instance, Raw { kept: Some(kept), ..raw })));
         }
         rows
-    }
-
-    /// Begins to ask all guests and monitors at once.
-    fn ask_guests(&self, machines: &[Arc<Instance>], host: &Host, now: SystemTime) -> Machines {
-        let now = now.duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64());
-        let age = |instance: &Instance| {
-            let start = start_time(instance.incarnation.init_start, &host.facts);
-            let is_young = start.is_some_and(|start| now - start < self.options.agent_grace.as_secs_f64());
-            if is_young { Age::Young } else { Age::Grown }
-        };
-        let machines: Vec<_> =
-            machines.iter().map(|instance| (Arc::clone(instance), age(instance))).collect();
-        // The host's part is read when the guests' is known, and needs a moment, too.
-        let longest = self.options.instance_timeout.min(self.options.collect_timeout * 3 / 4);
-        let until = self.start + longest;
-        let guests = &self.collector.guests;
-        let asking = guests.ask(&machines, until, self.options);
-        Machines { machines, asking }
-    }
-
-    /// Waits for the guests, and reads what the host tells of their machines.
-    fn read_machines(&mut self, asked: Machines, host: &Arc<Host>) -> Vec<Row> {
-        let Machines { machines, asking } = asked;
-        let answers = Mutex::new(asking.finish());
-        if machines.is_empty() {
-            return Vec::new();
-        }
-        let has_taps =
-            |(instance, _): &(Arc<Instance>, Age)| instance.vm.as_ref().is_some_and(|vm| !vm.taps.is_empty());
-        let mut links = Vec::new();
-        if machines.iter().any(has_taps) {
-            match miharu_linux::links::read(&self.collector.roots, &mut Buffer::new()) {
-                Ok(read) => links = read,
-                Err(problem) => {
-                    self.warnings.push(Warning {
-                        kind: kind_of(&problem),
-                        instance: None,
-                        message: problem.to_string(),
-                    });
-                }
-            }
-        }
-        let instances: Vec<_> = machines.iter().map(|(instance, _)| Arc::clone(instance)).collect();
-        let ages: HashMap<Incarnation, Age> =
-            machines.iter().map(|(instance, age)| (instance.incarnation, *age)).collect();
-        let host = Arc::clone(host);
-        let nothing_kept = instances.iter().map(|_| Arc::default()).collect();
-        self.read_instances(&instances, nothing_kept, move |instance, _, reader| {
-            let answer = lock(&answers).remove(&instance.incarnation);
-            let age = ages.get(&instance.incarnation).copied().unwrap_or(Age::Grown);
-            machine(instance, answer, age, &host, &links, reader)
-        })
     }
 
     /// What an outcome means; nothing where the instance is gone.
@@ -392,53 +339,6 @@ fn kind_of(error: &miharu_linux::Error) -> WarningKind {
         miharu_linux::Error::Denied { .. } => WarningKind::Denied,
         _ => WarningKind::Incomplete,
     }
-}
-
-/// Virtual machines whose guests are being asked.
-struct Machines {
-    machines: Vec<(Arc<Instance>, Age)>,
-    asking: vm::Asking,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Reads a virtual machine from the host, and takes what its guest told where it did.
-fn machine(
-    instance: &Instance,
-    answer: Option<vm::Answer>,
-    age: Age,
-    host: &Host,
-    links: &[Interface],
-    reader: &mut Reader,
-) -> miharu_linux::Result<Raw> {
-    let Some(machine) = &instance.vm else { return Ok(Raw::default()) };
-    let is_late = answer.is_none();
-    let vm::Answer { mut told, took } = answer.unwrap_or_default();
-    let reading = vm::host::read(instance, &told.monitor.monitor.vcpus, host.network, &mut reader.buffer)?;
-    let on_host = vm::host::figures(machine, &reading, &told.monitor.monitor, links, &host.facts);
-    let (problems, remarks) = (std::mem::take(&mut told.problems), std::mem::take(&mut told.remarks));
-    let mut complaints: Vec<_> =
-        problems.into_iter().map(|problem| (WarningKind::Incomplete, problem)).collect();
-    if is_late {
-        let message = "its guest could not be asked in time (metrics.instance_timeout)";
-        complaints.push((WarningKind::Unresponsive, message.to_owned()));
-    }
-    let vm::Served { figures, source, facts } = vm::serve(told, on_host, age);
-    Ok(Raw { figures, source: Some(source), facts, complaints, remarks, waited: took, ..Raw::default() })
-}
-
-/// What a guest told, and who told the machine's figures.
-fn guest(instance: &Instance, raw: &Raw) -> Option<Guest> {
-    let vm::Facts { addresses, hostname, origin } = &raw.facts;
-    instance.vm.is_some().then(|| Guest {
-        project: instance.project.clone(),
-        name: instance.name.clone(),
-        addresses: addresses.clone(),
-        hostname: hostname.clone(),
-        origin: *origin,
-    })
 }
 
 /// A container's kernel tells every CPU for as long as it runs, a guest those that are online.
