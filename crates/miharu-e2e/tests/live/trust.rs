@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use miharu_e2e::prometheus::Prometheus;
+use miharu_e2e::terminal::Terminal;
 use miharu_e2e::tls::{self, Certificate};
 use miharu_e2e::{Lxc, Miharud, need, scratch, shell};
 use serde_json::{Value, json};
@@ -276,5 +277,55 @@ fn an_authority_is_noticed_obeyed_and_never_guessed_at() -> Result<()> {
         fs::remove_file(daemon.dir.join(file))?;
         becomes(if file == "ca.crl" { [200, 200, 403] } else { [200, 403, 200] }, "the broken file gone")?;
     }
+    Ok(())
+}
+
+#[test]
+fn an_entry_is_edited_by_a_program_or_in_an_editor() -> Result<()> {
+    need!(Tls);
+    let daemon = Miharud::start()?;
+    let client = Certificate::create("scraper")?;
+    let file = client.crt.to_str().context("a path")?;
+    daemon.miharu(&["config", "trust", "add-certificate", file, "--name=before", "--type=metrics"])?;
+    let fingerprint = client.fingerprint()?;
+    let shown = || daemon.miharu(&["config", "trust", "show", &fingerprint]);
+    let piped = |text: &str| -> Result<String> {
+        let input = scratch::dir("entry")?.join("entry.yaml");
+        fs::write(&input, text)?;
+        let program = daemon.command()?;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "\"$0\" config trust edit \"$1\" <\"$2\""]).arg(program.get_program());
+        shell::output(shell.arg(&fingerprint).arg(&input).env("MIHARU_DIR", &daemon.dir))
+    };
+    piped(&shown()?.replace("name: before", "name: piped"))?;
+    assert!(shown()?.contains("name: piped\n"), "{}", shown()?);
+    for nonsense in ["", "- no\n- entry\n", "name: [", "name: x\ntype: nothing\n"] {
+        let error = piped(nonsense).err().with_context(|| format!("{nonsense:?} was taken"))?;
+        assert!(format!("{error:#}").contains("Error: "), "{error:#}");
+    }
+    assert!(shown()?.contains("name: piped\n"), "{}", shown()?);
+
+    let edited = |editor: &str| -> Result<(bool, String)> {
+        let program = daemon.command()?;
+        let mut terminal = Terminal::start(24, 120, |command| {
+            command.arg(program.get_program()).args(["config", "trust", "edit", &fingerprint]);
+            command.env("MIHARU_DIR", &daemon.dir).env_remove("VISUAL").env("EDITOR", editor);
+        })?;
+        Ok((terminal.end()?.success(), terminal.text()))
+    };
+    let (is_well, text) = edited("sed -i -e 's/^name: piped/name: edited/'")?;
+    assert!(is_well && shown()?.contains("name: edited\n"), "{text}: {}", shown()?);
+    let (is_well, text) = edited("sed -i -e 's/^name: edited/name: never/' -e '$q7'")?;
+    assert!(!is_well && text.contains("nothing was changed"), "{text}");
+    // Who changes nothing sends nothing, and who comes second is told.
+    assert!(edited("true")?.0);
+    let other = format!(
+        "miharu() {{ '{}' \"$@\"; }}; miharu config trust show {fingerprint} | sed 's/^name: edited/name: other/' \
+         | miharu config trust edit {fingerprint}; sed -i -e 's/^name: edited/name: late/'",
+        daemon.command()?.get_program().display()
+    );
+    let (is_well, text) = edited(&other)?;
+    assert!(!is_well && text.contains("Somebody else changed the entry"), "{text}");
+    assert!(shown()?.contains("name: other\n"), "{}", shown()?);
     Ok(())
 }
