@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Feeds every parser inputs that libFuzzer makes up. usage: scripts/fuzz.sh [TARGET…] [--seconds N] [--jobs N] [--more] [--table]
-# Without targets all that crates/miharu-fuzz names, an hour each, as many at a time as there are processors: 16 hours on two. --more goes
+# Without targets all that crates/miharu-fuzz names, an hour each, as many at a time as there are processors: 17 hours on two. --more goes
 # on from the last run and adds to its figures; --table shows these again and feeds nothing.
 # The last lines are a table from libFuzzer's own reports: seconds, and how many of them a processor was had, executions, edges that
 # were reached, inputs kept for reaching them, the most memory, crashes. What crashes a target is kept in target/fuzz/found/TARGET; once it lies in fuzz/corpus/TARGET, `make
