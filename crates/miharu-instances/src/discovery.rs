@@ -1,6 +1,6 @@
 //! A scan of the host: cgroup names, drivers, and what was known before.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +12,16 @@ use miharu_linux::process::ProcDir;
 use miharu_linux::read::Buffer;
 use miharu_linux::{Result, Roots};
 
-use crate::driver::{Claim, Driver, Host, Renamed, Unidentified};
+use crate::driver::{Claim, Driver, Host, Renamed, Unidentified, is_trusted};
 use crate::failures::Failures;
 use crate::walk::{Claimed, News, Walk};
 use crate::{Identity, Instance, tree};
 
-/// The most warnings of one scan; nobody reads more, and users can cause any number.
+/// The most warnings of one scan; nobody reads more.
 const MAX_WARNINGS: usize = 100;
+
+/// The most of them about one user's processes, of which there can be any number.
+const MAX_OF_A_USER: usize = 8;
 
 /// How long one scan spends on cgroups that were nobody's several times before.
 const SECOND_LOOKS: Duration = Duration::from_millis(50);
@@ -76,6 +79,8 @@ pub enum Warning {
         cgroup: PathBuf,
         /// The process.
         pid: u32,
+        /// Whose it is.
+        uid: u32,
         /// What is wrong with it, to be read after its number.
         why: String,
     },
@@ -208,8 +213,7 @@ impl Discovery {
             instances.extend(more);
         }
         leave_out_duplicates(&mut instances, &mut warnings);
-        warnings.truncate(MAX_WARNINGS);
-        Ok(Scan { instances, warnings })
+        Ok(Scan { instances, warnings: most_worth(warnings) })
     }
 
     /// Forgets the instances whose first process or cgroup is gone.
@@ -264,13 +268,19 @@ enum Identified {
 /// Asks the drivers that claim a cgroup, in their order.
 fn identify(drivers: &mut [Box<dyn Driver>], host: &mut Host<'_>, claimed: &Claimed) -> Identified {
     let (claim, claimants) = claimed;
+    let warned = host.warnings.len();
     for place in claimants {
         let Some(driver) = drivers.get_mut(*place) else { continue };
         match driver.identify(host, claim) {
             Ok(instance) => return Identified::As(Arc::new(instance)),
             Err(Unidentified::Asked) => return Identified::Asked,
             Err(Unidentified::Nothing) => {}
-            Err(Unidentified::Doubtful(warning)) => host.warnings.push(warning),
+            // Two drivers may say the same.
+            Err(Unidentified::Doubtful(warning)) => {
+                if !host.warnings.iter().skip(warned).any(|other| *other == warning) {
+                    host.warnings.push(warning);
+                }
+            }
             Err(Unidentified::Unreadable(error)) => host.warnings.push(unreadable(&claim.path, &error)),
         }
     }
@@ -317,7 +327,54 @@ impl std::fmt::Debug for Discovery {
     }
 }
 
-/// A warning about a claim's process.
-pub(crate) fn doubtful(claim: &Claim, pid: u32, why: impl Into<String>) -> Unidentified {
-    Unidentified::Doubtful(Warning::Doubtful { cgroup: claim.path.clone(), pid, why: why.into() })
+/// The warnings that are told: what users' processes look like comes last, and of each user a little.
+fn most_worth(warnings: Vec<Warning>) -> Vec<Warning> {
+    let mut of_users: HashMap<u32, usize> = HashMap::new();
+    let is_a_users =
+        |warning: &Warning| matches!(warning, Warning::Doubtful { uid, .. } if !is_trusted(*uid));
+    let (mut last, mut told): (Vec<_>, Vec<_>) = warnings.into_iter().partition(is_a_users);
+    last.retain(|warning| {
+        let Warning::Doubtful { uid, .. } = warning else { return true };
+        let of_this = of_users.entry(*uid).or_default();
+        *of_this += 1;
+        *of_this <= MAX_OF_A_USER
+    });
+    told.append(&mut last);
+    told.truncate(MAX_WARNINGS);
+    told
+}
+
+/// A warning about a user's process that is called as the one that runs the claim's instance.
+pub(crate) fn disguised(claim: &Claim, pid: u32, uid: u32, called: &str) -> Unidentified {
+    doubtful(claim, pid, uid, format!("of user {uid} calls itself {called}, and only root's is believed"))
+}
+
+/// A warning about a claim's process, which is user `uid`'s.
+pub(crate) fn doubtful(claim: &Claim, pid: u32, uid: u32, why: impl Into<String>) -> Unidentified {
+    Unidentified::Doubtful(Warning::Doubtful { cgroup: claim.path.clone(), pid, uid, why: why.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_user_keeps_others_warnings_from_being_told() {
+        let doubtful = |uid: u32, pid: u32| Warning::Doubtful {
+            cgroup: format!("lxc.payload.{pid}").into(),
+            pid,
+            uid,
+            why: String::new(),
+        };
+        let own = rustix::process::geteuid().as_raw();
+        let (ann, bob) = (own + 4242, own + 4243);
+        let mut warnings: Vec<_> = (0..200).map(|pid| doubtful(ann, pid)).collect();
+        warnings.extend([doubtful(bob, 300), Warning::TooManyCgroups, doubtful(own, 400)]);
+        let told = most_worth(warnings);
+        assert_eq!(told[..2], [Warning::TooManyCgroups, doubtful(own, 400)]);
+        assert_eq!(told[2..10], (0..8).map(|pid| doubtful(ann, pid)).collect::<Vec<_>>());
+        assert_eq!(told[10..], [doubtful(bob, 300)]);
+        let many = most_worth((1..=200).map(|user| doubtful(own + user, 1)).collect());
+        assert_eq!(many.len(), MAX_WARNINGS);
+    }
 }

@@ -18,6 +18,9 @@ use crate::driver::is_trusted;
 /// busy for longer.
 const OF_A_USER: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 100 });
 
+/// How long it waits for one that decides about a warning alone: what comes later is there at the next scan.
+const OF_A_WARNING: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 10 });
+
 /// How long it waits for one about what is the system's.
 const OF_THE_SYSTEM: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 500 });
 
@@ -32,6 +35,15 @@ const MAX_WAITING: usize = 8;
 pub(crate) struct Patience {
     asker: Option<Asker>,
     waiting: HashMap<Question, Waiting>,
+}
+
+/// What an answer decides about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Worth {
+    /// Whether an instance is served.
+    Instance,
+    /// Whether somebody is warned of.
+    Warning,
 }
 
 /// Why a program is not taken for the system's; to be read after the name of a process.
@@ -68,8 +80,9 @@ impl Patience {
         uid: u32,
         pid: u32,
         start_ticks: u64,
+        worth: Worth,
     ) -> Option<miharu_linux::Result<Vec<u8>>> {
-        match self.ask(roots, uid, Question::CommandLine { pid, start_ticks })? {
+        match self.ask(roots, uid, worth, Question::CommandLine { pid, start_ticks })? {
             Answer::CommandLine(line) => Some(line),
             _ => None,
         }
@@ -82,7 +95,7 @@ impl Patience {
         uid: u32,
         paths: Vec<PathBuf>,
     ) -> Option<Vec<std::io::Result<u32>>> {
-        match self.ask(roots, uid, Question::Owners(paths))? {
+        match self.ask(roots, uid, Worth::Instance, Question::Owners(paths))? {
             Answer::Owners(owners) => Some(owners),
             _ => None,
         }
@@ -96,10 +109,10 @@ impl Patience {
         uid: u32,
         pid: u32,
         start_ticks: u64,
+        worth: Worth,
     ) -> Option<Result<PathBuf, NotTheSystems>> {
-        let Answer::Program(program) = self.ask(roots, uid, Question::Program { pid, start_ticks })? else {
-            return None;
-        };
+        let question = Question::Program { pid, start_ticks };
+        let Answer::Program(program) = self.ask(roots, uid, worth, question)? else { return None };
         Some(match program {
             Ok(Program { path, keepers: Ok(keepers) }) => match keepers.iter().find(|uid| !is_trusted(**uid))
             {
@@ -116,7 +129,7 @@ impl Patience {
         })
     }
 
-    fn ask(&mut self, roots: &Roots, uid: u32, question: Question) -> Option<Answer> {
+    fn ask(&mut self, roots: &Roots, uid: u32, worth: Worth, question: Question) -> Option<Answer> {
         // What has come, or failed, since the last scan frees its place; to who asks for it again it is the answer.
         if let Some(waiting) = self.waiting.get(&question) {
             let came = waiting.answer.try_recv();
@@ -134,7 +147,11 @@ impl Patience {
         if !self.has_room(uid) {
             return None;
         }
-        let patience = if is_trusted(uid) { OF_THE_SYSTEM } else { OF_A_USER };
+        let patience = match worth {
+            _ if is_trusted(uid) => OF_THE_SYSTEM,
+            Worth::Instance => OF_A_USER,
+            Worth::Warning => OF_A_WARNING,
+        };
         let asker = self.asker.get_or_insert_with(|| Asker::new(roots));
         match asker.ask(question.clone(), patience) {
             Asked::Now(answer) => Some(answer),
@@ -185,25 +202,36 @@ mod tests {
         let own = std::process::id();
         let start = ProcDir::open(&roots, own).unwrap().stat(&mut Buffer::new()).unwrap().starttime;
         let mut senders: Vec<_> = (0..2).map(|pid| hang(&mut patience, USER, 1_000_000_000 + pid)).collect();
-        assert!(patience.command_line(&roots, USER, 1_000_000_000, 1).is_none(), "it hangs");
-        assert!(patience.command_line(&roots, USER, own, start).is_none(), "enough of that user's hang");
+        assert!(patience.command_line(&roots, USER, 1_000_000_000, 1, Worth::Instance).is_none(), "it hangs");
+        assert!(
+            patience.command_line(&roots, USER, own, start, Worth::Instance).is_none(),
+            "enough of that user's hang"
+        );
         let line = |patience: &mut Patience, uid: u32, start: u64| {
-            in_the_end(|| patience.command_line(&roots, uid, own, start))
+            in_the_end(|| patience.command_line(&roots, uid, own, start, Worth::Warning))
         };
         assert!(!line(&mut patience, USER + 1, start).unwrap().is_empty(), "another user's is told");
         for user in 1..4 {
             senders
                 .extend((0..2).map(|pid| hang(&mut patience, USER + user, 1_000_000_000 + 10 * user + pid)));
         }
-        assert!(patience.command_line(&roots, USER + 9, own, start).is_none(), "too many hang");
+        assert!(
+            patience.command_line(&roots, USER + 9, own, start, Worth::Instance).is_none(),
+            "too many hang"
+        );
         assert!(!line(&mut patience, 0, start).unwrap().is_empty(), "and take no place of the system's");
         senders[0].send(Answer::CommandLine(Ok(b"late".to_vec()))).unwrap();
-        assert_eq!(patience.command_line(&roots, USER, 1_000_000_000, 1).unwrap().unwrap(), b"late");
+        assert_eq!(
+            patience.command_line(&roots, USER, 1_000_000_000, 1, Worth::Instance).unwrap().unwrap(),
+            b"late"
+        );
         assert!(!line(&mut patience, USER, start).unwrap().is_empty());
         assert!(line(&mut patience, USER, start + 1).is_err());
         // Whoever was to answer has gone: that holds no place, and is asked again.
         senders.clear();
-        assert!(in_the_end(|| patience.command_line(&roots, USER, 1_000_000_001, 1)).is_err());
+        assert!(
+            in_the_end(|| patience.command_line(&roots, USER, 1_000_000_001, 1, Worth::Instance)).is_err()
+        );
         assert!(!line(&mut patience, USER + 9, start).unwrap().is_empty());
     }
 

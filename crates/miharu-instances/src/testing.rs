@@ -115,6 +115,14 @@ impl Tree {
         self.file(&format!("proc/{pid}/cgroup"), &memberships);
     }
 
+    /// Says which program a process runs, a file that is there.
+    pub(crate) fn runs(&self, pid: u32, program: &str) {
+        let link = self.path(&format!("proc/{pid}/exe"));
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(program, link).unwrap();
+        self.file(program, "");
+    }
+
     /// Ends a process; its cgroup stays.
     pub(crate) fn end(&self, pid: u32) {
         fs::remove_dir_all(self.path(&format!("proc/{pid}"))).unwrap();

@@ -44,6 +44,7 @@ fn what_a_user_makes_look_like_a_container_is_not_served() -> Result<()> {
                 for _ in 0..3 {
                     assert!(!is_served()?, "{cgroup}: {line:?}");
                 }
+                assert_named(&daemon, &forgery, line[0])?;
             } else {
                 // Root's own is believed in the end, which shows that it was only for its owner that the other was not.
                 let served =
@@ -123,6 +124,18 @@ fn wear(disguise: &Disguise, home: &Path, user: &str) -> Result<Forgery> {
     Ok(forgery)
 }
 
+/// A warning names the process that wears a disguise.
+fn assert_named(daemon: &Miharud, forgery: &Forgery, called: &str) -> Result<()> {
+    let offender = format!("process {} ", forgery.pid());
+    let warnings = || daemon.get("/1.0/warnings?recursion=1").map(|answer| answer.text());
+    // What a user's process is called is waited for by the scans together.
+    let named = shell::wait_for("the warning", Duration::from_secs(10), || {
+        daemon.scrape().ok()?;
+        warnings().ok()?.contains(&offender).then_some(())
+    });
+    named.with_context(|| format!("nobody is told of {called}, {offender}: {:?}", warnings()))
+}
+
 #[test]
 fn a_renamed_process_makes_no_instance_appear_and_takes_no_name() -> Result<()> {
     need!(Lxc);
@@ -150,14 +163,7 @@ fn a_renamed_process_makes_no_instance_appear_and_takes_no_name() -> Result<()> 
                 assert_eq!(infos(&witness.name)?, before, "{what}");
                 assert!(infos(&name)?.is_empty(), "{what}: {:?}", infos(&name)?);
             }
-            if disguise
-                .program
-                .is_some_and(|program| program.starts_with("qemu") || program.starts_with("lxc"))
-            {
-                let warnings = daemon.get("/1.0/warnings?recursion=1")?.text();
-                let offender = format!("process {} ", forgery.pid());
-                assert!(warnings.contains(&offender), "nobody is told of {:?}: {warnings}", disguise.line);
-            }
+            assert_named(&daemon, &forgery, &disguise.line[0])?;
         }
     }
     // Root inside a container, in cgroups below the container's own and, for the machine, in its own.

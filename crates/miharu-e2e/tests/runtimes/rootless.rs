@@ -77,6 +77,9 @@ fn a_users_containers_are_served_only_where_that_user_is_named() -> Result<()> {
     for _ in 0..3 {
         assert!(!is_served(&daemon.scrape()?), "nobody said that {USER} is to be believed");
     }
+    // Nor is a user's podman a disguise.
+    let warnings = daemon.get("/1.0/warnings?recursion=1")?.text();
+    assert!(!warnings.contains(&format!("of user {UID} ")), "{warnings}");
     daemon.miharu(&["config", "set", "instances.rootless", USER])?;
     let scrape = daemon.scrape_until("the user's container", Duration::from_secs(5), |scrape| {
         !scrape.select("incus_instance_info", &subject.labels()).is_empty()

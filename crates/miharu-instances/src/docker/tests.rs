@@ -114,6 +114,14 @@ fn who_is_not_to_be_believed() {
     tree.process(&forged);
     inside(&tree, 201, 200, &format!("own/{OTHER}"));
     assert!(tree.scan().instances.is_empty(), "{:?}", listed(&tree.scan()));
+    // The true shim of a Docker that a user runs is no disguise.
+    tree.runs(100, "/recorded/bin/containerd-shim-runc-v2");
+    assert!(warned(&tree.scan()).is_empty());
+    tree.runs(100, "/recorded/bin/bash");
+    let called = format!(
+        "user.slice/{ID} is not served: process 100 of user 1000 calls itself containerd-shim-runc-v2, and only root's is believed"
+    );
+    assert_eq!(warned(&tree.scan()), [called]);
 }
 
 #[test]

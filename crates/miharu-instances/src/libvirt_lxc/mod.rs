@@ -14,14 +14,13 @@ use std::sync::Arc;
 
 use miharu_linux::process::arguments;
 
-use crate::discovery::doubtful;
 use crate::driver::{Claim, Driver, Host, Unidentified};
 use crate::supervisor::Supervisor;
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
 
 /// The name of a controller's process.
-const CONTROLLER: &[u8] = b"libvirt_lxc";
+const CONTROLLER: &str = "libvirt_lxc";
 
 /// Where a controller and its container are below a scope of systemd's on cgroup v2.
 const NESTED: &str = "libvirt";
@@ -50,10 +49,7 @@ impl Driver for LibvirtLxc {
     }
 
     fn identify(&mut self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
-        let mut directories = claim.directories.iter();
-        let controller =
-            directories.find_map(|directory| Supervisor::in_cgroup(host, directory, &[NESTED], CONTROLLER));
-        let Some(controller) = controller else { return Err(Unidentified::Nothing) };
+        let controller = Supervisor::of(host, claim, NESTED, CONTROLLER)?;
         let mut climber = Climber::new(host.roots, &claim.path);
         let pids: Vec<u32> = claim
             .directories
@@ -78,7 +74,7 @@ impl LibvirtLxc {
         let pid = controller.process.pid();
         let command_line = controller.process.command_line()?;
         let Some(name) = name(&command_line) else {
-            return Err(doubtful(claim, pid, "does not tell the container's name"));
+            return Err(controller.doubt(claim, "does not tell the container's name"));
         };
         let state = state::read(host.roots, &name, pid, host.buffer);
         let life = (pid, controller.stat.starttime);

@@ -105,7 +105,10 @@ fn nobody_else_passes_for_a_controller() {
     }
     let mut discovery = tree.discovery();
     for _ in 0..2 {
-        assert!(listed(&discovery.scan().unwrap()).is_empty());
+        let scan = discovery.scan().unwrap();
+        assert!(listed(&scan).is_empty());
+        let called = "process 100 of user 1000 calls itself libvirt_lxc, and only root's is believed";
+        assert!(matches!(&warned(&scan)[..], [only] if only.ends_with(called)), "{:?}", warned(&scan));
     }
 }
 

@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use miharu_linux::process::ProcDir;
 
-use crate::discovery::doubtful;
+use crate::discovery::{disguised, doubtful};
 use crate::driver::{Claim, Driver, Host, Unidentified, is_set_user_id, is_trusted};
-use crate::patience::{NotTheSystems, Patience};
+use crate::patience::{NotTheSystems, Patience, Worth};
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
 
@@ -108,8 +108,9 @@ fn from_top(
         monitor.command_line()?
     } else {
         is_systems_lxc(host, claim, &monitor, status.uid, started, patience)?;
-        let answer = patience.command_line(host.roots, status.uid, monitor.pid(), started);
-        answer.ok_or_else(|| doubtful(claim, monitor.pid(), "does not show its command line"))??
+        let answer = patience.command_line(host.roots, status.uid, monitor.pid(), started, Worth::Instance);
+        answer
+            .ok_or_else(|| doubtful(claim, monitor.pid(), status.uid, "does not show its command line"))??
     };
     let Some(container) = monitor::parse(&command_line, is_trusted(status.uid)) else {
         return Err(Unidentified::Nothing);
@@ -117,7 +118,7 @@ fn from_top(
     let places = state::places(status.uid, &container);
     let Some(owners) = patience.owners(host.roots, status.uid, places.clone()) else {
         let why = format!("speaks for {}, where nothing answers", container.path.display());
-        return Err(doubtful(claim, monitor.pid(), why));
+        return Err(doubtful(claim, monitor.pid(), status.uid, why));
     };
     let mut owners: BTreeMap<PathBuf, io::Result<u32>> = places.into_iter().zip(owners).collect();
     let directory = container.path.join(&container.name);
@@ -146,7 +147,8 @@ fn from_top(
     })
 }
 
-/// Whether a user's process runs a program of LXC's that root installed: anybody can give a process a monitor's title.
+/// Whether a user's process runs a program of LXC's that root installed: anybody can give a process a monitor's title, and gets
+/// nothing by it but a warning.
 fn is_systems_lxc(
     host: &Host<'_>,
     claim: &Claim,
@@ -155,17 +157,22 @@ fn is_systems_lxc(
     started: u64,
     patience: &mut Patience,
 ) -> Result<(), Unidentified> {
-    // Most processes of users are nobody's monitor, and need no thread to tell.
     let is_named = |path: &Path| path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"lxc-"));
     if !is_named(&monitor.program()?) {
-        return Err(Unidentified::Nothing);
+        let line = patience.command_line(host.roots, uid, monitor.pid(), started, Worth::Warning);
+        let has_title = line.is_some_and(|line| line.is_ok_and(|line| monitor::parse(&line, true).is_some()));
+        return Err(if has_title {
+            disguised(claim, monitor.pid(), uid, "a monitor of LXC")
+        } else {
+            Unidentified::Nothing
+        });
     }
-    match patience.systems_program(host.roots, uid, monitor.pid(), started) {
+    match patience.systems_program(host.roots, uid, monitor.pid(), started, Worth::Instance) {
         Some(Ok(path)) if is_named(&path) => Ok(()),
         Some(Ok(_)) => Err(Unidentified::Nothing),
         Some(Err(NotTheSystems::Unseen(error))) => Err(error.into()),
-        Some(Err(why)) => Err(doubtful(claim, monitor.pid(), why.to_string())),
-        None => Err(doubtful(claim, monitor.pid(), "does not show its program")),
+        Some(Err(why)) => Err(doubtful(claim, monitor.pid(), uid, why.to_string())),
+        None => Err(doubtful(claim, monitor.pid(), uid, "does not show its program")),
     }
 }
 
@@ -177,7 +184,7 @@ fn check_owner(
     directory: &Path,
     owner: io::Result<u32>,
 ) -> Result<(), Unidentified> {
-    let doubt = |why: String| Err(doubtful(claim, monitor.pid(), why));
+    let doubt = |why: String| Err(doubtful(claim, monitor.pid(), uid, why));
     match owner {
         Ok(owner) if is_trusted(uid) || owner == uid => Ok(()),
         Ok(_) => doubt(format!("of user {uid} speaks for {}, which is not that user's", directory.display())),

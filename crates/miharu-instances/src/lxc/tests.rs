@@ -133,21 +133,23 @@ fn a_users_process_cannot_speak_for_others() {
     tree.directory("/var/lib/lxc/u1");
     monitor(&tree, 100, other_user, "/var/lib/lxc", "u1");
     payload(&tree, 101, 100, "user.slice/lxc.payload.u1");
-    let program = |path: &str| {
-        let link = tree.path("proc/100/exe");
-        let _ = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink(path, link).unwrap();
-        tree.file(path, "");
-    };
-    program("/recorded/bin/sleep");
+    tree.runs(100, "/recorded/bin/sleep");
     let scan = tree.scan();
-    assert!(listed(&scan).is_empty() && warned(&scan).is_empty(), "the title alone makes no monitor");
-    program("/anybodys/lxc-start");
+    assert!(listed(&scan).is_empty(), "the title alone makes no monitor");
+    let called = [format!(
+        "user.slice/lxc.payload.u1 is not served: process 100 of user {other_user} calls itself a monitor of LXC, and only \
+         root's is believed"
+    )];
+    assert_eq!(warned(&scan), called);
+    tree.file("proc/100/cmdline", "sleep\09\0");
+    assert!(warned(&tree.scan()).is_empty(), "anybody may have a cgroup of that name");
+    monitor(&tree, 100, other_user, "/var/lib/lxc", "u1");
+    tree.runs(100, "/anybodys/lxc-start");
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
     std::fs::set_permissions(tree.path("anybodys"), everybody).unwrap();
     let told = warned(&tree.scan());
     assert!(told[0].contains("process 100 runs /anybodys/lxc-start, which others than root"), "{told:?}");
-    program("/recorded/bin/lxc-start");
+    tree.runs(100, "/recorded/bin/lxc-start");
     let not_its_own = [format!(
         "user.slice/lxc.payload.u1 is not served: process 100 of user {other_user} speaks for \
          /var/lib/lxc/u1, which is not that user's"

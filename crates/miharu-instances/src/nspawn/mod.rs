@@ -14,14 +14,13 @@ use std::sync::Arc;
 
 use miharu_linux::cgroup::CgroupPaths;
 
-use crate::discovery::doubtful;
 use crate::driver::{Claim, Driver, Host, Unidentified};
 use crate::supervisor::Supervisor;
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
 
 /// The name of a supervisor's process.
-const SUPERVISOR: &[u8] = b"systemd-nspawn";
+const SUPERVISOR: &str = "systemd-nspawn";
 
 /// The driver of systemd-nspawn.
 #[derive(Debug, Default)]
@@ -39,12 +38,7 @@ impl Driver for Nspawn {
     }
 
     fn identify(&mut self, host: &mut Host<'_>, claim: &Claim) -> Result<Instance, Unidentified> {
-        let mut directories = claim.directories.iter();
-        let supervisor = directories
-            .find_map(|directory| Supervisor::in_cgroup(host, directory, &["supervisor"], SUPERVISOR));
-        let Some(supervisor) = supervisor else {
-            return Err(Unidentified::Nothing);
-        };
+        let supervisor = Supervisor::of(host, claim, "supervisor", SUPERVISOR)?;
         let mut climber = Climber::new(host.roots, &claim.path);
         for directory in &claim.directories {
             let payload = directory.join("payload");
@@ -53,11 +47,7 @@ impl Driver for Nspawn {
                 let Some(init) = supervisor.init_above(host, &mut climber, pid) else { continue };
                 let unit = claim.path.file_name().unwrap_or_default();
                 let Some(machine) = machine::name(host.roots, &supervisor.process, Some(unit), &init) else {
-                    return Err(doubtful(
-                        claim,
-                        supervisor.process.pid(),
-                        "does not tell the machine's name",
-                    ));
+                    return Err(supervisor.doubt(claim, "does not tell the machine's name"));
                 };
                 let cgroup =
                     tree::cgroup_paths(&init.memberships, |_, path| machine_cgroup(path, &claim.path));

@@ -177,5 +177,10 @@ fn nobody_else_passes_for_a_supervisor() {
     tree.process(&Process { pid: 200, uid: 0, depth: 2, ..users });
     tree.process(&Process { pid: 201, ppid: 200, uid: 0, depth: 3, comm: "init", ..users });
     tree.directory("run/systemd/nspawn/propagate/n1");
-    assert_eq!(listed(&tree.scan()), [""; 0]);
+    let scan = tree.scan();
+    assert_eq!(listed(&scan), [""; 0]);
+    let called = format!(
+        "{scope} is not served: process 100 of user {other_user} calls itself systemd-nspawn, and only root's is believed"
+    );
+    assert_eq!(warned(&scan), [called]);
 }

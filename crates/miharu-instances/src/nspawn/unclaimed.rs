@@ -88,7 +88,7 @@ impl Memory {
             let Ok(process) = ProcDir::open(host.roots, pid) else { continue };
             let Ok(stat) = process.stat(host.buffer) else { continue };
             children.entry(stat.ppid).or_default().push(pid);
-            if let Some(supervisor) = Supervisor::open(host.roots, pid, SUPERVISOR, host.buffer) {
+            if let Some(Ok(supervisor)) = Supervisor::open(host.roots, pid, SUPERVISOR, host.buffer) {
                 supervisors.push(supervisor);
             }
         }

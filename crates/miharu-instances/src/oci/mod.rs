@@ -16,10 +16,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use miharu_linux::process::{Memberships, ProcDir};
+use miharu_linux::process::{Memberships, ProcDir, arguments};
 
+use crate::discovery::disguised;
 use crate::driver::{Claim, Host, Unidentified, is_set_user_id, is_trusted};
-use crate::patience::Patience;
+use crate::patience::{NotTheSystems, Patience, Worth};
 use crate::tree::{self, Climber, Top};
 use crate::{Incarnation, Instance, Kind};
 
@@ -71,6 +72,8 @@ pub(crate) fn short(id: &str) -> String {
 pub(crate) struct Monitor {
     /// The process.
     pub(crate) process: ProcDir,
+    /// When it started, ticks after boot.
+    pub(crate) started: u64,
     /// Who runs it, as the host counts.
     pub(crate) uid: u32,
     /// Its arguments, NUL between them: see [`miharu_linux::process::arguments`].
@@ -129,19 +132,26 @@ pub(crate) fn find(
         }
     }
     tops.sort_by_key(|top| (top.stat.starttime, top.process.pid()));
+    let mut doubt = Unidentified::Nothing;
     for top in tops {
-        if let Some(monitor) = monitor(host, &top, believed, patience)
-            && is_monitor(&monitor.command_line)
-        {
+        let Some(monitor) = parent(host, &top, believed, patience) else { continue };
+        if !is_monitor(&monitor.command_line) {
+            continue;
+        }
+        let pid = monitor.process.pid();
+        if believed.contains(monitor.uid) {
             let Top { process, stat, memberships } = top;
             return Ok(Found { init: Arc::new(process), started: stat.starttime, memberships, monitor });
         }
+        if let Some(called) = disguise(host, &monitor, patience) {
+            doubt = disguised(claim, pid, monitor.uid, &called);
+        }
     }
-    Err(Unidentified::Nothing)
+    Err(doubt)
 }
 
-/// The parent of a process, if it may be believed. One inside another container belongs to that.
-fn monitor(
+/// The parent of a process, if it may be a monitor. One inside another container belongs to that.
+fn parent(
     host: &mut Host<'_>,
     top: &Top,
     believed: Believed<'_>,
@@ -150,18 +160,28 @@ fn monitor(
     let process = ProcDir::open(host.roots, top.stat.ppid).ok()?;
     let started = process.stat(host.buffer).ok()?.starttime;
     let status = process.status(host.buffer).ok()?;
-    if status.pid_namespace_depth != 1 || started > top.stat.starttime || !believed.contains(status.uid) {
-        return None;
-    }
-    if is_set_user_id(&process) {
+    if status.pid_namespace_depth != 1 || started > top.stat.starttime || is_set_user_id(&process) {
         return None;
     }
     let command_line = if is_trusted(status.uid) {
         process.command_line().ok()?
     } else {
-        patience.command_line(host.roots, status.uid, process.pid(), started)?.ok()?
+        let worth = if believed.contains(status.uid) { Worth::Instance } else { Worth::Warning };
+        patience.command_line(host.roots, status.uid, process.pid(), started, worth)?.ok()?
     };
-    Some(Monitor { process, uid: status.uid, command_line })
+    Some(Monitor { process, started, uid: status.uid, command_line })
+}
+
+/// What a user's process is called that has a monitor's command line and runs another program, or one that others than root could
+/// have put there. The true monitors of users whom `instances.rootless` does not name are nobody's disguise.
+fn disguise(host: &Host<'_>, monitor: &Monitor, patience: &mut Patience) -> Option<String> {
+    let Monitor { process, started, uid, command_line } = monitor;
+    let called = Path::new(OsStr::from_bytes(arguments(command_line).next()?)).file_name()?;
+    match patience.systems_program(host.roots, *uid, process.pid(), *started, Worth::Warning)? {
+        Ok(program) if program.file_name() == Some(called) => None,
+        Err(NotTheSystems::Unseen(_)) => None,
+        Ok(_) | Err(NotTheSystems::Anybodys { .. }) => Some(called.to_string_lossy().into_owned()),
+    }
 }
 
 impl Found {

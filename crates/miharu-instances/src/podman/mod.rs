@@ -95,8 +95,8 @@ impl Driver for Podman {
         let is_its = |line: &[u8]| conmon::parse(line).is_some_and(|conmon| conmon.id == id);
         let believed = Believed::AlsoUsers(&users);
         let found = match oci::find(host, claim, believed, &mut self.patience, &is_its) {
-            Err(Unidentified::Nothing) => orphan(host, claim, &id, &mut self.patience)?,
-            found => found?,
+            Ok(found) => found,
+            Err(doubt) => orphan(host, claim, &id, &mut self.patience).ok_or(doubt)?,
         };
         let conmon = conmon::parse(&found.monitor.command_line);
         let roots = host.roots;
@@ -162,17 +162,12 @@ fn containers(bundle: &Path) -> Option<PathBuf> {
 }
 
 /// A container of root's whose conmon was killed: podman's own note in the usual place tells who its first process is.
-fn orphan(
-    host: &mut Host<'_>,
-    claim: &Claim,
-    id: &str,
-    patience: &mut Patience,
-) -> Result<Found, Unidentified> {
+fn orphan(host: &mut Host<'_>, claim: &Claim, id: &str, patience: &mut Patience) -> Option<Found> {
     let noted = NOTES.iter().find_map(|place| {
         let text = read_systems(&host.roots.run.join(place).join(id).join("userdata/pidfile")).ok()?;
         number_file(&text)
     });
-    let pid = noted.ok_or(Unidentified::Nothing)?;
-    let found = oci::find(host, claim, Believed::System, patience, &|_| true)?;
-    if u64::from(found.init.pid()) == pid { Ok(found) } else { Err(Unidentified::Nothing) }
+    let pid = noted?;
+    let found = oci::find(host, claim, Believed::System, patience, &|_| true).ok()?;
+    (u64::from(found.init.pid()) == pid).then_some(found)
 }

@@ -28,7 +28,7 @@ use miharu_linux::read::{Buffer, regular};
 use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
 use crate::oci::files::read_systems;
-use crate::patience::Patience;
+use crate::patience::{Patience, Worth};
 use crate::vm::{Owner, Vm, Vsock};
 use crate::{Incarnation, Instance, Kind, tree, users};
 
@@ -282,7 +282,7 @@ impl Qemu {
     /// Whether a user's process runs a QEMU that the system's administrator installed. What does not is warned of, one of each
     /// user's.
     fn is_systems(&mut self, host: &mut Host<'_>, pid: u32, start: u64, uid: u32) -> bool {
-        let why = match self.patience.systems_program(host.roots, uid, pid, start) {
+        let why = match self.patience.systems_program(host.roots, uid, pid, start, Worth::Instance) {
             Some(Ok(path)) => return watch::program(path.as_os_str().as_bytes()) == Some(Program::Qemu),
             Some(Err(why)) => why.to_string(),
             None => "does not show its program".to_owned(),
@@ -300,7 +300,8 @@ impl Qemu {
     fn command_line(&mut self, host: &mut Host<'_>, pid: u32, start: u64, uid: u32) -> Option<Vec<u8>> {
         let answer = if is_trusted(uid) {
             ProcDir::open(host.roots, pid).and_then(|process| process.command_line())
-        } else if let Some(answer) = self.patience.command_line(host.roots, uid, pid, start) {
+        } else if let Some(answer) = self.patience.command_line(host.roots, uid, pid, start, Worth::Instance)
+        {
             answer
         } else {
             let problem = "it does not show its command line".to_owned();

@@ -53,7 +53,7 @@ fn claim(inode: u64) -> Claim {
 fn own() -> Found {
     let open = || ProcDir::open(&Roots::default(), std::process::id()).unwrap();
     let started = open().stat(&mut Buffer::new()).unwrap().starttime;
-    let monitor = super::super::Monitor { process: open(), uid: 0, command_line: Vec::new() };
+    let monitor = super::super::Monitor { process: open(), started, uid: 0, command_line: Vec::new() };
     Found { init: Arc::new(open()), started, memberships: Default::default(), monitor }
 }
 
