@@ -1,12 +1,12 @@
 //! Processes and cgroups that only look like a runtime's.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::scratch::{Entry, Note};
 use crate::{cgroup, guest, measure, shell};
@@ -111,6 +111,53 @@ impl Drop for Forgery {
         let _ = self.child.wait();
         // The kernel lets a cgroup go only once its last process is no zombie any more.
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// What a user listens on in a mount namespace of his own, where he can have any path; ended on drop.
+#[derive(Debug)]
+pub struct Listener {
+    child: Child,
+    _note: Note,
+}
+
+impl Listener {
+    /// Has [`USER`] listen on each of these paths, some times over, as the kernel lists sockets in no order that matters. All
+    /// begin with the same folder below `/`.
+    ///
+    /// # Errors
+    /// When `setpriv`, `unshare` or `perl` cannot.
+    pub fn start(paths: &[PathBuf]) -> Result<Self> {
+        const LISTEN: &str = "use strict; use Socket; my ($over, @paths) = @ARGV; my @kept; $| = 1; \
+            system('mount', '-t', 'tmpfs', 'none', $over) == 0 or die; \
+            for my $path (@paths) { \
+                (my $folder = $path) =~ s{/[^/]*$}{}; system('mkdir', '-p', $folder) == 0 or die; \
+                for (1 .. 8) { \
+                    unlink $path; socket(my $socket, AF_UNIX, SOCK_STREAM, 0) or die $!; \
+                    bind($socket, pack_sockaddr_un($path)) or die $!; listen($socket, 1) or die $!; \
+                    push @kept, $socket } } \
+            print qq(listens\\n); sleep 1000";
+        let first = paths.first().context("no path")?;
+        let over: PathBuf = first.components().take(2).collect();
+        let setpriv = guest::find("setpriv").context("setpriv is not installed")?;
+        let mut command = Command::new(setpriv);
+        command.args(["--reuid", USER, "--regid", USER, "--clear-groups", "unshare", "--user"]);
+        command.args(["--map-root-user", "--mount", "perl", "-e", LISTEN]).arg(over).args(paths);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let note = Entry::Process(child.id()).note()?;
+        let output = child.stdout.take().context("its output")?;
+        let listener = Self { child, _note: note };
+        let mut said = String::new();
+        BufReader::new(output).read_line(&mut said)?;
+        ensure!(said == "listens\n", "a user cannot listen in a namespace of his own");
+        Ok(listener)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

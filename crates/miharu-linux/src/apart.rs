@@ -4,6 +4,7 @@
 //! answers: either can hold a thread in the kernel for ever, where not even SIGKILL ends it. So such questions are asked by
 //! threads with a descriptor table of their own, and whoever asks waits only as long as it likes.
 
+mod listener;
 mod program;
 
 use std::fs::Metadata;
@@ -69,6 +70,8 @@ pub enum Question {
         /// The most that each may have, bytes.
         limit: u64,
     },
+    /// Who listens on the host's socket of that path. The connection by which that is found out is ended without a word.
+    Listener(PathBuf),
     /// Which program of the host's a process runs.
     Program {
         /// Its number.
@@ -89,6 +92,8 @@ pub enum Answer {
     Kinds(Vec<io::Result<Metadata>>),
     /// The bytes, in the order of the paths.
     Files(Vec<io::Result<Vec<u8>>>),
+    /// The user, in numbers. None where somebody listens, and takes no connection now or none of this process'.
+    Listener(io::Result<Option<u32>>),
     /// The program, whoever put it there.
     Program(Result<Program>),
 }
@@ -185,6 +190,9 @@ fn answer(roots: &Roots, question: Question) -> Answer {
         Question::Files { paths, limit } => {
             let read = |path: &PathBuf| regular(&place(roots, path)?, limit);
             Answer::Files(paths.iter().map(read).collect())
+        }
+        Question::Listener(path) => {
+            Answer::Listener(place(roots, &path).and_then(|place| listener::of(&place)))
         }
         Question::Program { pid, start_ticks } => {
             Answer::Program(open(roots, pid, start_ticks).and_then(|process| program::of(roots, &process)))

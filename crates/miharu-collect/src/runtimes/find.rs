@@ -1,4 +1,8 @@
-//! Which daemons of Incus and LXD run on the host, told by the sockets that somebody listens on.
+//! Which daemons of Incus and LXD run on the host.
+//!
+//! The host's table of sockets tells where to look, and nothing more: in a mount namespace of the own any user can listen on whatever path he
+//! likes, and the table shows that path. What counts is the socket that the host itself has there: nobody but root can make one of root's, and the
+//! kernel tells who listens on it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -51,6 +55,16 @@ pub(super) struct Finder {
     last: PathBuf,
 }
 
+/// The sockets for guests that somebody says to listen on for one directory, and whose they would be.
+type OfGuests = BTreeMap<PathBuf, &'static str>;
+
+/// A daemon in its directory.
+#[derive(Debug, Clone, Copy)]
+struct Daemon {
+    runtime: &'static str,
+    place: Place,
+}
+
 /// Where a daemon's socket is.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -65,24 +79,28 @@ struct Place {
 #[derive(Debug, Default)]
 struct Strange {
     after: PathBuf,
-    behind: BTreeMap<PathBuf, &'static str>,
-    before: BTreeMap<PathBuf, &'static str>,
+    behind: BTreeMap<PathBuf, OfGuests>,
+    before: BTreeMap<PathBuf, OfGuests>,
 }
 
 impl Strange {
-    fn add(&mut self, directory: &Path, runtime: &'static str) {
+    fn add(&mut self, directory: &Path, socket: &Path, runtime: &'static str) {
         let side = if directory > self.after.as_path() { &mut self.behind } else { &mut self.before };
+        if let Some(sockets) = side.get_mut(directory) {
+            sockets.insert(socket.to_owned(), runtime);
+            return;
+        }
         if side.len() >= MAX_STRANGE {
             if side.last_key_value().is_some_and(|(last, _)| directory >= last.as_path()) {
                 return;
             }
             side.pop_last();
         }
-        side.insert(directory.to_owned(), runtime);
+        side.insert(directory.to_owned(), OfGuests::from([(socket.to_owned(), runtime)]));
     }
 
     /// Those whose turn it is.
-    fn chosen(self) -> impl Iterator<Item = (PathBuf, &'static str)> {
+    fn chosen(self) -> impl Iterator<Item = (PathBuf, OfGuests)> {
         self.behind.into_iter().chain(self.before).take(MAX_STRANGE)
     }
 }
@@ -104,30 +122,30 @@ impl Finder {
         buffer: &mut Buffer,
         is_known: impl Fn(&Path) -> bool,
     ) -> miharu_linux::Result<BTreeMap<PathBuf, &'static str>> {
-        let mut known = BTreeMap::new();
+        let mut known: BTreeMap<PathBuf, OfGuests> = BTreeMap::new();
         let mut strange = Strange { after: std::mem::take(&mut self.last), ..Strange::default() };
         unix_sockets::each_listening(roots, buffer, |path| {
-            let Some((directory, runtime)) = daemon(path) else { return };
+            let Some((directory, socket, runtime)) = daemon(path) else { return };
             if rank(directory) < DEFAULTS.len() || is_known(directory) {
-                known.insert(directory.to_owned(), runtime);
+                known.entry(directory.to_owned()).or_default().insert(socket.to_owned(), runtime);
             } else {
-                strange.add(directory, runtime);
+                strange.add(directory, socket, runtime);
             }
         })?;
         self.hung.retain(|(_, answer)| matches!(answer.try_recv(), Err(TryRecvError::Empty)));
         let mut found = Vec::new();
-        for (directory, runtime) in known {
-            if let Some(place) = self.look_at(&directory, OF_KNOWN) {
+        for (directory, sockets) in known {
+            if let Some(Daemon { runtime, place }) = self.look_at(&directory, sockets, OF_KNOWN) {
                 let order = (rank(&directory), place.has_links, false);
                 found.push((order, directory, runtime, place.socket));
             }
         }
-        for (directory, runtime) in strange.chosen() {
+        for (directory, sockets) in strange.chosen() {
             self.last.clone_from(&directory);
             if self.hung.len() >= MAX_HUNG {
                 continue;
             }
-            if let Some(place) = self.look_at(&directory, OF_STRANGE) {
+            if let Some(Daemon { runtime, place }) = self.look_at(&directory, sockets, OF_STRANGE) {
                 let order = (rank(&directory), place.has_links, true);
                 found.push((order, directory, runtime, place.socket));
             }
@@ -152,20 +170,44 @@ impl Finder {
         sender
     }
 
-    /// The daemon's socket in that directory, where both are root's. Others can listen on whatever path they may write to.
-    fn look_at(&mut self, directory: &Path, patience: Duration) -> Option<Place> {
+    /// The daemon of that directory: its own socket is there, and root listens on one of those for guests. All of them, and the
+    /// directories that they are in, are root's.
+    fn look_at(&mut self, directory: &Path, sockets: OfGuests, patience: Duration) -> Option<Daemon> {
         if self.hung.iter().any(|(hung, _)| hung == directory) {
             return None;
         }
         let above = directory.ancestors().map(Path::to_owned);
         let paths = std::iter::once(directory.join(SOCKET)).chain(above).collect();
-        match self.places.ask(Question::Kinds(paths), patience) {
-            Asked::Now(Answer::Kinds(kinds)) => place(&kinds),
+        let Answer::Kinds(kinds) = self.ask(directory, Question::Kinds(paths), patience)? else {
+            return None;
+        };
+        let place = place(&kinds)?;
+        for (socket, runtime) in sockets {
+            let paths = socket.ancestors().take(2).map(Path::to_owned).collect();
+            let Answer::Kinds(kinds) = self.ask(directory, Question::Kinds(paths), patience)? else {
+                return None;
+            };
+            if !matches!(&kinds[..], [Ok(its), Ok(holds)] if is_roots_socket(its, holds)) {
+                continue;
+            }
+            // It may be left of a daemon that has ended. Where who listens is not told, root made it all the same.
+            let answer = self.ask(directory, Question::Listener(socket), patience)?;
+            if matches!(answer, Answer::Listener(Ok(user)) if user.is_none_or(is_trusted)) {
+                return Some(Daemon { runtime, place });
+            }
+        }
+        None
+    }
+
+    /// What comes of a question about that directory, if it comes in time.
+    fn ask(&mut self, directory: &Path, question: Question, patience: Duration) -> Option<Answer> {
+        match self.places.ask(question, patience) {
+            Asked::Now(answer) => Some(answer),
             Asked::Later(answer) => {
                 self.hung.push((directory.to_owned(), answer));
                 None
             }
-            Asked::Now(_) | Asked::Never => None,
+            Asked::Never => None,
         }
     }
 }
@@ -173,21 +215,25 @@ impl Finder {
 /// What is told of a daemon's socket, its directory, and those above.
 fn place(kinds: &[std::io::Result<Metadata>]) -> Option<Place> {
     let [Ok(socket), Ok(directory), above @ ..] = kinds else { return None };
-    let is_roots = |metadata: &Metadata| is_trusted(metadata.uid());
-    let is_one = directory.is_dir() && socket.file_type().is_socket();
-    (is_one && is_roots(directory) && is_roots(socket)).then(|| Place {
+    is_roots_socket(socket, directory).then(|| Place {
         socket: (socket.dev(), socket.ino()),
         has_links: above.iter().flatten().any(Metadata::is_symlink),
     })
 }
 
-/// The state directory that a guests' socket is in, and whose that is.
-fn daemon(path: &[u8]) -> Option<(&Path, &'static str)> {
+/// Whether that is a socket in such a directory, and both are root's. Others can listen on whatever path they may write to.
+fn is_roots_socket(socket: &Metadata, directory: &Metadata) -> bool {
+    let is_one = directory.is_dir() && socket.file_type().is_socket();
+    is_one && is_trusted(directory.uid()) && is_trusted(socket.uid())
+}
+
+/// The state directory that a guests' socket is in, the socket, and whose that is.
+fn daemon(path: &[u8]) -> Option<(&Path, &Path, &'static str)> {
     let path = Path::new(OsStr::from_bytes(path));
     OF_GUESTS.iter().find_map(|(socket, runtime)| {
         let directory = path.ends_with(socket).then(|| path.parent()?.parent())??;
         let state = RUN_STATE.iter().find(|(run, _)| directory == Path::new(run));
-        Some((state.map_or(directory, |(_, state)| Path::new(state)), *runtime))
+        Some((state.map_or(directory, |(_, state)| Path::new(state)), path, *runtime))
     })
 }
 
@@ -198,60 +244,111 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_daemon_is_one_that_listens_for_its_guests() {
-        let base = tempfile::tempdir().unwrap();
-        let roots = Roots::at(base.path());
-        let line = |path: &str| format!("0: 00000002 00000000 00010000 0001 01 1 {path}\n");
-        let table: String = [
-            "/run/incus/guestapi/sock",
-            "/srv/lxd/devlxd/sock",
-            "/var/lib/asleep/unix.socket",
-            "/nowhere/guestapi/sock",
-            "/x/notguestapi/sock",
-        ]
-        .map(line)
-        .concat();
-        fs::create_dir_all(base.path().join("proc/1/net")).unwrap();
-        fs::write(base.path().join("proc/1/net/unix"), table).unwrap();
-        for directory in ["var/lib/incus", "srv/lxd", "var/lib/asleep", "x"] {
-            let directory = base.path().join(directory);
-            fs::create_dir_all(&directory).unwrap();
-            drop(UnixListener::bind(directory.join(SOCKET)).unwrap());
-        }
-        let found = Finder::new(&roots).running(&roots, &mut Buffer::new(), |_| false).unwrap();
-        let expected = [("/srv/lxd", "lxd"), ("/var/lib/incus", "incus")];
-        assert_eq!(found, expected.map(|(path, runtime)| (PathBuf::from(path), runtime)).into());
-        // A file in the socket's place is no daemon.
-        fs::remove_file(base.path().join("srv/lxd").join(SOCKET)).unwrap();
-        fs::write(base.path().join("srv/lxd").join(SOCKET), "").unwrap();
-        assert_eq!(Finder::new(&roots).running(&roots, &mut Buffer::new(), |_| false).unwrap().len(), 1);
+    /// A host with these daemons, each with its socket for guests, on which all of these paths are told of as listened on.
+    struct Host {
+        base: tempfile::TempDir,
+        listening: Vec<UnixListener>,
     }
 
-    /// A host with these daemons and these listeners.
-    fn host(daemons: &[&str], listening: &[&str]) -> (tempfile::TempDir, Roots) {
-        let base = tempfile::tempdir().unwrap();
-        for directory in daemons {
-            let directory = base.path().join(directory);
-            fs::create_dir_all(&directory).unwrap();
-            drop(UnixListener::bind(directory.join(SOCKET)).unwrap());
+    impl Host {
+        fn new(daemons: &[(&str, &str)], told: &[&str]) -> Self {
+            let base = tempfile::tempdir().unwrap();
+            let mut host = Self { base, listening: Vec::new() };
+            for (directory, of_guests) in daemons {
+                drop(host.socket(&format!("{directory}/{SOCKET}")));
+                let listening = host.socket(of_guests);
+                host.listening.push(listening);
+            }
+            let line = |path: &&str| format!("0: 00000002 00000000 00010000 0001 01 1 {path}\n");
+            fs::create_dir_all(host.path("proc/1/net")).unwrap();
+            fs::write(host.path("proc/1/net/unix"), told.iter().map(line).collect::<String>()).unwrap();
+            host
         }
-        let line = |path: &&str| format!("0: 00000002 00000000 00010000 0001 01 1 {path}/devlxd/sock\n");
-        fs::create_dir_all(base.path().join("proc/1/net")).unwrap();
-        fs::write(base.path().join("proc/1/net/unix"), listening.iter().map(line).collect::<String>())
-            .unwrap();
-        let roots = Roots::at(base.path());
-        (base, roots)
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.base.path().join(path.trim_start_matches('/'))
+        }
+
+        fn socket(&self, path: &str) -> UnixListener {
+            let path = self.path(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            UnixListener::bind(path).unwrap()
+        }
+
+        fn roots(&self) -> Roots {
+            Roots::at(self.base.path())
+        }
+
+        fn found(&self) -> Vec<(String, &'static str)> {
+            let found = Finder::new(&self.roots()).running(&self.roots(), &mut Buffer::new(), |_| false);
+            found.unwrap().into_iter().map(|(path, runtime)| (path.display().to_string(), runtime)).collect()
+        }
+    }
+
+    fn told(found: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
+        found.iter().map(|(path, runtime)| ((*path).to_owned(), *runtime)).collect()
+    }
+
+    #[test]
+    fn a_daemon_is_one_that_listens_for_its_guests() {
+        let daemons = [
+            ("/var/lib/incus", "/run/incus/guestapi/sock"),
+            ("/srv/lxd", "/srv/lxd/devlxd/sock"),
+            ("/x", "/x/s"),
+        ];
+        let listening = [
+            "/run/incus/guestapi/sock",
+            "/srv/lxd/devlxd/sock",
+            "/x/unix.socket",
+            "/nowhere/guestapi/sock",
+            "/x/notguestapi/sock",
+        ];
+        let host = Host::new(&daemons, &listening);
+        assert_eq!(host.found(), told(&[("/srv/lxd", "lxd"), ("/var/lib/incus", "incus")]));
+        // A file in the socket's place is no daemon.
+        fs::remove_file(host.path("srv/lxd").join(SOCKET)).unwrap();
+        fs::write(host.path("srv/lxd").join(SOCKET), "").unwrap();
+        assert_eq!(host.found().len(), 1);
+    }
+
+    #[test]
+    fn what_a_user_makes_the_table_say_is_not_believed() {
+        let both = |directory: &str| ["guestapi", "devlxd"].map(|of| format!("{directory}/{of}/sock"));
+        let all = [both("/var/lib/lxd"), both("/var/lib/incus"), both("/srv/a"), both("/srv/b")].concat();
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        // Of b only the socket is left.
+        let daemons = [
+            ("/var/lib/lxd", "/var/lib/lxd/devlxd/sock"),
+            ("/var/lib/incus", "/run/incus/guestapi/sock"),
+            ("/srv/a", "/srv/a/guestapi/s"),
+            ("/srv/b", "/srv/b/guestapi/sock"),
+        ];
+        let mut host = Host::new(&daemons, &all);
+        host.listening.pop();
+        assert_eq!(
+            host.found(),
+            told(&[("/var/lib/lxd", "lxd")]),
+            "Incus' is elsewhere, of which nobody told"
+        );
+        fs::write(host.path("srv/a/devlxd"), "").unwrap();
+        std::os::unix::fs::symlink(host.path("var/lib/lxd/devlxd"), host.path("srv/b/devlxd")).unwrap();
+        assert_eq!(host.found().len(), 1, "a link leads to another's socket");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(host.path("var/lib/lxd/devlxd"), Some(70_000), None).unwrap();
+            assert_eq!(host.found(), [], "the directory is a user's");
+        }
     }
 
     #[test]
     fn a_link_of_a_users_tells_no_daemon_twice() {
-        let listening = ["/home/ann/x/lxd", "/home/ann/y/lxd", "/srv/lxd", "/var/lib/lxd"];
-        let (base, roots) = host(&["var/lib/lxd", "srv/lxd"], &listening);
-        fs::create_dir_all(base.path().join("home/ann")).unwrap();
+        let directories = ["/home/ann/x/lxd", "/home/ann/y/lxd", "/srv/lxd", "/var/lib/lxd"];
+        let listening = directories.map(|directory| format!("{directory}/devlxd/sock"));
+        let daemons = [("/var/lib/lxd", listening[3].as_str()), ("/srv/lxd", listening[2].as_str())];
+        let host = Host::new(&daemons, &listening.each_ref().map(String::as_str));
+        let roots = host.roots();
+        fs::create_dir_all(host.path("home/ann")).unwrap();
         for (link, to) in [("x", "var/lib"), ("y", "srv")] {
-            std::os::unix::fs::symlink(base.path().join(to), base.path().join("home/ann").join(link))
-                .unwrap();
+            std::os::unix::fs::symlink(host.path(to), host.path("home/ann").join(link)).unwrap();
         }
         let expected = ["/srv/lxd", "/var/lib/lxd"].map(|path| (PathBuf::from(path), "lxd")).into();
         for is_known in [false, true] {
@@ -263,10 +360,12 @@ mod tests {
 
     #[test]
     fn it_is_the_turn_of_each_directory_some_time() {
-        let mut listening: Vec<_> = (0..=MAX_STRANGE).map(|number| format!("/a/{number}")).collect();
-        listening.push("/srv/lxd".to_owned());
+        let mut listening: Vec<_> =
+            (0..=MAX_STRANGE).map(|number| format!("/a/{number}/devlxd/sock")).collect();
+        listening.push("/srv/lxd/devlxd/sock".to_owned());
         let listening: Vec<_> = listening.iter().map(String::as_str).collect();
-        let (_base, roots) = host(&["srv/lxd"], &listening);
+        let host = Host::new(&[("/srv/lxd", "/srv/lxd/devlxd/sock")], &listening);
+        let roots = host.roots();
         let mut finder = Finder::new(&roots);
         let mut count = || finder.running(&roots, &mut Buffer::new(), |_| false).unwrap().len();
         assert_eq!([count(), count()], [0, 1]);
@@ -274,21 +373,12 @@ mod tests {
 
     #[test]
     fn no_number_of_sockets_hides_a_daemon() {
-        let base = tempfile::tempdir().unwrap();
-        let roots = Roots::at(base.path());
         // More than 4 MiB of them.
-        let others: String = (0..40_000)
-            .map(|number| {
-                format!("0: 00000002 00000000 00010000 0001 01 1 /tmp/some/where/{number:040}/devlxd/sock\n")
-            })
-            .collect();
-        let own = "0: 00000002 00000000 00010000 0001 01 1 /var/lib/lxd/devlxd/sock\n";
-        fs::create_dir_all(base.path().join("proc/1/net")).unwrap();
-        fs::write(base.path().join("proc/1/net/unix"), others + own).unwrap();
-        let directory = base.path().join("var/lib/lxd");
-        fs::create_dir_all(&directory).unwrap();
-        drop(UnixListener::bind(directory.join(SOCKET)).unwrap());
-        let found = Finder::new(&roots).running(&roots, &mut Buffer::new(), |_| false).unwrap();
-        assert_eq!(found, [(PathBuf::from("/var/lib/lxd"), "lxd")].into());
+        let mut listening: Vec<_> =
+            (0..40_000).map(|number| format!("/tmp/some/where/{number:040}/devlxd/sock")).collect();
+        listening.push("/var/lib/lxd/devlxd/sock".to_owned());
+        let listening: Vec<_> = listening.iter().map(String::as_str).collect();
+        let host = Host::new(&[("/var/lib/lxd", "/var/lib/lxd/devlxd/sock")], &listening);
+        assert_eq!(host.found(), told(&[("/var/lib/lxd", "lxd")]));
     }
 }

@@ -23,13 +23,15 @@ const MEMBERS: &str = r#"[{"server_name":"n1","roles":["database-leader","databa
 struct Host {
     base: tempfile::TempDir,
     asked: Arc<Mutex<Vec<String>>>,
+    /// What the daemons that run listen on for their guests.
+    of_guests: Mutex<Vec<UnixListener>>,
 }
 
 impl Host {
     fn new() -> Self {
         let base = tempfile::tempdir().unwrap();
         fs::create_dir_all(base.path().join("proc/1/net")).unwrap();
-        Self { base, asked: Arc::default() }
+        Self { base, asked: Arc::default(), of_guests: Mutex::default() }
     }
 
     fn roots(&self) -> Roots {
@@ -41,6 +43,13 @@ impl Host {
         let line = |path: &&str| format!("0: 00000002 00000000 00010000 0001 01 1 {path}\n");
         let table: String = guests_sockets.iter().map(line).collect();
         fs::write(self.base.path().join("proc/1/net/unix"), table).unwrap();
+        let listen = |path: &&str| {
+            let place = self.base.path().join(path.trim_start_matches('/'));
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            let _ = fs::remove_file(&place);
+            UnixListener::bind(place).unwrap()
+        };
+        *lock(&self.of_guests) = guests_sockets.iter().map(listen).collect();
     }
 
     fn listen(&self, directory: &str) -> UnixListener {

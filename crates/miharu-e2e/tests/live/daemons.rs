@@ -1,9 +1,14 @@
 //! Projects and storage pools as the real LXD and Incus tell them: every figure beside what their own clients are told, and a
 //! daemon that hangs.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use miharu_e2e::forgery::{Listener, USER};
 use miharu_e2e::lxd::{Kind, Lxd};
 use miharu_e2e::{Exposition, Miharud, need, scratch, shell};
 use serde_json::Value;
@@ -78,8 +83,11 @@ impl Server {
 
 fn tells_and_hangs(kind: Kind) -> Result<()> {
     let server = Server::start(kind)?;
+    let pretended = Pretended::start(&server.lxd.dir, kind)?;
     let daemon = Miharud::start()?;
     let told = daemon.scrape_until("the daemon's projects", SOON, |scrape| server.is_told(scrape))?;
+    pretended.changes_nothing(&server.lxd.dir, kind, &told)?;
+    drop(pretended);
     project_is_as_told(&server, &told)?;
     pool_is_as_told(&server, &told)?;
     hangs(&server, &daemon)?;
@@ -89,6 +97,54 @@ fn tells_and_hangs(kind: Kind) -> Result<()> {
         assert!(without.family(family).is_none(), "{family}");
     }
     Ok(())
+}
+
+/// What a user makes the host's table of sockets say: that the daemon is the other one, and that there are some where programs of
+/// root's have a socket called as theirs.
+struct Pretended {
+    /// Programs of root's that are no such daemon.
+    programs: Vec<UnixListener>,
+    _of_user: UnixListener,
+    _user: Listener,
+}
+
+impl Pretended {
+    fn start(real: &Path, kind: Kind) -> Result<Self> {
+        let program = |what: &str| -> Result<(PathBuf, UnixListener)> {
+            let directory = scratch::dir(what)?;
+            fs::create_dir(directory.join("guestapi"))?;
+            let program = UnixListener::bind(directory.join("unix.socket"))?;
+            program.set_nonblocking(true)?;
+            Ok((directory, program))
+        };
+        let of_guests = |directory: &Path| directory.join("guestapi/sock");
+        let (elsewhere, first) = program("a")?;
+        fs::remove_dir(elsewhere.join("guestapi"))?;
+        // The daemon has ended, its socket is left, and the service manager listens at its own for whoever wants it started.
+        let (asleep, second) = program("b")?;
+        drop(UnixListener::bind(of_guests(&asleep))?);
+        // A directory such as /tmp, in which the socket for guests is not root's.
+        let (everybodys, third) = program("c")?;
+        fs::set_permissions(&everybodys, Permissions::from_mode(0o1777))?;
+        let listens = UnixListener::bind(of_guests(&everybodys))?;
+        let user = Some(USER.parse()?);
+        std::os::unix::fs::chown(of_guests(&everybodys), user, user)?;
+        let other = if kind == Kind::Lxd { "guestapi/sock" } else { "devlxd/sock" };
+        let paths = [real.join(other), of_guests(&elsewhere), of_guests(&asleep), of_guests(&everybodys)];
+        Ok(Self { programs: vec![first, second, third], _of_user: listens, _user: Listener::start(&paths)? })
+    }
+
+    fn changes_nothing(&self, real: &Path, kind: Kind, told: &Exposition) -> Result<()> {
+        let ages = told.select("incus_runtime_age_seconds", &[]);
+        let is_its = |label: &str| label.is_empty() || Path::new(label) == real;
+        let runtimes: Vec<_> = ages.iter().filter(|age| is_its(age.label("server"))).collect();
+        let [its] = &runtimes[..] else { anyhow::bail!("{ages:?}") };
+        assert_eq!(its.label("runtime"), if kind == Kind::Lxd { "lxd" } else { "incus" });
+        for (number, program) in self.programs.iter().enumerate() {
+            assert!(program.accept().is_err(), "program {number} of root's was asked");
+        }
+        Ok(())
+    }
 }
 
 fn project_is_as_told(server: &Server, told: &Exposition) -> Result<()> {
