@@ -86,7 +86,7 @@ fn tells_and_hangs(kind: Kind) -> Result<()> {
     let pretended = Pretended::start(&server.lxd.dir, kind)?;
     let daemon = Miharud::start()?;
     let told = daemon.scrape_until("the daemon's projects", SOON, |scrape| server.is_told(scrape))?;
-    pretended.changes_nothing(&server.lxd.dir, kind, &told)?;
+    pretended.changes_nothing(&server, kind, &told)?;
     drop(pretended);
     project_is_as_told(&server, &told)?;
     pool_is_as_told(&server, &told)?;
@@ -134,12 +134,17 @@ impl Pretended {
         Ok(Self { programs: vec![first, second, third], _of_user: listens, _user: Listener::start(&paths)? })
     }
 
-    fn changes_nothing(&self, real: &Path, kind: Kind, told: &Exposition) -> Result<()> {
+    fn changes_nothing(&self, server: &Server, kind: Kind, told: &Exposition) -> Result<()> {
+        let (real, project) = (&server.lxd.dir, server.project.as_str());
         let ages = told.select("incus_runtime_age_seconds", &[]);
         let is_its = |label: &str| label.is_empty() || Path::new(label) == real;
         let runtimes: Vec<_> = ages.iter().filter(|age| is_its(age.label("server"))).collect();
         let [its] = &runtimes[..] else { anyhow::bail!("{ages:?}") };
-        assert_eq!(its.label("runtime"), if kind == Kind::Lxd { "lxd" } else { "incus" });
+        let runtime = if kind == Kind::Lxd { "lxd" } else { "incus" };
+        assert_eq!(its.label("runtime"), runtime);
+        // Its containers are told by what the host has beside theirs.
+        let of_container = [("name", "c1"), ("project", project), ("runtime", runtime)];
+        assert_eq!(told.select("incus_instance_info", &of_container).len(), 1);
         for (number, program) in self.programs.iter().enumerate() {
             assert!(program.accept().is_err(), "program {number} of root's was asked");
         }
