@@ -2,38 +2,20 @@
 //!
 //! statfs(2) can block for ever, and no signal ends it. So it is done by a few threads that have a descriptor table of
 //! their own; a caller waits until its deadline and then goes on without what has not been answered. A file system that
-//! hangs is not asked again while it hangs, and with growing pauses after that.
+//! hangs is not asked again while it hangs, and with growing pauses after that: `queue` keeps the book on it.
 
-use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+mod queue;
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Key, Reply, Request, Stuck, answer};
+use queue::{MAX_THREADS_STUCK, SLOW, STUCK_AFTER, State};
+
+use super::{Reply, Request, Stuck, answer};
 use crate::apart::{self, Apart};
 use crate::read::Buffer;
 use crate::roots::Roots;
 
-/// How long a call may take before its thread counts as stuck and another one takes its place.
-const STUCK_AFTER: Duration = Duration::from_millis(250);
-
-/// How long a call may take before another thread goes on with those that wait.
-const SLOW: Duration = Duration::from_millis(10);
-
-/// The most threads that are stuck on file systems of this host; past that no more of these are asked until one of them comes back.
-const MAX_STUCK: usize = 8;
-
-/// The same of remote ones. They do not count against the others: whatever hangs there, disks are asked.
-const MAX_STUCK_REMOTE: usize = 32;
-
-/// The most stuck threads of either kind that one instance can cause, and one remote file system that any number of them have mounted.
-const MAX_STUCK_EACH: usize = 2;
-
-/// The pause after a file system came back too late, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-
-/// The longest such pause.
-const LAST_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// The threads that ask. Dropping it lets the idle ones end and waits for none.
 #[derive(Debug)]
 pub struct Pool {
@@ -85,7 +67,7 @@ impl Pool {
         let slow = state.slow(now);
         let useful = self.threads.min(state.queue.len()).min(1 + slow.saturating_sub(stuck));
         let wanted = useful.saturating_sub(able);
-        if stuck < MAX_STUCK + MAX_STUCK_REMOTE && !state.apart_is_denied {
+        if stuck < MAX_THREADS_STUCK && !state.apart_is_denied {
             for _ in 0..wanted {
                 let worker = Worker { shared: Arc::clone(&self.shared), threads: self.threads };
                 if apart::spawn(worker).is_err() {
@@ -122,175 +104,6 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    queue: VecDeque<Job>,
-    running: HashMap<u64, Running>,
-    batches: HashMap<u64, Batch>,
-    pauses: HashMap<Key, Pause>,
-    threads: usize,
-    /// Threads that wait for work.
-    idle: usize,
-    last_id: u64,
-    is_closed: bool,
-    /// The kernel gives a thread no descriptor table of its own, so nothing is asked.
-    apart_is_denied: bool,
-}
-
-#[derive(Debug)]
-struct Job {
-    batch: u64,
-    index: usize,
-    request: Request,
-}
-
-#[derive(Debug)]
-struct Batch {
-    answers: Vec<Reply>,
-    left: usize,
-}
-
-#[derive(Debug)]
-struct Running {
-    key: Key,
-    is_remote: bool,
-    mountpoint: PathBuf,
-    since: Instant,
-}
-
-#[derive(Debug)]
-struct Pause {
-    mountpoint: PathBuf,
-    since: Instant,
-    until: Instant,
-    length: Duration,
-}
-
-impl Running {
-    fn is_stuck(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= STUCK_AFTER
-    }
-}
-
-impl From<&Running> for Stuck {
-    fn from(run: &Running) -> Self {
-        let mountpoint = run.mountpoint.clone();
-        Self { whose: run.key.whose, mountpoint, since: run.since, paused_until: None }
-    }
-}
-
-impl State {
-    /// Queues what may be asked now; for the rest of the batch nobody waits.
-    fn add(&mut self, requests: Vec<Request>, now: Instant) -> u64 {
-        // A pause that ended a long time ago belongs to something that is not asked for any more.
-        self.pauses.retain(|_, pause| now.saturating_duration_since(pause.until) < LAST_PAUSE);
-        let batch = self.next_id();
-        let mut answers = Vec::with_capacity(requests.len());
-        let (mut left, mut remote) = (0, Vec::new());
-        for (index, request) in requests.into_iter().enumerate() {
-            answers.push(if self.apart_is_denied { Reply::Nothing } else { Reply::Late });
-            let key = request.key();
-            let is_running = self.running.values().any(|run| run.key == key && run.is_stuck(now));
-            let is_paused = self.pauses.get(&key).is_some_and(|pause| now < pause.until);
-            // What no thread will take while others hang is not waited for either.
-            let has_too_many = !self.has_room(&request, |run| run.is_stuck(now));
-            if is_running || is_paused || has_too_many || self.apart_is_denied {
-                continue;
-            }
-            left += 1;
-            let is_remote = request.is_remote;
-            let job = Job { batch, index, request };
-            if is_remote { remote.push(job) } else { self.queue.push_back(job) }
-        }
-        // Disks first: they answer.
-        self.queue.extend(remote);
-        self.batches.insert(batch, Batch { answers, left });
-        batch
-    }
-
-    /// Whether one more thread may ask this, where those that count are lost.
-    fn has_room(&self, request: &Request, counts: impl Fn(&Running) -> bool) -> bool {
-        let (mut of_kind, mut of_instance, mut of_device) = (0, 0, 0);
-        for run in self.running.values().filter(|run| run.is_remote == request.is_remote && counts(run)) {
-            of_kind += 1;
-            of_instance += usize::from(run.key.whose == request.whose);
-            of_device += usize::from(run.is_remote && run.key.device == request.device);
-        }
-        let most = if request.is_remote { MAX_STUCK_REMOTE } else { MAX_STUCK };
-        of_kind < most && of_instance < MAX_STUCK_EACH && of_device < MAX_STUCK_EACH
-    }
-
-    /// Takes the next job that may run: one of an instance that has none running in its first moments, so that no
-    /// instance can occupy all threads at once.
-    fn take(&mut self, now: Instant) -> Option<(u64, Job)> {
-        let running = &self.running;
-        let may_run = |job: &Job| {
-            let of_same = running.values().filter(|run| run.key.whose == job.request.whose);
-            for run in of_same {
-                if run.key.device == job.request.device || !run.is_stuck(now) {
-                    return false;
-                }
-            }
-            // Any of those that run may hang.
-            self.has_room(&job.request, |_| true)
-        };
-        let position = self.queue.iter().position(may_run)?;
-        let job = self.queue.remove(position)?;
-        let id = self.next_id();
-        let mountpoint =
-            job.request.targets.first().map(|target| target.mountpoint.clone()).unwrap_or_default();
-        let (key, is_remote) = (job.request.key(), job.request.is_remote);
-        self.running.insert(id, Running { key, is_remote, mountpoint, since: now });
-        Some((id, job))
-    }
-
-    /// Notes what came of a job, for its caller if that still waits.
-    fn finish(&mut self, id: u64, job: &Job, reply: Reply, now: Instant) {
-        let Some(run) = self.running.remove(&id) else { return };
-        if let Some(batch) = self.batches.get_mut(&job.batch) {
-            if let Some(place) = batch.answers.get_mut(job.index) {
-                *place = reply;
-            }
-            batch.left = batch.left.saturating_sub(1);
-            self.pauses.remove(&run.key);
-        } else if run.is_stuck(now) {
-            let length =
-                self.pauses.get(&run.key).map_or(FIRST_PAUSE, |pause| pause.length * 2).min(LAST_PAUSE);
-            let (mountpoint, since) = (run.mountpoint, run.since);
-            self.pauses.insert(run.key, Pause { mountpoint, since, until: now + length, length });
-        }
-    }
-
-    /// How many calls hang.
-    fn stuck(&self, now: Instant) -> usize {
-        self.running.values().filter(|run| run.is_stuck(now)).count()
-    }
-
-    /// How many calls take long or hang.
-    fn slow(&self, now: Instant) -> usize {
-        self.running.values().filter(|run| now.saturating_duration_since(run.since) >= SLOW).count()
-    }
-
-    /// What is not asked because it hangs or did, the oldest first.
-    fn left_out(&self, now: Instant) -> Vec<Stuck> {
-        let paused = self.pauses.iter().filter(|(_, pause)| now < pause.until).map(|(key, pause)| Stuck {
-            whose: key.whose,
-            mountpoint: pause.mountpoint.clone(),
-            since: pause.since,
-            paused_until: Some(pause.until),
-        });
-        let mut stuck: Vec<Stuck> =
-            self.running.values().filter(|run| run.is_stuck(now)).map(Stuck::from).chain(paused).collect();
-        stuck.sort_by(|a, b| (a.since, &a.mountpoint).cmp(&(b.since, &b.mountpoint)));
-        stuck
-    }
-
-    fn next_id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
     }
 }
 
@@ -356,106 +169,5 @@ impl Worker {
             batch.answers.fill(Reply::Nothing);
         }
         self.shared.done.notify_all();
-    }
-}
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mounts::Device;
-    use crate::statfs::Whose;
-
-    fn request(pid: u32, minor: u32) -> Request {
-        let device = Device { major: 1, minor };
-        Request {
-            whose: Whose::Process { pid, start_ticks: 1 },
-            device,
-            targets: Arc::default(),
-            identity: crate::statfs::Identity::Asked,
-            is_remote: false,
-        }
-    }
-
-    fn remote(pid: u32, minor: u32) -> Request {
-        Request { is_remote: true, ..request(pid, minor) }
-    }
-
-    #[test]
-    fn what_hangs_is_skipped_and_then_paused() {
-        let mut state = State::default();
-        let start = Instant::now();
-        let first = state.add(vec![request(1, 1), request(1, 2), request(2, 1)], start);
-        let (stuck, job) = state.take(start).unwrap();
-        assert_eq!(job.request.device.minor, 1);
-        // The second job of that instance waits as long as the first is fresh; another instance's does not.
-        assert_eq!(state.take(start).unwrap().1.request.whose, request(2, 1).whose);
-        assert!(state.take(start).is_none());
-        let later = start + STUCK_AFTER;
-        assert_eq!(state.take(later).unwrap().1.request.device.minor, 2);
-        state.batches.remove(&first);
-        let second = state.add(vec![request(1, 1)], later);
-        assert_eq!(state.batches[&second].left, 0, "it hangs");
-        let late = start + Duration::from_secs(60);
-        state.finish(stuck, &job, Reply::Nothing, late);
-        let third = state.add(vec![request(1, 1)], late);
-        assert_eq!(state.batches[&third].left, 0, "it came back too late");
-        let paused = |at| state.left_out(at).into_iter().filter(|s| s.paused_until.is_some()).count();
-        assert_eq!((paused(late), paused(late + FIRST_PAUSE)), (1, 0), "and that is told");
-        let fourth = state.add(vec![request(1, 1)], late + FIRST_PAUSE);
-        assert_eq!(state.batches[&fourth].left, 1);
-        let (again, job) = state.take(late + FIRST_PAUSE).unwrap();
-        state.batches.remove(&fourth);
-        state.finish(again, &job, Reply::Nothing, late + FIRST_PAUSE * 2);
-        assert_eq!(state.pauses.values().next().unwrap().length, FIRST_PAUSE * 2);
-    }
-
-    #[test]
-    fn nobody_waits_for_what_no_thread_will_take() {
-        let mut state = State::default();
-        let start = Instant::now();
-        let later = start + STUCK_AFTER;
-        let hang = |state: &mut State, pid: u32, minor: u32, at: Instant| {
-            let batch = state.add(vec![request(pid, minor)], at);
-            state.take(at).unwrap();
-            state.threads += 1;
-            state.batches.remove(&batch);
-        };
-        hang(&mut state, 1, 1, start);
-        hang(&mut state, 1, 2, later);
-        let now = later + STUCK_AFTER;
-        let batch = state.add(vec![request(1, 3), request(2, 1)], now);
-        assert_eq!(state.batches[&batch].left, 1, "that instance has hung enough threads, others may ask");
-        state.take(now).unwrap();
-        for pid in 3..8 {
-            hang(&mut state, pid, 1, now);
-        }
-        let full = state.add(vec![request(20, 1), remote(20, 1)], now + STUCK_AFTER);
-        assert_eq!(state.batches[&full].left, 1, "all threads for disks hang");
-    }
-
-    #[test]
-    fn a_server_that_is_gone_costs_two_threads_however_many_mount_it_and_no_disk() {
-        let mut state = State::default();
-        let start = Instant::now();
-        let mut of_server: Vec<_> = (0..50).map(|pid| remote(pid, 9)).collect();
-        of_server.extend((0..50).map(|pid| request(pid, 1)));
-        state.add(of_server.clone(), start);
-        let taken: Vec<_> = std::iter::from_fn(|| state.take(start)).collect();
-        let (disks, hung): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(_, job)| !job.request.is_remote);
-        assert_eq!((disks.len(), hung.len()), (MAX_STUCK, MAX_STUCK_EACH));
-        for (id, job) in disks {
-            state.finish(id, &job, Reply::Nothing, start);
-        }
-        state.queue.retain(|job| job.request.is_remote);
-        let later = start + STUCK_AFTER;
-        assert!(state.take(later).is_none());
-        let next = state.add(of_server, later);
-        assert_eq!(state.batches[&next].left, 50, "the disks of all, and no more of that server");
-        // Servers of everybody's own: some threads, and disks all the same.
-        let others: Vec<_> = (100..200).map(|pid| remote(pid, pid)).collect();
-        state.add(others, later);
-        state.queue.retain(|job| job.request.is_remote);
-        assert_eq!(std::iter::from_fn(|| state.take(later)).count(), MAX_STUCK_REMOTE - MAX_STUCK_EACH);
-        let last = state.add(vec![request(300, 1), remote(300, 300)], later + STUCK_AFTER);
-        assert_eq!(state.batches[&last].left, 1);
     }
 }
