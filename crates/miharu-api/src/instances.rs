@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What can run an instance: the words of [`Instance::runtime`].
 pub const RUNTIMES: &[&str] =
-    &["lxc", "lxd", "incus", "nspawn", "libvirt", "qemu", "podman", "docker", "containerd", "kubernetes"];
+    &["incus", "lxd", "lxc", "nspawn", "libvirt", "qemu", "podman", "docker", "containerd", "kubernetes"];
 
 /// An instance. What miharu cannot know of another runtime's instance (profiles, configuration) is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -205,7 +205,9 @@ mod tests {
     fn slips_are_told() {
         assert_eq!(told("name~=a("), "'a(' is no regular expression: unclosed group");
         assert_eq!(told("type=vm"), "there is no type 'vm', only container and virtual-machine");
-        assert!(told("runtime=lxc,dokcer").starts_with("there is no runtime 'dokcer', only lxc, "));
+        assert!(
+            told("runtime=lxc,dokcer").starts_with("there is no runtime 'dokcer', only incus, lxd, lxc, ")
+        );
         assert!(told("runtime=dokcer").ends_with("docker, containerd and kubernetes"));
         assert!(told("status=runing").starts_with("there is no status 'runing'"));
         assert!(told("colour~=red").starts_with("there is no filter 'colour'"));

@@ -2,8 +2,7 @@
 //! character, `[a-z]` for one of these, `[!a-z]` for one of all others.
 
 use glob::{Pattern, PatternError};
-
-use crate::keys::RUNTIMES;
+use miharu_api::instances::RUNTIMES;
 
 /// The longest pattern, in bytes. The matcher calls itself once for each `*`.
 const PATTERN_LIMIT: usize = 256;

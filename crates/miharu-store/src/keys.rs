@@ -58,10 +58,6 @@ pub const DEFAULT_METRICS_PORT: u16 = 9100;
 pub const DRIVERS: &[&str] =
     &["lxc", "nspawn", "libvirt-lxc", "qemu", "podman", "docker", "containerd", "kubernetes"];
 
-/// What instances' runtimes are called.
-pub const RUNTIMES: &[&str] =
-    &["incus", "lxd", "lxc", "nspawn", "libvirt", "qemu", "podman", "docker", "containerd", "kubernetes"];
-
 /// Every server key, in the order of their names. `user.*` keys beside them are free text.
 pub const KEYS: &[Key] = &[
     Key {
