@@ -207,15 +207,21 @@ fn field<'a>(status: &'a str, name: &str) -> &'a str {
     line.unwrap_or_default().trim()
 }
 
+/// A scrape that has the sizes of a container's file systems, which may come after its other figures.
+fn with_sizes(daemon: &Miharud, lxc: &Lxc) -> Result<Exposition> {
+    let name = [("name", lxc.name.as_str())];
+    daemon.scrape_until("the sizes of its file systems", Duration::from_secs(20), |scrape| {
+        !scrape.select("incus_filesystem_size_bytes", &name).is_empty()
+    })
+}
+
 /// Every thread is confined, by the one or the other means, and what it does for a living goes on.
 #[test]
 fn the_daemon_confines_itself() -> Result<()> {
     need!(Lxc);
     let lxc = Lxc::start(&[])?;
     let daemon = Miharud::start()?;
-    daemon.scrape_until("its file system", Duration::from_secs(20), |scrape| {
-        !scrape.select("incus_filesystem_size_bytes", &[("name", &lxc.name)]).is_empty()
-    })?;
+    with_sizes(&daemon, &lxc)?;
     assert!(!daemon.log().contains("is not in force"), "{}", daemon.log());
     let tasks = tasks(&daemon)?;
     for status in &tasks {
@@ -274,9 +280,7 @@ fn without_landlock_it_serves_and_says_what_is_not_in_force() -> Result<()> {
     need!(Lxc);
     let lxc = Lxc::start(&[])?;
     let daemon = Miharud::start()?;
-    daemon.scrape_until("its file system", Duration::from_secs(20), |scrape| {
-        !scrape.select("incus_filesystem_size_bytes", &[("name", &lxc.name)]).is_empty()
-    })?;
+    with_sizes(&daemon, &lxc)?;
     let log = daemon.log();
     let told: Vec<_> = log.lines().filter(|line| line.contains("not in force")).collect();
     println!("{}", told.join("\n"));
@@ -305,9 +309,7 @@ fn where_processes_are_hidden_who_may_trace_finds_the_same_as_root() -> Result<(
     let lxc = Lxc::start(&[])?;
     let names = [lxc.name.as_str()];
     let rooted = Miharud::start()?;
-    let sizes = "incus_filesystem_size_bytes";
-    let has_all = |scrape: &Exposition| !scrape.select(sizes, &[("name", &lxc.name)]).is_empty();
-    let whole = series(&rooted.scrape_until("all figures", Duration::from_secs(20), has_all)?, &names);
+    let whole = series(&with_sizes(&rooted, &lxc)?, &names);
     drop(rooted);
 
     let daemon = where_others_are_hidden(&["sys_ptrace", "dac_read_search", "dac_override"])?;
