@@ -92,6 +92,19 @@ pub enum Warning {
         /// The error, with the file's path.
         problem: String,
     },
+    /// A process of a user's that looks like a machine.
+    #[error("{what} is not served: {problem}")]
+    Refused {
+        /// The user.
+        uid: u32,
+        /// What it looks like.
+        what: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// There are more warnings than are told.
+    #[error("{0} more warnings about what is not served are left out")]
+    LeftOut(usize),
     /// A directory of cgroups could not be listed.
     #[error("{} cannot be listed: {problem}; instances that were started in it since are not served", directory.display())]
     Unlisted {
@@ -329,18 +342,24 @@ impl std::fmt::Debug for Discovery {
 
 /// The warnings that are told: what users' processes look like comes last, and of each user a little.
 fn most_worth(warnings: Vec<Warning>) -> Vec<Warning> {
-    let mut of_users: HashMap<u32, usize> = HashMap::new();
-    let is_a_users =
-        |warning: &Warning| matches!(warning, Warning::Doubtful { uid, .. } if !is_trusted(*uid));
-    let (mut last, mut told): (Vec<_>, Vec<_>) = warnings.into_iter().partition(is_a_users);
+    let all = warnings.len();
+    let user = |warning: &Warning| match warning {
+        Warning::Doubtful { uid, .. } | Warning::Refused { uid, .. } if !is_trusted(*uid) => Some(*uid),
+        _ => None,
+    };
+    let (mut last, mut told): (Vec<_>, Vec<_>) =
+        warnings.into_iter().partition(|warning| user(warning).is_some());
+    let mut of_users: HashMap<Option<u32>, usize> = HashMap::new();
     last.retain(|warning| {
-        let Warning::Doubtful { uid, .. } = warning else { return true };
-        let of_this = of_users.entry(*uid).or_default();
+        let of_this = of_users.entry(user(warning)).or_default();
         *of_this += 1;
         *of_this <= MAX_OF_A_USER
     });
     told.append(&mut last);
     told.truncate(MAX_WARNINGS);
+    if told.len() < all {
+        told.push(Warning::LeftOut(all - told.len()));
+    }
     told
 }
 
@@ -373,8 +392,14 @@ mod tests {
         let told = most_worth(warnings);
         assert_eq!(told[..2], [Warning::TooManyCgroups, doubtful(own, 400)]);
         assert_eq!(told[2..10], (0..8).map(|pid| doubtful(ann, pid)).collect::<Vec<_>>());
-        assert_eq!(told[10..], [doubtful(bob, 300)]);
-        let many = most_worth((1..=200).map(|user| doubtful(own + user, 1)).collect());
-        assert_eq!(many.len(), MAX_WARNINGS);
+        assert_eq!(told[10..], [doubtful(bob, 300), Warning::LeftOut(192)]);
+        let refused =
+            |user: u32| Warning::Refused { uid: own + user, what: user.to_string(), problem: String::new() };
+        let mut many: Vec<_> = (1..=200).map(refused).collect();
+        many.push(Warning::TooManyCgroups);
+        let told = most_worth(many);
+        assert_eq!((told.len(), &told[0]), (MAX_WARNINGS + 1, &Warning::TooManyCgroups));
+        assert_eq!(told.last(), Some(&Warning::LeftOut(101)));
+        assert_eq!(most_worth(vec![refused(1)]), [refused(1)]);
     }
 }

@@ -7,12 +7,13 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use miharu_linux::Roots;
 use miharu_linux::apart::{Answer, Asked, Asker, Program, Question};
 
 use crate::driver::is_trusted;
+use crate::users::{Accounts, Share};
 
 /// How long a scan waits for an answer that a user can hold back. Unit tests, of which none holds one back, run on machines that are
 /// busy for longer.
@@ -20,6 +21,12 @@ const OF_A_USER: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else 
 
 /// How long it waits for one that decides about a warning alone: what comes later is there at the next scan.
 const OF_A_WARNING: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 10 });
+
+/// How long users' answers are waited for in each [`PERIOD`], all together; what comes later is there at a later scan.
+const OF_ALL_USERS: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 200 });
+
+/// How long a count of what was waited for lasts.
+const PERIOD: Duration = Duration::from_secs(1);
 
 /// How long it waits for one about what is the system's.
 const OF_THE_SYSTEM: Duration = Duration::from_millis(if cfg!(test) { 10_000 } else { 500 });
@@ -34,7 +41,10 @@ const MAX_WAITING: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Patience {
     asker: Option<Asker>,
+    accounts: Accounts,
     waiting: HashMap<Question, Waiting>,
+    /// Since when users' answers are counted, and how long they were waited for since.
+    of_users: Option<(Instant, Duration)>,
 }
 
 /// What an answer decides about.
@@ -68,7 +78,7 @@ pub(crate) enum NotTheSystems {
 #[derive(Debug)]
 struct Waiting {
     /// On whose account.
-    uid: u32,
+    share: Share,
     answer: Receiver<Answer>,
 }
 
@@ -141,38 +151,55 @@ impl Patience {
                 return Some(answer);
             }
         }
-        if !self.has_room(uid) {
+        let share = self.accounts.share(roots, uid);
+        if !self.has_room(share) {
             self.waiting.retain(|_, waiting| matches!(waiting.answer.try_recv(), Err(TryRecvError::Empty)));
         }
-        if !self.has_room(uid) {
+        if !self.has_room(share) {
             return None;
         }
         let patience = match worth {
-            _ if is_trusted(uid) => OF_THE_SYSTEM,
+            _ if share == Share::Root => OF_THE_SYSTEM,
             Worth::Instance => OF_A_USER,
             Worth::Warning => OF_A_WARNING,
         };
+        let patience = if share.is_a_users() { patience.min(self.left()) } else { patience };
         let asker = self.asker.get_or_insert_with(|| Asker::new(roots));
-        match asker.ask(question.clone(), patience) {
+        let begun = Instant::now();
+        let asked = asker.ask(question.clone(), patience);
+        if share.is_a_users()
+            && let Some((_, waited)) = &mut self.of_users
+        {
+            *waited += begun.elapsed();
+        }
+        match asked {
             Asked::Now(answer) => Some(answer),
             Asked::Later(answer) => {
-                self.waiting.insert(question, Waiting { uid, answer });
+                self.waiting.insert(question, Waiting { share, answer });
                 None
             }
             Asked::Never => None,
         }
     }
 
-    /// Whether one more answer may be waited for on account of that user: nobody takes the places of others, and all users
+    /// How long users' answers may still be waited for in this period.
+    fn left(&mut self) -> Duration {
+        let (_, waited) = match self.of_users {
+            Some((since, waited)) if since.elapsed() < PERIOD => (since, waited),
+            _ => *self.of_users.insert((Instant::now(), Duration::ZERO)),
+        };
+        OF_ALL_USERS.saturating_sub(waited)
+    }
+
+    /// Whether one more answer may be waited for on account of those: nobody takes the places of others, and all users
     /// together none of the system's.
-    fn has_room(&self, uid: u32) -> bool {
-        let is_system = is_trusted(uid);
+    fn has_room(&self, share: Share) -> bool {
         let (mut own, mut all) = (0, 0);
         for waiting in self.waiting.values() {
-            own += usize::from(waiting.uid == uid);
-            all += usize::from(is_trusted(waiting.uid) == is_system);
+            own += usize::from(waiting.share == share);
+            all += usize::from(waiting.share.is_a_users() == share.is_a_users());
         }
-        all < MAX_WAITING && (is_system || own < MAX_EACH)
+        all < MAX_WAITING && (share == Share::Root || own < MAX_EACH)
     }
 }
 
@@ -190,14 +217,16 @@ mod tests {
 
     fn hang(patience: &mut Patience, uid: u32, pid: u32) -> SyncSender<Answer> {
         let (sender, answer) = sync_channel(1);
+        let share = patience.accounts.share(&Roots::default(), uid);
         let question = Question::CommandLine { pid, start_ticks: 1 };
-        patience.waiting.insert(question, Waiting { uid, answer });
+        patience.waiting.insert(question, Waiting { share, answer });
         sender
     }
 
     #[test]
     fn one_that_hangs_is_not_asked_again_and_takes_the_place_of_nobody_else() {
-        let mut patience = Patience::default();
+        let accounts = Accounts::of(&(0..10).map(|user| USER + user).collect::<Vec<_>>());
+        let mut patience = Patience { accounts, ..Patience::default() };
         let roots = Roots::default();
         let own = std::process::id();
         let start = ProcDir::open(&roots, own).unwrap().stat(&mut Buffer::new()).unwrap().starttime;

@@ -198,7 +198,10 @@ impl From<&ScanWarning> for Problem {
             ScanWarning::Doubtful { cgroup, .. } => {
                 Self::of_server(Kind::InstanceLeftOut, &cgroup.display().to_string(), message)
             }
-            ScanWarning::Unreadable { what, .. } => Self::of_server(Kind::InstanceLeftOut, what, message),
+            ScanWarning::Unreadable { what, .. } | ScanWarning::Refused { what, .. } => {
+                Self::of_server(Kind::InstanceLeftOut, what, message)
+            }
+            ScanWarning::LeftOut(_) => Self::of_server(Kind::InstanceLeftOut, "more", message),
             ScanWarning::Unlisted { directory, .. } => {
                 Self::of_server(Kind::InstanceLeftOut, &directory.display().to_string(), message)
             }

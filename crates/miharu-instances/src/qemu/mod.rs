@@ -29,8 +29,9 @@ use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
 use crate::oci::files::read_systems;
 use crate::patience::{Patience, Worth};
+use crate::users::{self, Share};
 use crate::vm::{Owner, Vm, Vsock};
-use crate::{Incarnation, Instance, Kind, tree, users};
+use crate::{Incarnation, Instance, Kind, tree};
 
 use libvirt::{Domain, Domains};
 use options::Options;
@@ -47,11 +48,12 @@ const NEW: Duration = Duration::from_secs(120);
 /// How often they are after that.
 const REFRESH: Duration = Duration::from_secs(60);
 
-/// The most machines of one user. Those of root and of the system's accounts are not limited: they are no tenants.
+/// The most machines of one user, and of all that have no name together. Those of root and of the system's accounts are not limited: they
+/// are no tenants.
 const MAX_OF_A_USER: usize = 64;
 
-/// User ids below this are the system's accounts (`SYS_UID_MAX` of login.defs(5)).
-const FIRST_USER: u32 = 1000;
+/// How long a user's process that was refused is not asked again: it may become another program.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// The longest file of `-readconfig`.
 const MAX_FILE: u64 = 1 << 20;
@@ -63,6 +65,16 @@ pub(crate) struct Qemu {
     domains: Domains,
     patience: Patience,
     known: BTreeMap<u32, Known>,
+    /// Users' processes that are not taken for machines, by number.
+    refused: BTreeMap<u32, Refused>,
+}
+
+/// A user's process that calls itself a QEMU and runs a program of anybody's.
+#[derive(Debug)]
+struct Refused {
+    start: u64,
+    since: Instant,
+    warning: Warning,
 }
 
 /// A machine that was identified.
@@ -75,7 +87,7 @@ struct Known {
     configured: Vm,
     vsock_socket: Option<PathBuf>,
     /// The user whose machine it is, where that is a tenant and nobody vouches for the machine.
-    tenant: Option<u32>,
+    tenant: Option<Share>,
 }
 
 impl Driver for Qemu {
@@ -98,11 +110,16 @@ impl Driver for Qemu {
         for domain in domains {
             self.see_domain(host, domain);
         }
-        let new = self
-            .watch
-            .processes
-            .iter()
-            .filter(|(pid, process)| process.program == Program::Qemu && !self.known.contains_key(pid));
+        let processes = &self.watch.processes;
+        self.refused.retain(|pid, refused| {
+            let is_there = processes.get(pid).is_some_and(|process| process.start == refused.start);
+            is_there && refused.since.elapsed() < REFUSED
+        });
+        for Refused { warning, .. } in self.refused.values() {
+            tell_once(host.warnings, warning.clone());
+        }
+        let is_new = |pid: &u32| !self.known.contains_key(pid) && !self.refused.contains_key(pid);
+        let new = processes.iter().filter(|(pid, process)| process.program == Program::Qemu && is_new(pid));
         for pid in new.map(|(pid, _)| *pid).collect::<Vec<_>>() {
             if let Some(known) = self.see_process(host, pid) {
                 self.known.insert(pid, known);
@@ -118,15 +135,19 @@ impl Qemu {
     fn served(&self, host: &mut Host<'_>) -> Vec<Arc<Instance>> {
         let mut known: Vec<&Known> = self.known.values().collect();
         known.sort_by_key(|known| known.instance.incarnation.init_start);
-        let mut counts: HashMap<u32, usize> = HashMap::new();
+        let mut counts: HashMap<Share, usize> = HashMap::new();
         known.retain(|known| {
-            let Some(user) = known.tenant else { return true };
-            let count = counts.entry(user).or_default();
+            let Some(share) = known.tenant else { return true };
+            let count = counts.entry(share).or_default();
             *count += 1;
             *count <= MAX_OF_A_USER
         });
-        for (user, count) in counts.into_iter().filter(|(_, count)| *count > MAX_OF_A_USER) {
-            let what = format!("each virtual machine of user {user} past the oldest {MAX_OF_A_USER}");
+        for (share, count) in counts.into_iter().filter(|(_, count)| *count > MAX_OF_A_USER) {
+            let whose = match share {
+                Share::User(uid) => format!("user {uid}"),
+                _ => "users without a name".to_owned(),
+            };
+            let what = format!("each virtual machine of {whose} past the oldest {MAX_OF_A_USER}");
             host.warnings.push(Warning::Unreadable { what, problem: format!("there are {count}") });
         }
         known.into_iter().map(|known| Arc::clone(&known.instance)).collect()
@@ -181,7 +202,7 @@ impl Qemu {
     /// A process that is not libvirt's.
     fn see_process(&mut self, host: &mut Host<'_>, pid: u32) -> Option<Known> {
         let process = self.watch.processes.get(&pid)?;
-        let (start, uid) = (process.start, process.uid);
+        let (start, uid, share) = (process.start, process.uid, process.share);
         let line = self.command_line(host, pid, start, uid)?;
         let mut sections = sections::of_command_line(&line);
         let process = self.watch.processes.get(&pid)?;
@@ -245,7 +266,7 @@ impl Qemu {
         }
         let instance = instance(identity, dir, start, CgroupPaths::default());
         let mut known = Known::new(instance, vm, vsock_socket);
-        known.tenant = (is_a_users && uid >= FIRST_USER).then_some(uid);
+        known.tenant = Some(share).filter(|share| is_a_users && share.is_a_users());
         known.set(host.roots, &self.watch, host.buffer);
         Some(known)
     }
@@ -282,17 +303,18 @@ impl Qemu {
     /// Whether a user's process runs a QEMU that the system's administrator installed. What does not is warned of, one of each
     /// user's.
     fn is_systems(&mut self, host: &mut Host<'_>, pid: u32, start: u64, uid: u32) -> bool {
-        let why = match self.patience.systems_program(host.roots, uid, pid, start, Worth::Instance) {
+        let (why, is_told) = match self.patience.systems_program(host.roots, uid, pid, start, Worth::Instance)
+        {
             Some(Ok(path)) => return watch::program(path.as_os_str().as_bytes()) == Some(Program::Qemu),
-            Some(Err(why)) => why.to_string(),
-            None => "does not show its program".to_owned(),
+            Some(Err(why)) => (why.to_string(), true),
+            None => ("does not show its program".to_owned(), false),
         };
         let what = format!("what looks like a QEMU of user {uid}");
-        let is_told =
-            |told: &Warning| matches!(told, Warning::Unreadable { what: other, .. } if *other == what);
-        if !host.warnings.iter().any(is_told) {
-            host.warnings.push(Warning::Unreadable { what, problem: format!("process {pid} {why}") });
+        let warning = Warning::Refused { uid, what, problem: format!("process {pid} {why}") };
+        if is_told {
+            self.refused.insert(pid, Refused { start, since: Instant::now(), warning: warning.clone() });
         }
+        tell_once(host.warnings, warning);
         false
     }
 
@@ -305,16 +327,15 @@ impl Qemu {
             answer
         } else {
             let problem = "it does not show its command line".to_owned();
-            host.warnings.push(Warning::Unreadable { what: format!("the QEMU process {pid}"), problem });
+            host.warnings.push(Warning::Refused { uid, what: format!("the QEMU process {pid}"), problem });
             return None;
         };
         match answer {
             Ok(line) => Some(line),
             Err(error) => {
                 if !error.is_gone() {
-                    let problem = error.to_string();
-                    host.warnings
-                        .push(Warning::Unreadable { what: format!("the QEMU process {pid}"), problem });
+                    let (what, problem) = (format!("the QEMU process {pid}"), error.to_string());
+                    host.warnings.push(Warning::Refused { uid, what, problem });
                 }
                 None
             }
@@ -358,6 +379,18 @@ impl Known {
             let instance = Instance { vm: Some(vm), ..Instance::clone(&self.instance) };
             self.instance = Arc::new(instance);
         }
+    }
+}
+
+/// Warns of a user's processes, one of each user's.
+fn tell_once(warnings: &mut Vec<Warning>, warning: Warning) {
+    let what = |warning: &Warning| match warning {
+        Warning::Refused { what, .. } => Some(what.clone()),
+        _ => None,
+    };
+    let of_this = what(&warning);
+    if !warnings.iter().any(|told| what(told) == of_this) {
+        warnings.push(warning);
     }
 }
 

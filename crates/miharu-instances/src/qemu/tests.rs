@@ -93,6 +93,7 @@ fn a_users_machine_gets_into_no_project_but_the_users() {
 #[test]
 fn a_user_cannot_fill_the_list() {
     let tree = Tree::v2();
+    tree.file("etc/passwd", "ann:x:4000:1::/home/ann:/\n");
     for pid in 1000..1070 {
         qemu(&tree, pid, 4000, &format!("qemu|-name|x{pid}"));
     }
@@ -105,6 +106,27 @@ fn a_user_cannot_fill_the_list() {
         warned(&scan),
         ["each virtual machine of user 4000 past the oldest 64 is not served: there are 70"]
     );
+    assert!(listed(&scan).contains(&"qemu qemu@ann x1000 1000".to_owned()), "{:?}", listed(&scan));
+}
+
+#[test]
+fn numbers_without_a_name_are_one_user() {
+    let tree = Tree::v2();
+    tree.file("etc/passwd", "ann:x:4000:1::/home/ann:/\nlibvirt-qemu:x:64055:1::/:/\n");
+    // More than are watched of anybody.
+    for pid in 1000..1300 {
+        qemu(&tree, pid, 100_000 + pid, &format!("qemu|-name|x{pid}"));
+    }
+    for (pid, uid, name) in [(2000, own_uid(), "roots"), (2001, 4000, "anns"), (2002, 64_055, "systems")] {
+        qemu(&tree, pid, uid, &format!("qemu|-name|{name}"));
+    }
+    let scan = tree.scan();
+    assert_eq!(scan.instances.len(), 67, "{:?}", listed(&scan));
+    for name in ["roots", "anns", "systems"] {
+        assert!(scan.instances.iter().any(|instance| instance.name == name), "{name}");
+    }
+    let told = "each virtual machine of users without a name past the oldest 64 is not served: there are 200";
+    assert_eq!(warned(&scan), [told]);
 }
 
 #[test]

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use miharu_linux::Roots;
 use miharu_linux::hypervisor::parse_tgid;
-use miharu_linux::process::{ProcDir, pids};
+use miharu_linux::process::{ProcDir, Stat, Status, pids};
 use miharu_linux::read::{Buffer, fields, keyed, number, number_file};
 
-use crate::driver::is_trusted;
 use crate::tree;
+use crate::users::{Accounts, Share};
 
 /// For how long a new process is looked at again.
 const YOUNG: Duration = Duration::from_secs(10);
@@ -33,11 +33,14 @@ const RESERVED: u32 = 300;
 /// Processes and threads that may have begun and are counted nowhere when marks are compared.
 const MARGIN: u64 = 1024;
 
-/// The most QEMUs that are watched.
-const MAX_PROCESSES: usize = 10_000;
+/// The most QEMUs of the system that are watched.
+const MAX_OF_THE_SYSTEM: usize = 10_000;
 
-/// The most of one user other than root.
-const MAX_OF_A_USER: usize = 1000;
+/// The most of all users.
+const MAX_OF_USERS: usize = if cfg!(test) { 300 } else { 5000 };
+
+/// The most of one [`Share`] other than root's.
+const MAX_EACH: usize = if cfg!(test) { 200 } else { 1000 };
 
 /// A process whose program is a QEMU, or the device of a QEMU's vsock.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub(super) struct Process {
     pub(super) start: u64,
     pub(super) ppid: u32,
     pub(super) uid: u32,
+    /// Whose limit it counts for.
+    pub(super) share: Share,
     pub(super) program: Program,
     /// Whether it was there before this watch began, or long enough that it has settled.
     pub(super) first_seen: Instant,
@@ -64,6 +69,7 @@ pub(super) enum Program {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     pub(super) processes: BTreeMap<u32, Process>,
+    accounts: Accounts,
     mark: Option<Mark>,
     young: BTreeMap<u32, Instant>,
     listed: Option<Instant>,
@@ -128,8 +134,8 @@ impl Watch {
             if self.processes.contains_key(&pid) {
                 continue;
             }
-            match examine(roots, pid, now, buffer) {
-                Found::Process(process) if self.has_room(process.uid) => {
+            match examine(roots, pid, now, &mut self.accounts, buffer) {
+                Found::Process(process) if self.has_room(process.share) => {
                     self.young.remove(&pid);
                     self.processes.insert(pid, process);
                 }
@@ -147,10 +153,14 @@ impl Watch {
 }
 
 impl Watch {
-    /// Whether one more of that user's is watched: no user takes the places of others.
-    fn has_room(&self, uid: u32) -> bool {
-        let of_the_same = || self.processes.values().filter(|process| process.uid == uid).count();
-        self.processes.len() < MAX_PROCESSES && (is_trusted(uid) || of_the_same() < MAX_OF_A_USER)
+    /// Whether one more of those is watched: no user takes the places of others, and all of them together none of the system's.
+    fn has_room(&self, share: Share) -> bool {
+        let count = |is_counted: &dyn Fn(Share) -> bool| {
+            self.processes.values().filter(|process| is_counted(process.share)).count()
+        };
+        let most = if share.is_a_users() { MAX_OF_USERS } else { MAX_OF_THE_SYSTEM };
+        count(&|other| other.is_a_users() == share.is_a_users()) < most
+            && (share == Share::Root || count(&|other| other == share) < MAX_EACH)
     }
 }
 
@@ -203,7 +213,7 @@ enum Found {
     Nobody,
 }
 
-fn examine(roots: &Roots, pid: u32, now: Instant, buffer: &mut Buffer) -> Found {
+fn examine(roots: &Roots, pid: u32, now: Instant, accounts: &mut Accounts, buffer: &mut Buffer) -> Found {
     let link = roots.proc.join(pid.to_string()).join("exe");
     let program = match rustix::fs::readlink(&link, Vec::new()) {
         Ok(target) => match program(target.as_bytes()) {
@@ -222,18 +232,21 @@ fn examine(roots: &Roots, pid: u32, now: Instant, buffer: &mut Buffer) -> Found 
         }
         Err(_) => return Found::Nobody,
     };
-    process(roots, pid, program, now, buffer).map_or(Found::Nobody, Found::Process)
+    let Some((dir, status, stat)) = of_the_host(roots, pid, buffer) else { return Found::Nobody };
+    let (start, ppid, uid) = (stat.starttime, stat.ppid, status.uid);
+    let share = accounts.share(roots, uid);
+    Found::Process(Process { dir, start, ppid, uid, share, program, first_seen: now })
 }
 
 /// A process of the host itself: one in a pid namespace further down belongs to a container.
-fn process(roots: &Roots, pid: u32, program: Program, now: Instant, buffer: &mut Buffer) -> Option<Process> {
+fn of_the_host(roots: &Roots, pid: u32, buffer: &mut Buffer) -> Option<(ProcDir, Status, Stat)> {
     let dir = ProcDir::open(roots, pid).ok()?;
     if parse_tgid(dir.read(buffer, "status").ok()?).is_some_and(|tgid| tgid != pid) {
         return None;
     }
     let status = dir.status(buffer).ok().filter(|status| status.pid_namespace_depth == 1)?;
     let stat = dir.stat(buffer).ok().filter(tree::is_alive)?;
-    Some(Process { dir, start: stat.starttime, ppid: stat.ppid, uid: status.uid, program, first_seen: now })
+    Some((dir, status, stat))
 }
 
 /// What a program's file name says.
