@@ -95,6 +95,8 @@ pub enum Entry<'a> {
     Cgroup(&'a str),
     /// The same, but never its parent, which others are just about to use.
     Leaf(&'a str),
+    /// A folder outside of the scratch folder, with all that is in it.
+    Folder(&'a str),
     /// Container runtimes' daemons and monitors whose command line names this folder, with all that runs below them.
     Monitors(&'a Path),
 }
@@ -110,6 +112,7 @@ impl Entry<'_> {
             Self::Loop(device) => format!("loop\n{device}\n"),
             Self::Cgroup(path) => format!("cgroup\n{path}\n"),
             Self::Leaf(path) => format!("leaf\n{path}\n"),
+            Self::Folder(path) => format!("folder\n{path}\n"),
             Self::Monitors(path) => format!("monitors\n{}\n", path.display()),
         }
     }
@@ -172,7 +175,7 @@ pub fn clean(run: &Path) {
         // Containers first, while the namespaces and folders that they use are still there; cgroups last.
         notes.sort_by_key(|path| {
             let text = fs::read_to_string(path).unwrap_or_default();
-            ["lxc", "monitors", "process", "mount", "netns", "loop", "cgroup", "leaf"]
+            ["lxc", "monitors", "process", "mount", "netns", "loop", "folder", "cgroup", "leaf"]
                 .iter()
                 .position(|kind| text.starts_with(kind))
         });
@@ -221,6 +224,9 @@ fn undo(note: &Path) {
         }
         Some("cgroup") => crate::cgroup::remove(first),
         Some("leaf") => crate::cgroup::remove_leaf(first),
+        Some("folder") => {
+            let _ = fs::remove_dir_all(first);
+        }
         Some("monitors") => crate::oci::end_all(Path::new(first)),
         _ => {}
     }

@@ -1,5 +1,6 @@
 //! A container whose root wants to forge or break the exposition, or to cost others theirs.
 
+mod devices;
 mod filesystems;
 mod gone;
 mod many;
