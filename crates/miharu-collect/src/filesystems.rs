@@ -70,7 +70,10 @@ impl Found {
         let kept = self.chosen.iter().filter_map(|one| {
             let mounts = one.file_system.mounts.iter().cloned().zip(one.sharing.iter().cloned());
             let (mounts, sharing): (Vec<_>, Vec<_>) = mounts.filter(keeps).unzip();
-            (!mounts.is_empty()).then(|| Chosen::new(one.request.whose(), FileSystem { mounts }, sharing))
+            (!mounts.is_empty()).then(|| {
+                let file_system = FileSystem { mounts };
+                Chosen { request: one.request.fewer(&file_system), file_system, sharing }
+            })
         });
         self.chosen = kept.collect();
     }
@@ -96,13 +99,6 @@ impl Found {
         let mut chosen = self.chosen.iter();
         let Some(root) = chosen.next().and_then(own) else { return Vec::new() };
         std::iter::once(root).chain(chosen.filter_map(own)).collect()
-    }
-}
-
-impl Chosen {
-    fn new(whose: Whose, file_system: FileSystem, sharing: Vec<Sharing>) -> Self {
-        let request = Request::new(whose, &file_system);
-        Self { file_system, sharing, request }
     }
 }
 
@@ -206,7 +202,12 @@ fn choose(
     let mounts = mounts::parse(mountinfo, mounts::MAX_MOUNTS);
     let chosen = mounts::select(&mounts, remote).into_iter().map(|file_system| {
         let sharing = file_system.mounts.iter().map(|mount| host.sharing(mount, directory)).collect();
-        Chosen::new(whose, file_system, sharing)
+        let behind = file_system.mounts.first().and_then(|mount| host.behind(mount));
+        let mut request = Request::new(whose, &file_system);
+        if let Some(device) = behind {
+            request = request.behind(device);
+        }
+        Chosen { file_system, sharing, request }
     });
     let chosen: Arc<[Chosen]> = chosen.collect();
     let excess = match chosen.len() {

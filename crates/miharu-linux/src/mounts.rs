@@ -57,11 +57,22 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Whether a process or another machine answers for its file system.
+    /// Who answers for the size of its file system.
     #[must_use]
-    pub fn is_remote(&self) -> bool {
-        select::is_remote(self.fstype.as_bytes())
+    pub fn kind(&self) -> Kind {
+        select::kind(self.fstype.as_bytes())
     }
+}
+
+/// Who answers for the size of a file system, and so whether the answer may never come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The kernel, out of its memory, whatever becomes of the disk.
+    Disk,
+    /// Another file system that it is stacked on, which may be of any kind, or the disk itself; and whatever is of an unknown type.
+    Unsure,
+    /// A process or another machine.
+    Remote,
 }
 
 /// A device number.

@@ -1,4 +1,4 @@
-//! Opening what is below a directory in one of three ways, openat2(2).
+//! Opening what is below a directory in one of four ways, openat2(2).
 //!
 //! The ways are constants in memory that cannot be written to, and each has one address. So a seccomp filter, which sees addresses and
 //! not what is there, can tell them from any other way, such as one that writes.
@@ -27,7 +27,10 @@ pub(crate) struct How {
 pub enum Opening {
     /// Where something is, without opening it (O_PATH); `/` and `..` stay below the directory.
     PlaceInRoot,
-    /// The same; a path that leaves the directory is an error.
+    /// The same, where the kernel knows the way by heart: nothing is waited for, and where a file system would have to be asked the answer
+    /// is EAGAIN. Since Linux 5.12; before, EINVAL.
+    PlaceInRootCached,
+    /// As [`Opening::PlaceInRoot`]; a path that leaves the directory is an error.
     PlaceBeneath,
     /// For reading, without waiting for whoever else would have to open it; a path that leaves the directory is an error.
     FileBeneath,
@@ -39,6 +42,7 @@ const fn how(flags: OFlags, resolve: ResolveFlags) -> How {
 }
 
 static PLACE_IN_ROOT: How = how(OFlags::PATH, ResolveFlags::IN_ROOT);
+static PLACE_IN_ROOT_CACHED: How = how(OFlags::PATH, ResolveFlags::IN_ROOT.union(ResolveFlags::CACHED));
 static PLACE_BENEATH: How = how(OFlags::PATH, ResolveFlags::BENEATH);
 static FILE_BENEATH: How =
     how(OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY), ResolveFlags::BENEATH);
@@ -47,6 +51,7 @@ impl Opening {
     fn how(self) -> &'static How {
         match self {
             Self::PlaceInRoot => &PLACE_IN_ROOT,
+            Self::PlaceInRootCached => &PLACE_IN_ROOT_CACHED,
             Self::PlaceBeneath => &PLACE_BENEATH,
             Self::FileBeneath => &FILE_BENEATH,
         }
@@ -64,8 +69,8 @@ pub fn open_below(directory: BorrowedFd<'_>, path: &Path, opening: Opening) -> i
 
 /// Where the ways are in memory: the only third arguments of openat2(2) there are in this program.
 #[must_use]
-pub fn openings() -> [u64; 3] {
-    [Opening::PlaceInRoot, Opening::PlaceBeneath, Opening::FileBeneath]
+pub fn openings() -> [u64; 4] {
+    [Opening::PlaceInRoot, Opening::PlaceInRootCached, Opening::PlaceBeneath, Opening::FileBeneath]
         .map(|opening| std::ptr::from_ref(opening.how()).addr() as u64)
 }
 
@@ -94,7 +99,8 @@ mod tests {
 
     #[test]
     fn each_way_has_one_place() {
-        let [first, second, third] = openings();
-        assert!(first != second && second != third && first != third);
+        let mut all = openings();
+        all.sort_unstable();
+        assert!(all.windows(2).all(|two| two[0] != two[1]));
     }
 }

@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use super::line::Line;
 use super::tree::Tree;
-use super::{Device, MAX_HOST_MOUNTS, MAX_USERS_TEXT, Mount, SharedOn, Sharing, line, parse};
+use super::{Device, Kind, MAX_HOST_MOUNTS, MAX_USERS_TEXT, Mount, SharedOn, Sharing, line, parse};
 use crate::read::{Extent, Take, number};
 
 /// Which lines of the host's mountinfo are looked at, so that no user can have those of others left out.
@@ -131,6 +131,18 @@ impl HostMounts {
         let tree = self.tree.get_or_init(|| Tree::new(&self.mounts));
         let below = tree.walk(&self.mounts, upper.as_os_str().as_bytes()).mount?;
         Some(below.device)
+    }
+
+    /// The remote file system that has to answer for that of `mount`: an overlay asks the one that it writes to. Where the host does not
+    /// have the overlay mounted, its paths may be of anybody's view.
+    #[must_use]
+    pub fn behind(&self, mount: &Mount) -> Option<Device> {
+        if !matches!(mount.fstype.as_str(), "overlay" | "overlayfs") {
+            return None;
+        }
+        self.of_device(mount.device).next()?;
+        let below = self.below(mount)?;
+        self.of_device(below).any(|host| host.kind() == Kind::Remote).then_some(below)
     }
 
     fn of_device(&self, device: Device) -> impl Iterator<Item = &Mount> {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::line::{Line, unescape};
 use super::tree::Tree;
-use super::{Device, FileSystem, MAX_FILE_SYSTEMS, Mount, RemoteFilesystems};
+use super::{Device, FileSystem, Kind, MAX_FILE_SYSTEMS, Mount, RemoteFilesystems};
 
 /// The most mounts of one device that are tried one after another (a bind of a single file is no file system).
 const MAX_TRIED: usize = 8;
@@ -124,6 +124,38 @@ fn is_pseudo(fstype: &[u8]) -> bool {
             | b"tracefs"
             | b"usbfs"
             | b"xenfs"
+    )
+}
+
+/// Who answers for the size of a file system of that type.
+pub(super) fn kind(fstype: &[u8]) -> Kind {
+    if is_remote(fstype) {
+        return Kind::Remote;
+    }
+    if is_told_from_memory(fstype) { Kind::Disk } else { Kind::Unsure }
+}
+
+/// File systems of which the kernel counts what is used while it is mounted, so that statfs(2) reads nothing. FAT, for one, may have to
+/// read the whole of its table, ZFS waits for a pool that is suspended, and what is stacked asks what lies below.
+fn is_told_from_memory(fstype: &[u8]) -> bool {
+    matches!(
+        fstype,
+        b"bcachefs"
+            | b"btrfs"
+            | b"erofs"
+            | b"ext2"
+            | b"ext3"
+            | b"ext4"
+            | b"f2fs"
+            | b"iso9660"
+            | b"jfs"
+            | b"ramfs"
+            | b"reiserfs"
+            | b"rootfs"
+            | b"squashfs"
+            | b"tmpfs"
+            | b"udf"
+            | b"xfs"
     )
 }
 

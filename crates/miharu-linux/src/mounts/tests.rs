@@ -123,6 +123,44 @@ fn whose_a_file_system_is() {
     assert_eq!(sharing(&overlay("up"), "c1"), None);
 }
 
+#[test]
+fn who_answers_for_a_size() {
+    let kind =
+        |fstype: &str| parse(format!("1 0 0:9 / / rw - {fstype} x rw\n").as_bytes(), 1)[0].to_mount().kind();
+    for (fstype, expected) in [
+        ("ext4", Kind::Disk),
+        ("tmpfs", Kind::Disk),
+        ("overlay", Kind::Unsure),
+        ("ecryptfs", Kind::Unsure),
+        ("vfat", Kind::Unsure),
+        ("zfs", Kind::Unsure),
+        ("of-tomorrow", Kind::Unsure),
+        ("fuse.fuse-overlayfs", Kind::Remote),
+        ("fuseblk", Kind::Remote),
+        ("nfs4", Kind::Remote),
+    ] {
+        assert_eq!(kind(fstype), expected, "{fstype}");
+    }
+}
+
+#[test]
+fn a_remote_file_system_behind_an_overlay_of_the_hosts() {
+    let overlay = |device: &str, upper: &str| {
+        format!("90 27 {device} / /merged rw - overlay overlay rw,lowerdir=/l,upperdir={upper}\n")
+    };
+    let nfs = "40 27 0:44 / /nfs rw - nfs4 h:/ rw\n";
+    let behind = |host: &str, own: &str| {
+        HostMounts::parse(format!("{HOST}{nfs}{host}").as_bytes())
+            .behind(&parse(own.as_bytes(), 1)[0].to_mount())
+    };
+    let there = overlay("0:88", "/nfs/up");
+    assert_eq!(behind(&there, &there), Some(Device { major: 0, minor: 44 }));
+    assert_eq!(behind("", &there), None, "a path of another view");
+    let on_disk = overlay("0:88", "/srv/up");
+    assert_eq!(behind(&on_disk, &on_disk), None);
+    assert_eq!(behind(&there, nfs), None, "no overlay");
+}
+
 proptest! {
     #[test]
     fn nothing_panics(text in proptest::collection::vec(any::<u8>(), 0..600)) {

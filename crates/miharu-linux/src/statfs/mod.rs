@@ -12,7 +12,7 @@ use std::time::Instant;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
 
 use crate::error::{Error, Result};
-use crate::mounts::{Device, FileSystem, Mount};
+use crate::mounts::{Device, FileSystem, Kind, Mount};
 use crate::opening::{Opening, open_below};
 use crate::process::ProcDir;
 use crate::read::Buffer;
@@ -56,8 +56,9 @@ pub struct Request {
     device: Device,
     targets: Arc<[Target]>,
     identity: Identity,
-    /// Whether a process or another machine answers.
-    is_remote: bool,
+    kind: Kind,
+    /// The remote file system that answers in its place, where that is known.
+    behind: Option<Device>,
 }
 
 /// Who makes sure that the process of a [`Request`] is the one that is meant, and no later one with its number.
@@ -81,10 +82,22 @@ impl Request {
     /// Asks for a file system that [`crate::mounts::select`] chose, in the view of an instance's init.
     #[must_use]
     pub fn new(whose: Whose, file_system: &FileSystem) -> Self {
-        let targets: Arc<[Target]> = file_system.mounts.iter().map(Target::new).collect();
+        let targets = targets(file_system);
         let device = targets.first().map_or(Device { major: 0, minor: 0 }, |target| target.device);
-        let is_remote = file_system.mounts.first().is_some_and(Mount::is_remote);
-        Self { whose, device, targets, identity: Identity::Asked, is_remote }
+        let kind = file_system.mounts.first().map_or(Kind::Unsure, Mount::kind);
+        Self { whose, device, targets, identity: Identity::Asked, kind, behind: None }
+    }
+
+    /// The same question for what lies on a remote file system, which has to answer.
+    #[must_use]
+    pub fn behind(self, device: Device) -> Self {
+        Self { kind: Kind::Remote, behind: Some(device), ..self }
+    }
+
+    /// The same question for some of its mounts alone.
+    #[must_use]
+    pub fn fewer(&self, file_system: &FileSystem) -> Self {
+        Self { targets: targets(file_system), ..self.clone() }
     }
 
     /// In whose view it is asked.
@@ -104,7 +117,7 @@ impl Request {
     pub fn host(mount: &Mount) -> Self {
         let targets = [Target::new(mount)].into();
         let (whose, identity) = (Whose::Host, Identity::Asked);
-        Self { whose, device: mount.device, targets, identity, is_remote: mount.is_remote() }
+        Self { whose, device: mount.device, targets, identity, kind: mount.kind(), behind: None }
     }
 
     fn key(&self) -> Key {
@@ -117,6 +130,10 @@ impl Request {
 struct Key {
     whose: Whose,
     device: Device,
+}
+
+fn targets(file_system: &FileSystem) -> Arc<[Target]> {
+    file_system.mounts.iter().map(Target::new).collect()
 }
 
 impl Target {
@@ -183,8 +200,45 @@ pub struct Stuck {
     pub paused_until: Option<Instant>,
 }
 
-/// Opens, checks and asks, in the calling thread.
-fn answer(roots: &Roots, request: &Request, buffer: &mut Buffer) -> Result<Option<Answer>> {
+/// How a mount is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lookup {
+    /// Where the kernel knows the way by heart, so that no file system on it is asked: whatever has been mounted there
+    /// since the mounts were read, nothing is waited for.
+    Cached,
+    /// Whoever is on the way may be asked.
+    Patient,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+enum Failure {
+    /// The way there has to be looked up with patience.
+    Uncached,
+    Error(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// Opens, checks and asks, in the calling thread. `None` where the way there has to be looked up with patience.
+fn answer(roots: &Roots, request: &Request, lookup: Lookup, buffer: &mut Buffer) -> Option<Reply> {
+    match try_answer(roots, request, lookup, buffer) {
+        Ok(answer) => Some(Reply::from(Ok(answer))),
+        Err(Failure::Error(error)) => Some(Reply::from(Err(error))),
+        Err(Failure::Uncached) => None,
+    }
+}
+
+fn try_answer(
+    roots: &Roots,
+    request: &Request,
+    lookup: Lookup,
+    buffer: &mut Buffer,
+) -> std::result::Result<Option<Answer>, Failure> {
     let root = match request.whose {
         Whose::Host => host_root(roots)?,
         Whose::Process { pid, .. } if request.identity == Identity::SeenAfterwards => {
@@ -200,7 +254,7 @@ fn answer(roots: &Roots, request: &Request, buffer: &mut Buffer) -> Result<Optio
         }
     };
     for (mount, target) in request.targets.iter().enumerate() {
-        if let Some(sizes) = sizes_of(root.as_fd(), target)? {
+        if let Some(sizes) = sizes_of(root.as_fd(), target, lookup)? {
             return Ok(Some(Answer { mount, sizes }));
         }
     }
@@ -228,15 +282,18 @@ fn host_root(roots: &Roots) -> Result<OwnedFd> {
 
 /// The sizes at one mount point below `root`; `None` where something else than that mount is seen there, it is no
 /// directory, or its file system has no size.
-fn sizes_of(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Sizes>> {
+fn sizes_of(
+    root: BorrowedFd<'_>,
+    target: &Target,
+    lookup: Lookup,
+) -> std::result::Result<Option<Sizes>, Failure> {
     let error = |e: rustix::io::Errno| Error::io(&target.mountpoint, e.into());
     let relative = target.mountpoint.strip_prefix("/").unwrap_or(Path::new(""));
     let opened;
     let place = if relative == Path::new("") {
         root
     } else {
-        // O_PATH opens nothing yet, so no device or FIFO can do harm, and without O_DIRECTORY no automount is started.
-        let Ok(place) = open_below(root, relative, Opening::PlaceInRoot) else { return Ok(None) };
+        let Some(place) = look_up(root, relative, lookup)? else { return Ok(None) };
         opened = place;
         opened.as_fd()
     };
@@ -251,7 +308,10 @@ fn sizes_of(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Sizes>> {
         // Before Linux 5.8 only the device tells.
         Device { major: seen.stx_dev_major, minor: seen.stx_dev_minor } == target.device
     };
-    if !is_that_mount {
+    // A number that a mount had may be that of another one since; a disk has its own.
+    let is_that_disk = target.device.major == 0
+        || target.device == Device { major: seen.stx_dev_major, minor: seen.stx_dev_minor };
+    if !is_that_mount || !is_that_disk {
         return Ok(None);
     }
     let figures = rustix::fs::fstatfs(place).map_err(error)?;
@@ -272,6 +332,33 @@ fn sizes_of(root: BorrowedFd<'_>, target: &Target) -> Result<Option<Sizes>> {
         files_free: counts_files.then_some(figures.f_ffree),
     }))
 }
+
+/// How often a look-up is tried that waits for nobody: one that meets a change of any mount of the host's breaks off.
+const TRIES: usize = 3;
+
+/// What is seen at a path below `root`, without opening it; `None` where nothing is.
+fn look_up(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    lookup: Lookup,
+) -> std::result::Result<Option<OwnedFd>, Failure> {
+    // O_PATH opens nothing yet, so no device or FIFO can do harm, and without O_DIRECTORY no automount is started.
+    let patient = || Ok(open_below(root, path, Opening::PlaceInRoot).ok());
+    if lookup == Lookup::Patient {
+        return patient();
+    }
+    for _ in 0..TRIES {
+        match open_below(root, path, Opening::PlaceInRootCached) {
+            Ok(place) => return Ok(Some(place)),
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            // Before Linux 5.12 no look-up leaves out what has to be asked.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return patient(),
+            Err(_) => return Ok(None),
+        }
+    }
+    Err(Failure::Uncached)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -346,6 +433,27 @@ mod tests {
         assert_eq!(pool.ask(requests, soon()), [Reply::Nothing; 3]);
         let late = pool.ask(vec![Request::new(own(), &chosen[0])], Instant::now());
         assert_eq!(late, [Reply::Late]);
+    }
+
+    #[test]
+    fn what_is_not_known_by_heart_is_looked_up_with_patience() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = std::fs::File::open(base.path()).unwrap();
+        std::fs::create_dir(base.path().join("known")).unwrap();
+        let look = |path: &str, lookup| look_up(dir.as_fd(), Path::new(path), lookup);
+        assert!(look("known", Lookup::Cached).unwrap().is_some());
+        // Nobody has asked for it yet, so the disk would have to say that it is not there.
+        let absent = look("absent", Lookup::Cached);
+        assert!(matches!(absent, Err(Failure::Uncached) | Ok(None)), "{absent:?}");
+        assert!(look("absent", Lookup::Patient).unwrap().is_none());
+        // The answer is the same either way.
+        let pool = Pool::new(Roots::default(), 2);
+        let chosen = own_chosen();
+        let requests: Vec<_> = chosen.iter().map(|one| Request::new(own(), one)).collect();
+        let patient = requests.iter().map(|one| Request { kind: Kind::Unsure, ..one.clone() }).collect();
+        let is_answered = |reply: &Reply| reply.answer().is_some();
+        let count = |replies: Vec<Reply>| replies.iter().filter(|reply| is_answered(reply)).count();
+        assert_eq!(count(pool.ask(requests, soon())), count(pool.ask(patient, soon())));
     }
 
     #[test]

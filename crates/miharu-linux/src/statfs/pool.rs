@@ -144,11 +144,15 @@ impl Worker {
                 continue;
             };
             drop(state);
-            let reply = Reply::from(answer(&self.shared.roots, &job.request, &mut buffer));
+            let reply = answer(&self.shared.roots, &job.request, job.lookup(), &mut buffer);
             state = self.shared.lock();
-            state.finish(id, &job, reply, Instant::now());
+            let batch = job.batch;
+            match reply {
+                Some(reply) => state.finish(id, &job, reply, Instant::now()),
+                None => state.put_off(id, job, Instant::now()),
+            }
             // A caller sleeps until all of its answers are there: each waking would cost more than an answer.
-            if state.batches.get(&job.batch).is_none_or(|batch| batch.left == 0) {
+            if state.batches.get(&batch).is_none_or(|batch| batch.left == 0) {
                 self.shared.done.notify_all();
             }
             // Another job of this instance may have waited for this one.

@@ -4,7 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::super::{Key, Reply, Request, Stuck};
+use super::super::{Key, Lookup, Reply, Request, Stuck, Whose};
+use crate::mounts::{Device, Kind};
 
 /// How long a call may take before its thread counts as stuck and another one takes its place.
 pub(super) const STUCK_AFTER: Duration = Duration::from_millis(250);
@@ -12,16 +13,20 @@ pub(super) const STUCK_AFTER: Duration = Duration::from_millis(250);
 /// How long a call may take before another thread goes on with those that wait.
 pub(super) const SLOW: Duration = Duration::from_millis(10);
 
-/// The most threads that are stuck on file systems of this host; past that no more of these are asked until one of them comes back.
+/// The most threads that are stuck on disks of this host; past that no more of these are asked until one of them comes back.
 const MAX_STUCK: usize = 8;
 
-/// The same of remote ones. They do not count against the others: whatever hangs there, disks are asked.
+/// The same of those that may be stacked on a remote one, as the roots of most containers of Docker and podman are stacked on disks. No
+/// kind counts against the others: whatever hangs there, disks are asked.
+const MAX_STUCK_UNSURE: usize = 32;
+
+/// The same of remote ones.
 const MAX_STUCK_REMOTE: usize = 32;
 
-/// The most of both.
-pub(super) const MAX_THREADS_STUCK: usize = MAX_STUCK + MAX_STUCK_REMOTE;
+/// The most of all.
+pub(super) const MAX_THREADS_STUCK: usize = MAX_STUCK + MAX_STUCK_UNSURE + MAX_STUCK_REMOTE;
 
-/// The most stuck threads of either kind that one instance can cause, and one remote file system that any number of them have mounted.
+/// The most stuck threads of each kind that one instance can cause, and one remote file system that any number of them have mounted.
 const MAX_STUCK_EACH: usize = 2;
 
 /// The pause after a file system came back too late, doubled each time.
@@ -52,6 +57,35 @@ pub(super) struct Job {
     pub(super) batch: u64,
     index: usize,
     pub(super) request: Request,
+    class: Class,
+}
+
+/// Among what a job counts while it runs or hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Class {
+    kind: Kind,
+    /// What has to answer, where that may be gone for all who have it mounted.
+    fate: Option<Device>,
+}
+
+impl Class {
+    fn of(request: &Request) -> Self {
+        let fate = (request.kind != Kind::Disk).then(|| request.behind.unwrap_or(request.device));
+        Self { kind: request.kind, fate }
+    }
+
+    /// That of a disk whose place has to be looked up with patience: whoever stands on the way there may be anybody.
+    const ON_THE_WAY: Self = Self { kind: Kind::Remote, fate: None };
+}
+
+impl Job {
+    /// How its mounts are looked up.
+    pub(super) fn lookup(&self) -> Lookup {
+        match self.class.kind {
+            Kind::Disk => Lookup::Cached,
+            Kind::Unsure | Kind::Remote => Lookup::Patient,
+        }
+    }
 }
 
 /// What a caller waits for.
@@ -64,7 +98,7 @@ pub(super) struct Batch {
 #[derive(Debug)]
 struct Running {
     key: Key,
-    is_remote: bool,
+    class: Class,
     mountpoint: PathBuf,
     since: Instant,
 }
@@ -97,38 +131,47 @@ impl State {
         self.pauses.retain(|_, pause| now.saturating_duration_since(pause.until) < LAST_PAUSE);
         let batch = self.next_id();
         let mut answers = Vec::with_capacity(requests.len());
-        let (mut left, mut remote) = (0, Vec::new());
+        let (mut left, mut unsure, mut remote) = (0, Vec::new(), Vec::new());
         for (index, request) in requests.into_iter().enumerate() {
             answers.push(if self.apart_is_denied { Reply::Nothing } else { Reply::Late });
             let key = request.key();
             let is_running = self.running.values().any(|run| run.key == key && run.is_stuck(now));
             let is_paused = self.pauses.get(&key).is_some_and(|pause| now < pause.until);
             // What no thread will take while others hang is not waited for either.
-            let has_too_many = !self.has_room(&request, |run| run.is_stuck(now));
+            let class = Class::of(&request);
+            let has_too_many = !self.has_room(key.whose, class, |run| run.is_stuck(now));
             if is_running || is_paused || has_too_many || self.apart_is_denied {
                 continue;
             }
             left += 1;
-            let is_remote = request.is_remote;
-            let job = Job { batch, index, request };
-            if is_remote { remote.push(job) } else { self.queue.push_back(job) }
+            let job = Job { batch, index, request, class };
+            match class.kind {
+                Kind::Disk => self.queue.push_back(job),
+                Kind::Unsure => unsure.push(job),
+                Kind::Remote => remote.push(job),
+            }
         }
         // Disks first: they answer.
+        self.queue.extend(unsure);
         self.queue.extend(remote);
         self.batches.insert(batch, Batch { answers, left });
         batch
     }
 
-    /// Whether one more thread may ask this, where those that count are lost.
-    fn has_room(&self, request: &Request, counts: impl Fn(&Running) -> bool) -> bool {
-        let (mut of_kind, mut of_instance, mut of_device) = (0, 0, 0);
-        for run in self.running.values().filter(|run| run.is_remote == request.is_remote && counts(run)) {
+    /// Whether one more thread may ask something of this class in that view, where those that count are lost.
+    fn has_room(&self, whose: Whose, class: Class, counts: impl Fn(&Running) -> bool) -> bool {
+        let (mut of_kind, mut of_instance, mut of_fate) = (0, 0, 0);
+        for run in self.running.values().filter(|run| run.class.kind == class.kind && counts(run)) {
             of_kind += 1;
-            of_instance += usize::from(run.key.whose == request.whose);
-            of_device += usize::from(run.is_remote && run.key.device == request.device);
+            of_instance += usize::from(run.key.whose == whose);
+            of_fate += usize::from(class.fate.is_some() && run.class.fate == class.fate);
         }
-        let most = if request.is_remote { MAX_STUCK_REMOTE } else { MAX_STUCK };
-        of_kind < most && of_instance < MAX_STUCK_EACH && of_device < MAX_STUCK_EACH
+        let most = match class.kind {
+            Kind::Disk => MAX_STUCK,
+            Kind::Unsure => MAX_STUCK_UNSURE,
+            Kind::Remote => MAX_STUCK_REMOTE,
+        };
+        of_kind < most && of_instance < MAX_STUCK_EACH && of_fate < MAX_STUCK_EACH
     }
 
     /// Takes the next job that may run: one of an instance that has none running in its first moments, so that no
@@ -143,16 +186,27 @@ impl State {
                 }
             }
             // Any of those that run may hang.
-            self.has_room(&job.request, |_| true)
+            self.has_room(job.request.whose, job.class, |_| true)
         };
         let position = self.queue.iter().position(may_run)?;
         let job = self.queue.remove(position)?;
         let id = self.next_id();
         let mountpoint =
             job.request.targets.first().map(|target| target.mountpoint.clone()).unwrap_or_default();
-        let (key, is_remote) = (job.request.key(), job.request.is_remote);
-        self.running.insert(id, Running { key, is_remote, mountpoint, since: now });
+        self.running.insert(id, Running { key: job.request.key(), class: job.class, mountpoint, since: now });
         Some((id, job))
+    }
+
+    /// Has a job done by one of the threads that may wait for whoever is on the way, if one is to be had.
+    pub(super) fn put_off(&mut self, id: u64, job: Job, now: Instant) {
+        let job = Job { class: Class::ON_THE_WAY, ..job };
+        if !self.has_room(job.request.whose, job.class, |run| run.is_stuck(now)) {
+            return self.finish(id, &job, Reply::Late, now);
+        }
+        self.running.remove(&id);
+        if self.batches.contains_key(&job.batch) {
+            self.queue.push_back(job);
+        }
     }
 
     /// Notes what came of a job, for its caller if that still waits.
@@ -217,12 +271,13 @@ mod tests {
             device,
             targets: Arc::default(),
             identity: crate::statfs::Identity::Asked,
-            is_remote: false,
+            kind: Kind::Disk,
+            behind: None,
         }
     }
 
     fn remote(pid: u32, minor: u32) -> Request {
-        Request { is_remote: true, ..request(pid, minor) }
+        Request { kind: Kind::Remote, ..request(pid, minor) }
     }
 
     #[test]
@@ -286,12 +341,13 @@ mod tests {
         of_server.extend((0..50).map(|pid| request(pid, 1)));
         state.add(of_server.clone(), start);
         let taken: Vec<_> = std::iter::from_fn(|| state.take(start)).collect();
-        let (disks, hung): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(_, job)| !job.request.is_remote);
+        let (disks, hung): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|(_, job)| job.class.kind == Kind::Disk);
         assert_eq!((disks.len(), hung.len()), (MAX_STUCK, MAX_STUCK_EACH));
         for (id, job) in disks {
             state.finish(id, &job, Reply::Nothing, start);
         }
-        state.queue.retain(|job| job.request.is_remote);
+        state.queue.retain(|job| job.class.kind == Kind::Remote);
         let later = start + STUCK_AFTER;
         assert!(state.take(later).is_none());
         let next = state.add(of_server, later);
@@ -299,9 +355,63 @@ mod tests {
         // Servers of everybody's own: some threads, and disks all the same.
         let others: Vec<_> = (100..200).map(|pid| remote(pid, pid)).collect();
         state.add(others, later);
-        state.queue.retain(|job| job.request.is_remote);
+        state.queue.retain(|job| job.class.kind == Kind::Remote);
         assert_eq!(std::iter::from_fn(|| state.take(later)).count(), MAX_STUCK_REMOTE - MAX_STUCK_EACH);
         let last = state.add(vec![request(300, 1), remote(300, 300)], later + STUCK_AFTER);
         assert_eq!(state.batches[&last].left, 1);
+    }
+
+    #[test]
+    fn roots_stacked_on_what_hangs_cost_no_disk_and_those_of_one_server_two_threads() {
+        let unsure = |pid, minor| Request { kind: Kind::Unsure, ..request(pid, minor) };
+        let mut state = State::default();
+        let start = Instant::now();
+        let later = start + STUCK_AFTER;
+        let of_server = |pid: u32| unsure(pid, pid).behind(Device { major: 0, minor: 9 });
+        state.add((0..100).map(of_server).collect(), start);
+        assert_eq!(std::iter::from_fn(|| state.take(start)).count(), MAX_STUCK_EACH);
+        state.queue.clear();
+        state.add((100..200).map(|pid| unsure(pid, pid)).collect(), start);
+        assert_eq!(std::iter::from_fn(|| state.take(start)).count(), MAX_STUCK_UNSURE);
+        state.queue.clear();
+        let next =
+            state.add(vec![unsure(300, 300), of_server(301), remote(302, 302), request(303, 1)], later);
+        assert_eq!(state.batches[&next].left, 2, "a disk, and another server");
+        // What answers is asked in this order.
+        let kinds = |state: &State| state.queue.iter().map(|job| job.class.kind).collect::<Vec<_>>();
+        assert_eq!(kinds(&state), [Kind::Disk, Kind::Remote]);
+        let mut state = State::default();
+        state.add(vec![remote(1, 1), unsure(2, 2), request(3, 3)], start);
+        assert_eq!(kinds(&state), [Kind::Disk, Kind::Unsure, Kind::Remote]);
+    }
+
+    #[test]
+    fn a_disk_that_has_to_be_looked_up_with_patience_takes_no_thread_of_disks() {
+        let mut state = State::default();
+        let start = Instant::now();
+        let later = start + STUCK_AFTER;
+        let batch = state.add((0..50).map(|pid| request(pid, 1)).collect(), start);
+        let mut hung = 0;
+        while let Some((id, job)) = state.take(start) {
+            match job.lookup() {
+                Lookup::Cached => state.put_off(id, job, start),
+                Lookup::Patient => hung += 1,
+            }
+        }
+        assert_eq!(hung, MAX_STUCK_REMOTE, "whatever disk it is");
+        assert!(state.running.values().all(|run| run.class == Class::ON_THE_WAY));
+        // From now on that is known at once.
+        state.queue.clear();
+        let next = state.add(vec![request(70, 1)], later);
+        let (id, job) = state.take(later).unwrap();
+        state.put_off(id, job, later);
+        assert_eq!((state.batches[&next].left, state.batches[&next].answers[0]), (0, Reply::Late));
+        state.batches.remove(&batch);
+        // Who does not wait any more is not asked for.
+        let last = state.add(vec![request(71, 1)], later);
+        let (id, job) = state.take(later).unwrap();
+        state.batches.remove(&last);
+        state.put_off(id, job, later);
+        assert!(state.queue.is_empty());
     }
 }
