@@ -26,6 +26,9 @@ const NEVER: &[c_long] = &[
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_process_madvise,
+    libc::SYS_process_mrelease,
+    libc::SYS_move_pages,
+    libc::SYS_migrate_pages,
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
     libc::SYS_kill,
@@ -39,6 +42,7 @@ const NEVER: &[c_long] = &[
     libc::SYS_pivot_root,
     libc::SYS_chroot,
     libc::SYS_open_tree,
+    OPEN_TREE_ATTR,
     libc::SYS_move_mount,
     libc::SYS_fsopen,
     libc::SYS_fsconfig,
@@ -66,6 +70,7 @@ const NEVER: &[c_long] = &[
     libc::SYS_syslog,
     libc::SYS_acct,
     libc::SYS_quotactl,
+    libc::SYS_quotactl_fd,
     libc::SYS_fanotify_init,
     libc::SYS_add_key,
     libc::SYS_request_key,
@@ -94,8 +99,16 @@ const NEVER: &[c_long] = &[
     libc::SYS_mq_open,
     libc::SYS_mq_unlink,
     libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_shmctl,
     libc::SYS_semget,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_semctl,
     libc::SYS_msgget,
+    libc::SYS_msgsnd,
+    libc::SYS_msgrcv,
+    libc::SYS_msgctl,
 ];
 
 /// The same of x86-64 alone.
@@ -158,6 +171,8 @@ const FCHMODAT2: c_long = 452;
 const SETXATTRAT: c_long = 463;
 /// removexattrat(2), since Linux 6.13.
 const REMOVEXATTRAT: c_long = 466;
+/// open_tree_attr(2), since Linux 6.15.
+const OPEN_TREE_ATTR: c_long = 467;
 /// file_setattr(2), since Linux 6.17.
 const FILE_SETATTR: c_long = 469;
 

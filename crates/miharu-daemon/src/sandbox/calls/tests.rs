@@ -62,6 +62,41 @@ fn only_threads_of_the_own_process_are_signalled() {
     assert!(!is_refused(of_nobody().unwrap(), libc::SYS_read, [0; 6]));
 }
 
+/// By the numbers of the kernel's table, which newer calls have on every architecture alike: what is forbidden has no way round by a call
+/// that does the same.
+#[test]
+fn no_call_does_what_another_is_refused_for() {
+    let newer = [
+        (424, "pidfd_send_signal"),
+        (428, "open_tree"),
+        (429, "move_mount"),
+        (430, "fsopen"),
+        (442, "mount_setattr"),
+        (443, "quotactl_fd"),
+        (448, "process_mrelease"),
+        (467, "open_tree_attr"),
+    ];
+    for (call, name) in newer {
+        assert!(is_refused(of_nobody().unwrap(), call, [0; 6]), "{name}");
+    }
+    let same = [
+        (libc::SYS_process_madvise, libc::SYS_move_pages),
+        (libc::SYS_process_madvise, libc::SYS_migrate_pages),
+        (libc::SYS_shmget, libc::SYS_shmat),
+        (libc::SYS_shmget, libc::SYS_shmctl),
+        (libc::SYS_semget, libc::SYS_semop),
+        (libc::SYS_semget, libc::SYS_semctl),
+        (libc::SYS_msgget, libc::SYS_msgsnd),
+        (libc::SYS_msgget, libc::SYS_msgctl),
+    ];
+    for (one, other) in same {
+        assert!(
+            is_refused(of_nobody().unwrap(), one, [0; 6]) && is_refused(of_nobody().unwrap(), other, [0; 6]),
+            "{other}"
+        );
+    }
+}
+
 #[test]
 fn limits_are_told_and_not_changed() {
     // A thread of its own, which nobody uses afterwards.
