@@ -19,6 +19,7 @@ use crate::requests::Requests;
 use crate::respond::ApiError;
 use crate::source::Finder;
 use crate::tls::Tls;
+use crate::unread::Unread;
 use crate::usage::Usage;
 use crate::warnings::Warnings;
 
@@ -51,6 +52,8 @@ pub(crate) struct App {
     pub(crate) told: Told,
     /// The way to the other members.
     pub(crate) forward: Forward,
+    /// What answers hold that nobody has read yet.
+    pub(crate) unread: Arc<Unread>,
     /// What instances use, and used.
     pub(crate) usage: Usage,
 }

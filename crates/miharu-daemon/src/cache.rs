@@ -11,7 +11,9 @@ use miharu_metrics::{InstanceFigures, InstanceType, Snapshot};
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Moment;
+use crate::respond::ApiError;
 use crate::sandbox;
+use crate::unread::{Made, Recipient};
 
 pub(crate) use rendered::{Rendered, Rendering};
 
@@ -73,12 +75,16 @@ impl Collected {
         Arc::ptr_eq(&self.options, &wish.options) || self.options.covers(&wish.options)
     }
 
-    /// The answer in that form, rendered at most once.
+    /// The answer in that form, rendered at most once where it is kept, and whether it is.
     ///
     /// # Errors
-    /// When the rendering was broken off.
-    pub(crate) async fn render(self: &Arc<Self>, rendering: Rendering) -> Result<bytes::Bytes, String> {
-        rendered::render(self, rendering).await
+    /// When the rendering was broken off, or the recipient asks for too much at a time.
+    pub(crate) async fn render(
+        self: &Arc<Self>,
+        rendering: Rendering,
+        recipient: &Recipient,
+    ) -> Result<(bytes::Bytes, Made), ApiError> {
+        rendered::render(self, rendering, recipient).await
     }
 
     /// The figures of this instance, if it was there.

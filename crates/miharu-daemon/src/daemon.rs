@@ -170,6 +170,7 @@ fn app(dir: &Path, roots: &Roots, events: Events) -> anyhow::Result<(Arc<App>, W
         changes: tokio::sync::Mutex::default(),
         told: changes::Told::default(),
         forward: Forward::default(),
+        unread: Arc::default(),
         usage: Usage::default(),
     };
     crate::cluster::show_certificate(&app, &app.store.load());

@@ -3,6 +3,8 @@
 //! Both members show their own `server.crt`. The other one trusts this one because the list of members says so, and is told
 //! how far the rights of whoever asked go. It answers for itself alone, so there is no way round in a circle.
 
+mod places;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
@@ -13,11 +15,11 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use miharu_api::Envelope;
 use miharu_store::Member;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -25,14 +27,14 @@ use tokio_rustls::client::TlsStream;
 use crate::auth::MetricsRight;
 use crate::respond::{Answer, ApiError};
 use crate::tls::{Identity, MEMBER_NAME, member};
+use crate::unread::{Gathering, Recipient};
+use places::Places;
 
 /// For whom a member asks: `*` for everything, else the projects, separated by commas. It counts from a member alone.
 const RIGHTS: HeaderName = HeaderName::from_static("miharu-rights");
 /// The scrape timeout that Prometheus tells.
 const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
 
-/// How many requests to other members are under way at once.
-const AT_ONCE: usize = 32;
 /// How long a connection may take to be made, at one address.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// How long the whole may take, when who asks has no less patience. A collection takes 4 s at most.
@@ -43,15 +45,9 @@ const MARGIN: Duration = Duration::from_millis(500);
 const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 
 /// The way to the other members.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Forward {
-    at_once: Semaphore,
-}
-
-impl Default for Forward {
-    fn default() -> Self {
-        Self { at_once: Semaphore::new(AT_ONCE) }
-    }
+    places: Places,
 }
 
 /// What is asked for, and for whom.
@@ -122,19 +118,25 @@ impl Forward {
     /// What this member tells of its instances: its metrics, or what they use.
     ///
     /// # Errors
-    /// 503 with what went wrong when it cannot be reached, or does not answer as it should.
-    pub(crate) async fn ask(&self, identity: &Identity, member: &Member, wanted: Wanted<'_>) -> Answer {
+    /// 503 with what went wrong when it cannot be reached, does not answer as it should, or too much is asked for at a time.
+    pub(crate) async fn ask(
+        &self,
+        identity: &Identity,
+        member: &Member,
+        wanted: Wanted<'_>,
+        recipient: &Recipient,
+    ) -> Answer {
         let name = &member.name;
         let away = |reason: String| {
             let message = format!("the cluster member {name} cannot be asked: {reason}");
             tracing::debug!("{message}");
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
         };
-        let Ok(_permit) = self.at_once.try_acquire() else {
-            return Err(away(format!("{AT_ONCE} requests to other members are under way already")));
-        };
+        let busy = |reason: String| ApiError::busy(away(reason).message);
+        let _place = self.places.take(name, recipient.client()).map_err(busy)?;
+        let gathering = recipient.gathers()?;
         let patience = patience(wanted.headers);
-        match timeout(patience, exchange(identity, member, &wanted, patience)).await {
+        match timeout(patience, exchange(identity, member, &wanted, patience, &gathering)).await {
             Ok(answer) => answer.map_err(away),
             Err(_) => Err(away(format!("it did not answer within {:.1} s", patience.as_secs_f64()))),
         }
@@ -153,6 +155,7 @@ async fn exchange(
     member: &Member,
     wanted: &Wanted<'_>,
     patience: Duration,
+    gathering: &Gathering,
 ) -> Result<Response, String> {
     let end = Instant::now() + patience;
     let stream = connect(identity, member).await?;
@@ -165,9 +168,7 @@ async fn exchange(
     let answer = async {
         let response = sender.send_request(request(wanted, left)?).await.map_err(broken)?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_LIMIT).collect().await;
-        let body = body.map_err(|error| format!("its answer broke off: {error}"))?.to_bytes();
-        Ok::<_, String>((head, body))
+        Ok::<_, String>((head, gather(body, gathering).await?))
     };
     let answer = timeout_at(end, answer).await;
     connection.abort();
@@ -187,6 +188,19 @@ async fn exchange(
         }
     }
     Ok(response)
+}
+
+/// The whole of an answer, counted while it grows.
+async fn gather(body: Incoming, gathering: &Gathering) -> Result<Bytes, String> {
+    let (mut body, mut gathered) = (Limited::new(body, ANSWER_LIMIT), Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| format!("its answer broke off: {error}"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        gathering.grown(gathered.len() + data.len()).map_err(|full| full.to_string())?;
+        gathered.extend_from_slice(&data);
+    }
+    gathered.shrink_to_fit();
+    Ok(Bytes::from(gathered))
 }
 
 /// A connection to wherever it says that it is; somebody else may be there.

@@ -33,6 +33,7 @@ mod secrets;
 mod source;
 mod state_dir;
 mod tls;
+mod unread;
 mod usage;
 mod warnings;
 mod watchdog;

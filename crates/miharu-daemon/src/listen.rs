@@ -11,9 +11,9 @@ mod unix;
 #[cfg(test)]
 pub(crate) use activity::Protocol;
 pub(crate) use connection::{Accepted, Peer, PeerCertificate, Server};
-pub(crate) use gate::Standing;
 #[cfg(test)]
-pub(crate) use gate::{Gate, Limits, Source};
+pub(crate) use gate::{Gate, Limits};
+pub(crate) use gate::{Source, Standing};
 pub(crate) use tcp::{Listeners, PortHolder};
 pub(crate) use unix::UnixListener;
 

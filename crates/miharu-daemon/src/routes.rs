@@ -30,6 +30,7 @@ use http::header::X_CONTENT_TYPE_OPTIONS;
 
 use crate::app::App;
 use crate::respond::ApiError;
+use crate::unread::Recipient;
 
 pub(crate) use discovery::own_target;
 pub(crate) use instances::{instance_path, instance_path_of};
@@ -124,13 +125,16 @@ fn finish(router: Router<Arc<App>>, app: &Arc<App>) -> Router {
 }
 
 /// What surrounds every request: it is counted, refused when another site's page made a browser send it, and its answer
-/// is never taken for something else than it says.
-async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// is counted until it was read, and never taken for something else than it says.
+async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let ongoing = app.requests.begin(request.uri().path());
+    let recipient = Recipient::of(&app.unread, request.extensions());
+    request.extensions_mut().insert(recipient.clone());
     let mut response = match foreign::is_foreign(&request) {
         true => ApiError::forbidden().into_response(),
         false => next.run(request).await,
     };
+    response = recipient.counted(response).await;
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     ongoing.completed(response.status());
     response

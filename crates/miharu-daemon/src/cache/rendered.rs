@@ -9,6 +9,8 @@ use tokio::sync::OnceCell;
 
 use super::Collected;
 use crate::negotiate::Encoding;
+use crate::respond::ApiError;
+use crate::unread::{Made, Recipient};
 
 /// How many bytes of answers about some projects are kept with one collection. Scopes are as many as certificates and
 /// queries have, so there is a bound; what is beyond it is rendered anew each time, to the same bytes. Answers about all
@@ -71,6 +73,11 @@ impl Rendered {
         cell
     }
 
+    /// Whether this cell is kept for others.
+    fn keeps(&self, rendering: &Rendering, cell: &Cell) -> bool {
+        self.lock().cells.get(rendering).is_some_and(|kept| Arc::ptr_eq(kept, cell))
+    }
+
     /// Whether somebody has asked for this rendering.
     fn has(&self, rendering: &Rendering) -> bool {
         self.lock().cells.contains_key(rendering)
@@ -92,11 +99,33 @@ impl Rendered {
     }
 }
 
-pub(super) async fn render(collected: &Arc<Collected>, rendering: Rendering) -> Result<Bytes, String> {
+/// The answer, and whether it is kept for others, too. What is about some projects may have to be rendered for this recipient
+/// alone, so it waits for its turn, and never holds the cell of others meanwhile.
+pub(super) async fn render(
+    collected: &Arc<Collected>,
+    rendering: Rendering,
+    recipient: &Recipient,
+) -> Result<(Bytes, Made), ApiError> {
     let cell = collected.rendered.cell(&rendering);
+    let body = match cell.get() {
+        Some(body) => body.clone(),
+        None if rendering.scope.projects.is_none() => {
+            in_cell(collected, &rendering, &cell).await.map_err(ApiError::internal)?
+        }
+        None => {
+            let _turn = recipient.turn().await?;
+            let _place = recipient.rendering().await;
+            in_cell(collected, &rendering, &cell).await.map_err(ApiError::internal)?
+        }
+    };
+    let is_kept = collected.rendered.keeps(&rendering, &cell);
+    Ok((body, if is_kept { Made::ForAll } else { Made::ForOne }))
+}
+
+async fn in_cell(collected: &Arc<Collected>, rendering: &Rendering, cell: &Cell) -> Result<Bytes, String> {
     let produce = || async {
-        let body = produce(collected, &rendering).await?;
-        collected.rendered.weigh(&rendering, &cell, &body);
+        let body = produce(collected, rendering).await?;
+        collected.rendered.weigh(rendering, cell, &body);
         Ok(body)
     };
     cell.get_or_try_init(produce).await.cloned()
@@ -108,7 +137,8 @@ async fn produce(collected: &Arc<Collected>, rendering: &Rendering) -> Result<By
     // Where nobody wants the text itself it is not kept: it is some twenty times as large.
     let plain = if rendering.encoding != Encoding::Identity && collected.rendered.has(&identity) {
         // The plain form is a cell of its own; the recursion is one step deep.
-        Some(Box::pin(render(collected, identity.clone())).await?)
+        let cell = collected.rendered.cell(&identity);
+        Some(Box::pin(in_cell(collected, &identity, &cell)).await?)
     } else {
         None
     };
@@ -140,6 +170,11 @@ mod tests {
             begun: crate::clock::Moment::now(),
             rendered: Rendered::default(),
         })
+    }
+
+    async fn render(collected: &Arc<Collected>, rendering: Rendering) -> Result<Bytes, ApiError> {
+        let own = Recipient::of(&Arc::default(), &http::Extensions::new());
+        super::render(collected, rendering, &own).await.map(|(body, _)| body)
     }
 
     fn about(project: Option<String>, encoding: Encoding) -> Rendering {

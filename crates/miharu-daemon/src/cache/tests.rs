@@ -153,9 +153,11 @@ async fn an_answer_is_rendered_once() {
     let collected = cache.get(wish(8_000, None)).await.unwrap();
     let rendering =
         |encoding| Rendering { format: Format::Text, prefix: Prefix::Incus, scope: Scope::all(), encoding };
+    let own = Recipient::of(&Arc::default(), &http::Extensions::new());
     for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
-        let first = collected.render(rendering(encoding)).await.unwrap();
-        let second = collected.render(rendering(encoding)).await.unwrap();
+        let (first, made) = collected.render(rendering(encoding), &own).await.unwrap();
+        assert_eq!(made, Made::ForAll);
+        let (second, _) = collected.render(rendering(encoding), &own).await.unwrap();
         assert_eq!(first.as_ptr(), second.as_ptr(), "the very same buffer");
     }
 }

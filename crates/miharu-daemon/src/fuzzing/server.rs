@@ -279,6 +279,7 @@ fn app(directory: &Path, certificates: &[CertificateDer<'static>]) -> anyhow::Re
         changes: tokio::sync::Mutex::default(),
         told: crate::changes::Told::default(),
         forward: crate::forward::Forward::default(),
+        unread: Arc::default(),
         usage: crate::usage::Usage::default(),
     }))
 }

@@ -4,6 +4,7 @@
 //! head that it began, but may keep an idle connection for 30 s, as Prometheus does between two scrapes. An answer has to be read
 //! within a minute: what is not read is kept in memory.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use super::frames::Frames;
 
 /// How long the head of a request may take from its first byte.
 pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(3);
-/// How long a connection may be without a request, and an answer without being read.
+/// How long a connection may be without a request, and without any answer being read.
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// How long an answer may take to be read, whatever progress there is.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -44,8 +45,12 @@ struct Inner {
     in_flight: usize,
     reading_head: bool,
     deadline: Option<Instant>,
-    /// By when the last answer has to be read.
-    answer_deadline: Option<Instant>,
+    /// By when each answer that was not read yet has to be, in the order in which they were given.
+    unread: BTreeMap<u64, Instant>,
+    /// The number of the last answer.
+    last: u64,
+    /// By when it has to be over, whatever happens.
+    end: Option<Instant>,
     /// Of HTTP/2: where in its frames the client is, and by when it has to have sent the rest of what it began.
     frames: Option<Frames>,
     rest_deadline: Option<Instant>,
@@ -58,7 +63,9 @@ impl Activity {
             in_flight: 0,
             reading_head: false,
             deadline: Some(now + IDLE_LIMIT),
-            answer_deadline: None,
+            unread: BTreeMap::new(),
+            last: 0,
+            end: None,
             frames: (protocol == Protocol::Http2).then(|| Frames::new(now)),
             // Who has negotiated HTTP/2 begins with its preface at once.
             rest_deadline: (protocol == Protocol::Http2).then(|| now + HEAD_LIMIT),
@@ -71,10 +78,27 @@ impl Activity {
     }
 
     /// When the connection is to be closed, if nothing happens until then; none while a request is being answered and nothing
-    /// is owed.
+    /// is owed or unread.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let inner = self.lock();
-        [inner.deadline, inner.rest_deadline].into_iter().flatten().min()
+        let oldest = inner.unread.first_key_value().map(|(_, deadline)| *deadline);
+        [inner.deadline, inner.rest_deadline, oldest, inner.end].into_iter().flatten().min()
+    }
+
+    /// The connection is not to last for longer than this from now, whatever else it does.
+    pub(crate) fn ends_within(&self, time: Duration) {
+        let end = Instant::now() + time;
+        let mut inner = self.lock();
+        inner.end = Some(inner.end.map_or(end, |before| before.min(end)));
+    }
+
+    /// An answer is unread for as long as the guard lives. Requests that are made meanwhile win no time for it.
+    pub(crate) fn answer(&self) -> UnreadAnswer {
+        let mut inner = self.lock();
+        inner.last += 1;
+        let number = inner.last;
+        inner.unread.insert(number, Instant::now() + ANSWER_LIMIT);
+        UnreadAnswer { activity: self.clone(), number }
     }
 
     /// A request is being answered for as long as the guard lives.
@@ -83,7 +107,6 @@ impl Activity {
         inner.in_flight += 1;
         inner.reading_head = false;
         inner.deadline = None;
-        inner.answer_deadline = None;
         InFlight(self.clone())
     }
 
@@ -113,8 +136,7 @@ impl Activity {
             frames.wrote(bytes);
         }
         if bytes >= PROGRESS_BYTES && inner.in_flight == 0 && !inner.reading_head {
-            let idle = Instant::now() + IDLE_LIMIT;
-            inner.deadline = Some(inner.answer_deadline.map_or(idle, |answer| answer.min(idle)));
+            inner.deadline = Some(Instant::now() + IDLE_LIMIT);
         }
     }
 }
@@ -128,10 +150,21 @@ impl Drop for InFlight {
         let mut inner = self.0.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
         if inner.in_flight == 0 {
-            let now = Instant::now();
-            inner.deadline = Some(now + IDLE_LIMIT);
-            inner.answer_deadline = Some(now + ANSWER_LIMIT);
+            inner.deadline = Some(Instant::now() + IDLE_LIMIT);
         }
+    }
+}
+
+/// An answer that was given and has not been sent to its end.
+#[derive(Debug)]
+pub(crate) struct UnreadAnswer {
+    activity: Activity,
+    number: u64,
+}
+
+impl Drop for UnreadAnswer {
+    fn drop(&mut self) {
+        self.activity.lock().unread.remove(&self.number);
     }
 }
 
@@ -247,12 +280,36 @@ mod tests {
     async fn an_answer_is_read_within_a_minute() {
         let activity = Activity::new(Protocol::Http1);
         drop(activity.request());
+        let answer = activity.answer();
         for _ in 0..5 {
             tokio::time::advance(Duration::from_secs(10)).await;
             activity.wrote(PROGRESS_BYTES);
         }
         assert_eq!(left(&activity), Some(Duration::from_secs(10)));
+        drop(answer);
         drop(activity.request());
         assert_eq!(left(&activity), Some(IDLE_LIMIT));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_requests_win_no_time_for_an_answer_that_is_not_read() {
+        let activity = Activity::new(Protocol::Http2);
+        activity.read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+        let first = activity.answer();
+        for _ in 0..5 {
+            tokio::time::advance(Duration::from_secs(11)).await;
+            drop(activity.request());
+            drop(activity.answer());
+        }
+        let second = activity.answer();
+        assert_eq!(left(&activity), Some(Duration::from_secs(5)));
+        let _request = activity.request();
+        assert_eq!(left(&activity), Some(Duration::from_secs(5)), "even while another one is answered");
+        drop(first);
+        assert_eq!(left(&activity), Some(ANSWER_LIMIT), "the next one has its own time");
+        drop(second);
+        assert_eq!(left(&activity), None);
+        activity.ends_within(Duration::from_secs(1));
+        assert_eq!(left(&activity), Some(Duration::from_secs(1)));
     }
 }

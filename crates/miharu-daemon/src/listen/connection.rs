@@ -4,13 +4,14 @@ use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::IntoResponse;
-use http::header::RETRY_AFTER;
+use axum::response::{IntoResponse, Response};
+use http::header::{CONNECTION, RETRY_AFTER};
 use http::{HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,7 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 use tower::ServiceExt;
 
@@ -26,11 +27,16 @@ use super::Entrance;
 use super::activity::{Activity, Protocol, Watched};
 use super::gate::Ticket;
 use crate::respond::ApiError;
+use crate::unread::{guarded, whole};
 
 /// The most memory that the head of a request may take.
 const HEAD_BYTES: usize = 64 * 1024;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS: u32 = 64;
+/// Requests of a connection that are refused, beyond those that are not, before it ends.
+const REFUSALS: u32 = 20;
+/// How long such a connection has to take its last answer.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// Connections at once on one listener, whatever the gate lets in: some more than `core.connections` may say.
@@ -94,20 +100,33 @@ impl Server {
         };
         let activity = Activity::new(protocol);
         let (requests, router) = (activity.clone(), self.router);
+        let refusals = Refusals::default();
+        let enough = Arc::clone(&refusals.enough);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (in_flight, asking) = (requests.request(), standing.asks());
             let router = router.clone();
             request.extensions_mut().insert(peer.clone());
             request.extensions_mut().insert(standing.clone());
-            let may_ask = standing.may_ask();
+            let refused = match standing.may_ask() {
+                true => {
+                    refusals.forgive();
+                    None
+                }
+                false => Some(refusals.count()),
+            };
+            let activity = requests.clone();
             async move {
-                if !may_ask {
+                if let Some(then) = refused {
                     drop((in_flight, asking));
-                    return Ok(too_many());
+                    return Ok(too_many(then));
                 }
                 let response = router.oneshot(request.map(Body::new)).await;
+                let response = match response {
+                    Ok(response) => Ok(watched(response, &activity).await),
+                    Err(never) => Err::<_, Infallible>(never),
+                };
                 drop((in_flight, asking));
-                response.map_err(|never: Infallible| never)
+                response
             }
         });
         let stream = TokioIo::new(Watched::new(stream, activity.clone()));
@@ -140,6 +159,11 @@ impl Server {
                     tracing::debug!("connection closed: it makes room for another one");
                     return;
                 }
+                () = enough.notified() => {
+                    tracing::debug!("connection closed: it goes on asking too often");
+                    activity.ends_within(LAST_WORDS);
+                    connection.as_mut().graceful_shutdown();
+                }
                 _ = self.stop.wait_for(|stop| *stop), if !stopping => {
                     stopping = true;
                     connection.as_mut().graceful_shutdown();
@@ -149,11 +173,59 @@ impl Server {
     }
 }
 
+/// How often requests of a connection were refused.
+#[derive(Debug, Default)]
+struct Refusals {
+    /// Less those that were not.
+    more: AtomicU32,
+    /// Told once there were enough.
+    enough: Arc<Notify>,
+}
+
+impl Refusals {
+    /// Counts a request that is refused. Who goes on asking has to connect anew, which has a rate, too, and costs the client more
+    /// than the server.
+    fn count(&self) -> Then {
+        if self.more.fetch_add(1, Ordering::Relaxed) + 1 < REFUSALS {
+            return Then::GoesOn;
+        }
+        self.enough.notify_one();
+        Then::Ends
+    }
+
+    /// Forgives one, for a request that is answered.
+    fn forgive(&self) {
+        let less = |more: u32| more.checked_sub(1);
+        // None to forgive is as good.
+        let _ = self.more.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+}
+
+/// What becomes of the connection after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    GoesOn,
+    Ends,
+}
+
+/// The response, whose body has its own time to be read.
+async fn watched(response: Response, activity: &Activity) -> Response {
+    let (head, body) = response.into_parts();
+    let body = match whole(body).await {
+        Ok(bytes) => Body::from(guarded(bytes, activity.answer())),
+        Err(body) => body,
+    };
+    Response::from_parts(head, body)
+}
+
 /// The answer to a stranger that asks too often.
-fn too_many() -> axum::response::Response {
+fn too_many(then: Then) -> Response {
     let message = "too many requests from your address: see core.requests_per_second";
     let mut response = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message).into_response();
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    if then == Then::Ends {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

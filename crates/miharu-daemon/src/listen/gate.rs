@@ -440,6 +440,16 @@ impl Standing {
         inner.seen(line.source, now, &limits).requests.take(now, limits.requests)
     }
 
+    /// Whether whoever is at the other end has shown that it is trusted.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.0.is_trusted()
+    }
+
+    /// Where it comes from.
+    pub(crate) fn source(&self) -> Source {
+        self.0.source
+    }
+
     /// A request is being answered for as long as the guard lives.
     pub(crate) fn asks(&self) -> Asking {
         self.0.in_flight.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ use crate::app::{App, DEFAULT_PROJECT};
 use crate::auth::Reader;
 use crate::cache::{Collected, Found};
 use crate::respond::{Answer, ApiError, Name, Parameters, ok, ok_tagged, path, tag};
+use crate::unread::Recipient;
 use filter::Filter;
 
 /// The key of an instance's configuration under which Incus and LXD tell what its image is.
@@ -25,36 +26,46 @@ const IMAGE: &str = "image.description";
 const RUNNING: (&str, u16) = ("Running", 103);
 
 /// `GET /1.0/instances`.
-pub(super) async fn list(State(app): State<Arc<App>>, reader: Reader, parameters: Parameters) -> Answer {
-    list_of(&app, &reader, &parameters, None).await
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    reader: Reader,
+    recipient: Recipient,
+    parameters: Parameters,
+) -> Answer {
+    list_of(&app, &reader, &recipient, &parameters, None).await
 }
 
 /// `GET /1.0/containers`.
 pub(super) async fn list_containers(
     State(app): State<Arc<App>>,
     reader: Reader,
+    recipient: Recipient,
     parameters: Parameters,
 ) -> Answer {
-    list_of(&app, &reader, &parameters, Some(InstanceType::Container)).await
+    list_of(&app, &reader, &recipient, &parameters, Some(InstanceType::Container)).await
 }
 
 /// `GET /1.0/virtual-machines`.
 pub(super) async fn list_virtual_machines(
     State(app): State<Arc<App>>,
     reader: Reader,
+    recipient: Recipient,
     parameters: Parameters,
 ) -> Answer {
-    list_of(&app, &reader, &parameters, Some(InstanceType::VirtualMachine)).await
+    list_of(&app, &reader, &recipient, &parameters, Some(InstanceType::VirtualMachine)).await
 }
 
 async fn list_of(
     app: &Arc<App>,
     reader: &Reader,
+    recipient: &Recipient,
     parameters: &Parameters,
     only: Option<InstanceType>,
 ) -> Answer {
     let filter =
         Filter::parse(parameters.get("filter").unwrap_or_default()).map_err(ApiError::bad_request)?;
+    // A list is long, and may wait for a collection.
+    let _turn = recipient.turn().await?;
     let mut found = visible(app, reader, parameters).await?;
     found.retain(|instance| only.is_none_or(|only| instance.instance_type == only));
     found.retain(|instance| filter.matches(instance));

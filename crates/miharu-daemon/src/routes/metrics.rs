@@ -18,6 +18,7 @@ use crate::cache::{Collected, Rendering, Wish, patience};
 use crate::forward::Wanted;
 use crate::negotiate;
 use crate::respond::{Answer, ApiError, Parameters};
+use crate::unread::Recipient;
 
 /// The scrape timeout that Prometheus tells.
 const SCRAPE_TIMEOUT: HeaderName = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
@@ -27,6 +28,7 @@ pub(super) async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
     shown: Option<ShownCertificate>,
+    recipient: Recipient,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Answer {
@@ -40,7 +42,7 @@ pub(super) async fn show(
     if let Some(member) = elsewhere(&app, &caller, parameters.get("target"))? {
         let (path, projects) = ("/1.0/metrics", parameters.projects());
         let wanted = Wanted { path, query: &[], right, projects, headers: &headers };
-        return app.forward.ask(app.tls.identity(), &member, wanted).await;
+        return app.forward.ask(app.tls.identity(), &member, wanted, &recipient).await;
     }
     let timeout = headers.get(&SCRAPE_TIMEOUT).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     let wish = Wish {
@@ -55,9 +57,10 @@ pub(super) async fn show(
     let encoding = negotiate::encoding(&headers);
     let scope = Scope { families: plan.families, ..scope(&collected, right, parameters.projects()) };
     let rendering = Rendering { format, prefix: plan.prefix, scope, encoding };
-    let body = collected.render(rendering).await.map_err(ApiError::internal)?;
+    let (body, made) = collected.render(rendering, &recipient).await?;
 
     let mut response = Response::new(Body::from(body));
+    response.extensions_mut().insert(made);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(VARY, HeaderValue::from_static("Accept, Accept-Encoding"));

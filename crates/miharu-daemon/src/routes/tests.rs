@@ -104,6 +104,7 @@ impl Bench {
             changes: tokio::sync::Mutex::default(),
             told: crate::changes::Told::default(),
             forward: crate::forward::Forward::default(),
+            unread: Arc::default(),
             usage: crate::usage::Usage::default(),
         };
         Self { _dir: dir, app: Arc::new(app) }

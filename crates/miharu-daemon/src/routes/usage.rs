@@ -17,6 +17,7 @@ use crate::cache::{Collected, Wish};
 use crate::clock::Moment;
 use crate::forward::Wanted;
 use crate::respond::{Answer, ApiError, Name, Parameters, ok_compressed, path};
+use crate::unread::Recipient;
 use crate::usage::{
     Keep, RECENT_SLOTS, Recorded, Rings, SLOTS, STEP, UNASKED, Values, cpu_seconds, keep, wall,
 };
@@ -56,6 +57,7 @@ impl Shown {
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     caller: Caller,
+    recipient: Recipient,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Answer {
@@ -66,13 +68,15 @@ pub(super) async fn show(
         let query: &[_] = if recent == Recent::Shown { &[("recent", "true")] } else { &[] };
         let Shown { right, asked: projects } = shown;
         let wanted = Wanted { path: "/1.0/usage", query, right, projects, headers: &headers };
-        return app.forward.ask(app.tls.identity(), &member, wanted).await;
+        return app.forward.ask(app.tls.identity(), &member, wanted, &recipient).await;
     }
     let cache = app.plan().settings.cache;
     // A collection costs the host, so it is not for everybody to ask for more of them.
     let may_hurry = matches!(caller, Caller::Local | Caller::Client);
     let max_age = max_age.filter(|_| may_hurry).map_or(cache, |max_age| max_age.min(cache));
     let collected = collected(&app, max_age).await?;
+    // It is long, and waits for a thread to be written on.
+    let _turn = recipient.turn().await?;
     let usage = usage(&app, &collected, &shown, recent);
     ok_compressed(usage, &headers).await
 }
@@ -81,6 +85,7 @@ pub(super) async fn show(
 pub(super) async fn history(
     State(app): State<Arc<App>>,
     caller: Caller,
+    recipient: Recipient,
     Name(name): Name,
     parameters: Parameters,
     headers: HeaderMap,
@@ -90,9 +95,10 @@ pub(super) async fn history(
         let path = format!("{}/history", path("instances", &name));
         let Shown { right, asked: projects } = shown;
         let wanted = Wanted { path: &path, query: &[], right, projects, headers: &headers };
-        return app.forward.ask(app.tls.identity(), &member, wanted).await;
+        return app.forward.ask(app.tls.identity(), &member, wanted, &recipient).await;
     }
     let collected = collected(&app, UNASKED).await?;
+    let _turn = recipient.turn().await?;
     let history = history_of(&app, &collected, &shown, &name)?;
     ok_compressed(history, &headers).await
 }
@@ -101,19 +107,21 @@ pub(super) async fn history(
 pub(super) async fn show_to_member(
     state: State<Arc<App>>,
     caller: Caller,
+    recipient: Recipient,
     parameters: Parameters,
     headers: HeaderMap,
 ) -> Answer {
     if !matches!(caller, Caller::Member(_)) {
         return Err(ApiError::not_found());
     }
-    show(state, caller, parameters, headers).await
+    show(state, caller, recipient, parameters, headers).await
 }
 
 /// `GET /1.0/instances/NAME/history` where nobody but another member is served it.
 pub(super) async fn history_to_member(
     state: State<Arc<App>>,
     caller: Caller,
+    recipient: Recipient,
     name: Name,
     parameters: Parameters,
     headers: HeaderMap,
@@ -121,7 +129,7 @@ pub(super) async fn history_to_member(
     if !matches!(caller, Caller::Member(_)) {
         return Err(ApiError::not_found());
     }
-    history(state, caller, name, parameters, headers).await
+    history(state, caller, recipient, name, parameters, headers).await
 }
 
 /// Whether the last half hour is to be shown, too.

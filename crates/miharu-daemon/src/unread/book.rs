@@ -1,0 +1,224 @@
+//! The book of unread answers: what each client, all strangers and all clients together hold, each buffer once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::{Client, Full, Made};
+
+/// What the unread answers to one client may hold.
+const OF_CLIENT: Share = Share { bytes: 16 << 20, beside: 1 };
+/// Those to everybody who is not trusted, together: with `core.metrics_authentication` off they may read metrics.
+const OF_STRANGERS: Share = Share { bytes: 32 << 20, beside: 2 };
+/// All of them.
+const OF_ALL: Share = Share { bytes: 64 << 20, beside: 4 };
+/// How much more room there is for an answer that is kept with its collection: others read the same bytes.
+const FOR_KEPT: usize = 2;
+/// What an answer takes beside its bytes, about.
+const OVERHEAD: usize = 512;
+/// How often the log tells of answers that were refused.
+const TELL: Duration = Duration::from_secs(60);
+
+/// So many bytes beside so many answers as large as the largest: on a host of ten thousand instances one alone is tens of megabytes,
+/// and no reason to refuse the next one.
+#[derive(Debug, Clone, Copy)]
+struct Share {
+    bytes: usize,
+    beside: usize,
+}
+
+impl Share {
+    /// Whether there is room for more, of which nothing is room enough, beside what is held.
+    fn has_room(self, held: usize, more: usize, largest: usize, made: Made) -> bool {
+        let times = if made == Made::ForAll { FOR_KEPT } else { 1 };
+        let beside = self.beside.saturating_mul(largest.max(more));
+        more == 0 || held.saturating_add(more) <= self.bytes.saturating_mul(times).saturating_add(beside)
+    }
+}
+
+/// Whether a client is trusted, at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Group {
+    Trusted,
+    Strangers,
+}
+
+/// What is unread.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    clients: HashMap<Client, Account>,
+    /// By their place in memory, which is nobody else's while they are held.
+    buffers: HashMap<usize, Buffer>,
+    all: usize,
+    strangers: usize,
+    /// The largest answer that there ever was.
+    largest: usize,
+    refused: u64,
+    told: Option<Instant>,
+}
+
+/// A buffer that is being sent.
+#[derive(Debug)]
+struct Buffer {
+    weight: usize,
+    /// How many clients read it, and how many of them are strangers.
+    readers: usize,
+    strangers: usize,
+}
+
+/// What is held for a client.
+#[derive(Debug)]
+struct Account {
+    bytes: usize,
+    /// The largest answer since there was none to it.
+    largest: usize,
+    /// How often each buffer is being sent to it, and what it was when that began.
+    buffers: HashMap<usize, (usize, Group)>,
+    /// Whether an answer was refused, and nothing was read since.
+    is_full: bool,
+    turn: Arc<Semaphore>,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self {
+            bytes: 0,
+            largest: 0,
+            buffers: HashMap::new(),
+            is_full: false,
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
+
+impl Book {
+    /// One more answer to this client, of so many bytes at this place in memory.
+    pub(super) fn enter(
+        &mut self,
+        client: &Client,
+        group: Group,
+        place: usize,
+        bytes: usize,
+        made: Made,
+    ) -> Result<(), Full> {
+        let weight = bytes.saturating_add(OVERHEAD);
+        let account = self.clients.entry(client.clone()).or_default();
+        if let Some((times, _)) = account.buffers.get_mut(&place) {
+            *times += 1;
+            return Ok(());
+        }
+        let known = self.buffers.get(&place);
+        let of_all = if known.is_none() { weight } else { 0 };
+        let is_first = group == Group::Strangers && known.is_none_or(|buffer| buffer.strangers == 0);
+        let of_strangers = if is_first { weight } else { 0 };
+        let fits = OF_CLIENT.has_room(account.bytes, weight, account.largest, made);
+        let is_room = OF_ALL.has_room(self.all, of_all, self.largest, made)
+            && OF_STRANGERS.has_room(self.strangers, of_strangers, self.largest, made);
+        if !fits || !is_room {
+            account.is_full = !fits;
+            return Err(self.refuse(client, if fits { Full::OfAll } else { Full::OfClient }));
+        }
+        account.bytes += weight;
+        account.largest = account.largest.max(weight);
+        self.largest = self.largest.max(weight);
+        account.buffers.insert(place, (1, group));
+        let buffer = self.buffers.entry(place).or_insert(Buffer { weight, readers: 0, strangers: 0 });
+        buffer.readers += 1;
+        buffer.strangers += usize::from(group == Group::Strangers);
+        self.all += of_all;
+        self.strangers += of_strangers;
+        Ok(())
+    }
+
+    /// What was entered has become so long. It has one reader, and one place of its own.
+    pub(super) fn grow(&mut self, client: &Client, place: usize, bytes: usize) -> Result<(), Full> {
+        let (Some(account), Some(buffer)) = (self.clients.get_mut(client), self.buffers.get_mut(&place))
+        else {
+            return Ok(());
+        };
+        let weight = bytes.saturating_add(OVERHEAD);
+        let (before, of_strangers) = (buffer.weight, buffer.strangers > 0);
+        let strangers = if of_strangers { weight } else { 0 };
+        let (own, all) = (account.bytes.saturating_sub(before), self.all.saturating_sub(before));
+        let strangers_before = self.strangers.saturating_sub(if of_strangers { before } else { 0 });
+        let fits = OF_CLIENT.has_room(own, weight, account.largest, Made::ForOne);
+        let is_room = OF_ALL.has_room(all, weight, self.largest, Made::ForOne)
+            && OF_STRANGERS.has_room(strangers_before, strangers, self.largest, Made::ForOne);
+        if !fits || !is_room {
+            account.is_full = !fits;
+            return Err(self.refuse(client, if fits { Full::OfAll } else { Full::OfClient }));
+        }
+        buffer.weight = weight;
+        account.bytes = own + weight;
+        account.largest = account.largest.max(weight);
+        self.largest = self.largest.max(weight);
+        self.all = all + weight;
+        self.strangers = strangers_before + strangers;
+        Ok(())
+    }
+
+    /// An answer was sent, or thrown away.
+    pub(super) fn leave(&mut self, client: &Client, place: usize) {
+        let Some(account) = self.clients.get_mut(client) else { return };
+        let Some((times, group)) = account.buffers.get_mut(&place) else { return };
+        *times -= 1;
+        account.is_full = false;
+        if *times > 0 {
+            return;
+        }
+        let group = *group;
+        account.buffers.remove(&place);
+        if let Some(buffer) = self.buffers.get_mut(&place) {
+            account.bytes = account.bytes.saturating_sub(buffer.weight);
+            buffer.readers = buffer.readers.saturating_sub(1);
+            buffer.strangers = buffer.strangers.saturating_sub(usize::from(group == Group::Strangers));
+            if group == Group::Strangers && buffer.strangers == 0 {
+                self.strangers = self.strangers.saturating_sub(buffer.weight);
+            }
+            if buffer.readers == 0 {
+                self.all = self.all.saturating_sub(buffer.weight);
+                self.buffers.remove(&place);
+            }
+        }
+        self.tidy(client);
+    }
+
+    /// What a client waits for before something is made for it that costs much; a refusal where it reads too little of what it has
+    /// asked for.
+    pub(super) fn turn(&mut self, client: &Client) -> Result<Arc<Semaphore>, Full> {
+        let account = self.clients.entry(client.clone()).or_default();
+        if account.is_full {
+            return Err(self.refuse(client, Full::OfClient));
+        }
+        Ok(Arc::clone(&account.turn))
+    }
+
+    /// Forgets a client of whom there is nothing to know.
+    pub(super) fn tidy(&mut self, client: &Client) {
+        let is_idle = |account: &Account| account.buffers.is_empty() && Arc::strong_count(&account.turn) == 1;
+        if self.clients.get(client).is_some_and(is_idle) {
+            self.clients.remove(client);
+        }
+    }
+
+    /// Counts a refusal, and tells of it.
+    pub(super) fn refuse(&mut self, client: &Client, full: Full) -> Full {
+        self.refused += 1;
+        self.tidy(client);
+        let now = Instant::now();
+        if self.told.is_none_or(|told| now >= told + TELL) {
+            tracing::warn!("answers refused: {} until now, the last to {client}: {full}", self.refused);
+            self.told = Some(now);
+        }
+        full
+    }
+
+    /// What is held by all, and how many clients are known.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> (usize, usize, usize) {
+        (self.all, self.strangers, self.clients.len())
+    }
+}
