@@ -70,11 +70,9 @@ fn is_open(stream: &TlsStream<TcpStream>) -> bool {
 /// The long form, for `make chaos`: all ten thousand do their handshake, once against the limits as they are, and once against the
 /// highest ones. How many may be open at once depends on the descriptors that the daemon may have, of which each listener takes a sixth.
 #[test]
+#[ignore = "long: make chaos"]
 fn ten_thousand_that_have_done_their_handshake_keep_no_scraper_out() -> Result<()> {
     need!(Tls);
-    if std::env::var_os("MIHARU_CHAOS").is_none() {
-        return Ok(());
-    }
     const HIGHEST: [&str; 3] =
         ["connections=65536", "handshakes_per_second=100000", "handshakes_per_address=100000"];
     for (limits, keys) in [("as they are", &HIGHEST[..0]), ("highest", &HIGHEST[..])] {

@@ -28,11 +28,9 @@ fn sixteen_thousand_mounts_are_bounded_and_told() -> Result<()> {
 
 /// The kernel has one lock for the mounts of all namespaces, which it holds while it copies a tree of them.
 #[test]
+#[ignore = "long: make chaos"]
 fn mounts_that_come_and_go_without_end_cost_nobody_else_anything() -> Result<()> {
     need!(Lxc);
-    if std::env::var_os("MIHARU_CHAOS").is_none() {
-        return Ok(());
-    }
     let others: Vec<Lxc> = (0..20).map(|_| Lxc::start(&[])).collect::<Result<_>>()?;
     let scene = Scene::start()?;
     let lxc = Lxc::start(&[])?;
