@@ -1,5 +1,5 @@
 //! A file system that answers as slowly as it is told to: a FUSE server of a few requests, enough for a mount point that can
-//! be looked at and asked for its size, and for names in it that are looked for. Whoever asks one that does not answer stays in the
+//! be looked at and asked for its size, for names in it that are looked for, and for one file that can be opened and read. Whoever asks one that does not answer stays in the
 //! kernel, where no signal ends the wait; for an NFS see [`crate::nfs`].
 //!
 //! The protocol is that of `include/uapi/linux/fuse.h`. Ending the server's process ends the connection, and whoever
@@ -26,12 +26,30 @@ const NEVER: u64 = u64::MAX;
 const LOOKUP: u32 = 1;
 const GETATTR: u32 = 3;
 const FORGET: u32 = 2;
+const OPEN: u32 = 14;
+const READ: u32 = 15;
 const STATFS: u32 = 17;
+const RELEASE: u32 = 18;
+const FLUSH: u32 = 25;
 const INIT: u32 = 26;
 const BATCH_FORGET: u32 = 42;
 
+/// The inode numbers of the folder and of the file.
+const FOLDER_NODE: u64 = 1;
+const FILE_NODE: u64 = 2;
+
+/// The name of the one file in it: it is found and opened at once at any time, and who reads it waits as for everything else. Then it is
+/// as long as [`FILE_LENGTH`] says and cannot be read.
+pub const FILE: &str = "file";
+
+/// How long it says that the file is.
+const FILE_LENGTH: u64 = 4096;
+
 /// `ENOENT`.
 const NOTHING_THERE: i32 = 2;
+
+/// `EIO`.
+const CANNOT_BE_READ: i32 = 5;
 
 /// `ENOSYS`, which the kernel takes for "this file system has no such thing".
 const NO_SUCH_CALL: i32 = 38;
@@ -106,6 +124,13 @@ impl Slow {
         Releaser(self)
     }
 
+    /// How many who read the file wait for an answer.
+    #[must_use]
+    pub fn readers(&self) -> usize {
+        let held = self.server.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.iter().filter(|(opcode, _)| *opcode == READ).count()
+    }
+
     /// How often its size was asked for.
     #[must_use]
     pub fn asked(&self) -> u64 {
@@ -151,7 +176,18 @@ impl Server {
     fn take(self: &Arc<Self>, request: &Request) {
         match request.opcode {
             INIT => self.reply(request.unique, 0, &init()),
-            GETATTR => self.reply(request.unique, 0, &attributes()),
+            GETATTR => {
+                self.reply(request.unique, 0, &[valid(1).as_slice(), &attributes(request.node)].concat())
+            }
+            LOOKUP if request.is_for_the_file => {
+                let node = [FILE_NODE.to_ne_bytes(), [0; 8]].concat();
+                self.reply(request.unique, 0, &[node, valid(2), attributes(FILE_NODE)].concat());
+            }
+            // Past the cache of pages: a wait there could be ended by a signal.
+            OPEN => self.reply(request.unique, 0, &[1_u64.to_ne_bytes(), 1_u64.to_ne_bytes()].concat()),
+            READ if self.delay.load(Ordering::Relaxed) == NEVER => self.hold(request),
+            READ => self.reply(request.unique, -CANNOT_BE_READ, &[]),
+            RELEASE | FLUSH => self.reply(request.unique, 0, &[]),
             STATFS => {
                 self.asked.fetch_add(1, Ordering::Relaxed);
                 let (server, unique) = (Arc::clone(self), request.unique);
@@ -183,6 +219,7 @@ impl Server {
         for (opcode, unique) in held {
             match opcode {
                 LOOKUP => self.reply(unique, -NOTHING_THERE, &[]),
+                READ => self.reply(unique, -CANNOT_BE_READ, &[]),
                 _ => self.reply(unique, 0, &sizes()),
             }
         }
@@ -200,17 +237,23 @@ impl Server {
     }
 }
 
-/// What is needed of `struct fuse_in_header`.
+/// What is needed of `struct fuse_in_header`, and of what follows.
 struct Request {
     opcode: u32,
     unique: u64,
+    node: u64,
+    /// The name that is looked up.
+    is_for_the_file: bool,
 }
 
 impl Request {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let opcode = u32::from_ne_bytes(bytes.get(4..8)?.try_into().ok()?);
         let unique = u64::from_ne_bytes(bytes.get(8..16)?.try_into().ok()?);
-        Some(Self { opcode, unique })
+        let node = u64::from_ne_bytes(bytes.get(16..24)?.try_into().ok()?);
+        let is_for_the_file =
+            bytes.get(40..).and_then(|name| name.strip_suffix(b"\0")) == Some(FILE.as_bytes());
+        Some(Self { opcode, unique, node, is_for_the_file })
     }
 }
 
@@ -229,15 +272,21 @@ fn init() -> Vec<u8> {
     out
 }
 
-/// `struct fuse_attr_out` of a folder, good for an hour.
-fn attributes() -> Vec<u8> {
-    let mut out = Vec::new();
-    out.extend(3600_u64.to_ne_bytes());
+/// For how long so many things hold that an answer says, an hour each: seconds, then what is beside them.
+fn valid(count: usize) -> Vec<u8> {
+    let mut out = 3600_u64.to_ne_bytes().repeat(count);
+    // What `struct fuse_attr_out` has in the place of the second one's nanoseconds is not used.
     out.extend([0; 8]);
-    // Inode 1, no size, no blocks, no times.
-    out.extend(1_u64.to_ne_bytes());
-    out.extend([0; 8 * 5 + 4 * 3]);
-    for word in [0o40_755_u32, 2, 0, 0, 0, 4096, 0] {
+    out
+}
+
+/// `struct fuse_attr` of the folder or the file.
+fn attributes(node: u64) -> Vec<u8> {
+    let (size, mode) = if node == FOLDER_NODE { (0, 0o40_755_u32) } else { (FILE_LENGTH, 0o100_644) };
+    let mut out = [node.to_ne_bytes(), size.to_ne_bytes()].concat();
+    // No blocks, no times.
+    out.extend([0; 8 * 4 + 4 * 3]);
+    for word in [mode, 1, 0, 0, 0, 4096, 0] {
         out.extend(word.to_ne_bytes());
     }
     out
@@ -263,16 +312,21 @@ mod tests {
     #[test]
     fn answers_are_as_long_as_the_kernel_wants_them() {
         // The sizes of the structures in include/uapi/linux/fuse.h; a reply of another length is refused.
-        assert_eq!((init().len(), attributes().len(), sizes().len()), (64, 104, 80));
+        assert_eq!((init().len(), attributes(1).len(), sizes().len()), (64, 88, 80));
+        assert_eq!((valid(1).len() + 88, 16 + valid(2).len() + 88), (104, 128));
     }
 
     #[test]
     fn a_request_is_read_from_its_header_and_a_short_one_is_none() {
         let mut bytes = [40_u32.to_ne_bytes(), STATFS.to_ne_bytes()].concat();
         bytes.extend(7_u64.to_ne_bytes());
+        bytes.extend(1_u64.to_ne_bytes());
         let request = Request::parse(&bytes).unwrap();
-        assert_eq!((request.opcode, request.unique), (STATFS, 7));
-        assert!(Request::parse(&bytes[..15]).is_none());
+        assert_eq!((request.opcode, request.unique, request.node), (STATFS, 7, 1));
+        assert!(Request::parse(&bytes[..23]).is_none());
+        bytes.extend([0; 16]);
+        bytes.extend(b"file\0");
+        assert!(Request::parse(&bytes).unwrap().is_for_the_file);
     }
 
     #[test]
@@ -286,12 +340,16 @@ mod tests {
         ask()?;
         assert!(started.elapsed() >= Duration::from_millis(150));
         slow.set_delay(None);
+        let file = slow.path.join(FILE);
+        assert_eq!(std::fs::metadata(&file)?.len(), FILE_LENGTH);
         std::thread::scope(|scope| {
             let asking = scope.spawn(ask);
-            crate::shell::wait_for("the question", Duration::from_secs(5), || {
-                (slow.asked() == 3).then_some(())
+            let reading = scope.spawn(|| std::fs::read(&file).map_err(|error| error.raw_os_error()));
+            crate::shell::wait_for("the questions", Duration::from_secs(5), || {
+                (slow.asked() == 3 && slow.readers() == 1).then_some(())
             })?;
             drop(slow.releaser());
+            assert_eq!(reading.join().expect("no panic"), Err(Some(CANNOT_BE_READ)));
             asking.join().expect("no panic")
         })?;
         Ok(())

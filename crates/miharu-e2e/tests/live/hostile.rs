@@ -5,6 +5,7 @@ mod filesystems;
 mod gone;
 mod many;
 mod names;
+mod stacked;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

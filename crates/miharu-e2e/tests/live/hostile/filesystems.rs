@@ -58,10 +58,10 @@ impl Remote for Slow {
 }
 
 /// Lets a remote file system answer again, before the daemon goes that waits for it.
-struct Silence<'r, R: Remote>(&'r R);
+pub(super) struct Silence<'r, R: Remote>(&'r R);
 
 impl<'r, R: Remote> Silence<'r, R> {
-    fn of(remote: &'r R) -> Result<Self> {
+    pub(super) fn of(remote: &'r R) -> Result<Self> {
         remote.fall_silent()?;
         Ok(Self(remote))
     }
