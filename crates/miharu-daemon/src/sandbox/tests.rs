@@ -191,7 +191,7 @@ fn openat2_is_left_in_the_ways_that_instances_are_looked_at() {
         }
         // Whatever is mounted just then on the machine breaks this one off.
         let cached = open_below(dir.as_fd(), Path::new("file"), Opening::PlaceInRootCached);
-        assert_ne!(cached.err().map(|error| error.kind()), Some(std::io::ErrorKind::PermissionDenied));
+        assert_ne!(cached.err().map(|error| error.kind()), Some(io::ErrorKind::PermissionDenied));
     });
 }
 
