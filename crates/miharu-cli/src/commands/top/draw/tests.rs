@@ -297,7 +297,10 @@ fn a_server_that_is_away_and_a_slip_are_told() {
     typing.page = Page::Typing;
     typing.words = Words::new("runtime=dokcer");
     let last = picture(&mut typing, 100, 24).lines().last().unwrap().to_owned();
-    assert!(last.starts_with("/runtime=dokcer   there is no runtime 'dokcer', only incus, lxd, lxc"), "{last}");
+    assert!(
+        last.starts_with("/runtime=dokcer   there is no runtime 'dokcer', only incus, lxd, lxc"),
+        "{last}"
+    );
     typing.words = Words::new(&"x".repeat(100));
     assert_eq!(picture(&mut typing, 20, 3).lines().last(), Some("/xxxxxxxxxxxxxxxxxx"));
 }
