@@ -233,3 +233,6 @@ enum Ended {
     ByItself(Result<(), Box<dyn std::error::Error + Send + Sync>>),
     ByDeadline,
 }
+
+#[cfg(test)]
+mod tests;
