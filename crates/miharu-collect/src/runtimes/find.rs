@@ -26,6 +26,10 @@ const OF_GUESTS: [(&str, &str); 2] = [("guestapi/sock", "incus"), ("devlxd/sock"
 /// Where daemons keep their run state, and the state directory that belongs to it. Their guests' sockets may be there, too.
 const RUN_STATE: [(&str, &str); 2] = [("/run/incus", "/var/lib/incus"), ("/run/lxd", "/var/lib/lxd")];
 
+/// Where the host does not see the socket for guests, and whose it is: LXD mounts a file system for it, in the mount namespace that snapd
+/// gives it. There the table of sockets has to do. What a user gains by it is that LXD is asked while it does not run, and so may be started.
+const UNSEEN: (&str, &str) = ("/var/snap/lxd/common/lxd", "lxd");
+
 /// The daemon's own socket, in its state directory.
 pub(super) const SOCKET: &str = "unix.socket";
 
@@ -187,6 +191,12 @@ impl Finder {
             let Answer::Kinds(kinds) = self.ask(directory, Question::Kinds(paths), patience)? else {
                 return None;
             };
+            let is_gone = |kind: &std::io::Result<Metadata>| {
+                kind.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+            };
+            if kinds.first().is_some_and(is_gone) && (directory, runtime) == (Path::new(UNSEEN.0), UNSEEN.1) {
+                return Some(Daemon { runtime, place });
+            }
             if !matches!(&kinds[..], [Ok(its), Ok(holds)] if is_roots_socket(its, holds)) {
                 continue;
             }
@@ -335,6 +345,26 @@ mod tests {
         assert_eq!(host.found().len(), 1, "a link leads to another's socket");
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(host.path("var/lib/lxd/devlxd"), Some(70_000), None).unwrap();
+            assert_eq!(host.found(), [], "the directory is a user's");
+        }
+    }
+
+    #[test]
+    fn the_snap_of_lxd_has_its_socket_for_guests_where_the_host_does_not_see_it() {
+        let directory = "/var/snap/lxd/common/lxd";
+        let told_of = [
+            format!("{directory}/devlxd/sock"),
+            format!("{directory}/guestapi/sock"),
+            "/srv/lxd/devlxd/sock".into(),
+        ];
+        let told_of: Vec<_> = told_of.iter().map(String::as_str).collect();
+        let daemons = [(directory, "/elsewhere/lxd"), ("/srv/lxd", "/elsewhere/other")];
+        let host = Host::new(&daemons, &told_of);
+        fs::create_dir(host.path(directory).join("devlxd")).unwrap();
+        assert_eq!(host.found(), told(&[(directory, "lxd")]));
+        assert_eq!(Host::new(&daemons, &told_of[1..]).found(), [], "nobody says that LXD runs");
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(host.path(directory), Some(70_000), None).unwrap();
             assert_eq!(host.found(), [], "the directory is a user's");
         }
     }
