@@ -66,6 +66,7 @@ pub struct Slow {
 #[derive(Debug)]
 struct Server {
     device: File,
+    user: u32,
     /// How long an answer to `statfs` takes, in milliseconds.
     delay: AtomicU64,
     asked: AtomicU64,
@@ -80,7 +81,15 @@ impl Slow {
     /// # Errors
     /// When this kernel has no FUSE, or `mount` may not.
     pub fn mount() -> Result<Self> {
-        Self::over(scratch::dir("slow")?)
+        Self::of(0)
+    }
+
+    /// Mounts one in which everything is that user's.
+    ///
+    /// # Errors
+    /// As [`Slow::mount`].
+    pub fn of(user: u32) -> Result<Self> {
+        Self::mount_at(scratch::dir("slow")?, user)
     }
 
     /// Mounts one over a folder, of which nobody sees anything any more who looks there from now on.
@@ -88,10 +97,15 @@ impl Slow {
     /// # Errors
     /// As [`Slow::mount`].
     pub fn over(path: PathBuf) -> Result<Self> {
+        Self::mount_at(path, 0)
+    }
+
+    fn mount_at(path: PathBuf, user: u32) -> Result<Self> {
         let device = File::options().read(true).write(true).open("/dev/fuse").context("/dev/fuse")?;
         let note = Entry::Mount(path.to_str().context("a path that is no UTF-8")?).note()?;
         let server = Arc::new(Server {
             device: device.try_clone()?,
+            user,
             delay: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             held: Mutex::default(),
@@ -176,12 +190,14 @@ impl Server {
     fn take(self: &Arc<Self>, request: &Request) {
         match request.opcode {
             INIT => self.reply(request.unique, 0, &init()),
-            GETATTR => {
-                self.reply(request.unique, 0, &[valid(1).as_slice(), &attributes(request.node)].concat())
-            }
+            GETATTR => self.reply(
+                request.unique,
+                0,
+                &[valid(1).as_slice(), &attributes(request.node, self.user)].concat(),
+            ),
             LOOKUP if request.is_for_the_file => {
                 let node = [FILE_NODE.to_ne_bytes(), [0; 8]].concat();
-                self.reply(request.unique, 0, &[node, valid(2), attributes(FILE_NODE)].concat());
+                self.reply(request.unique, 0, &[node, valid(2), attributes(FILE_NODE, self.user)].concat());
             }
             // Past the cache of pages: a wait there could be ended by a signal.
             OPEN => self.reply(request.unique, 0, &[1_u64.to_ne_bytes(), 1_u64.to_ne_bytes()].concat()),
@@ -281,12 +297,12 @@ fn valid(count: usize) -> Vec<u8> {
 }
 
 /// `struct fuse_attr` of the folder or the file.
-fn attributes(node: u64) -> Vec<u8> {
+fn attributes(node: u64, user: u32) -> Vec<u8> {
     let (size, mode) = if node == FOLDER_NODE { (0, 0o40_755_u32) } else { (FILE_LENGTH, 0o100_644) };
     let mut out = [node.to_ne_bytes(), size.to_ne_bytes()].concat();
     // No blocks, no times.
     out.extend([0; 8 * 4 + 4 * 3]);
-    for word in [mode, 1, 0, 0, 0, 4096, 0] {
+    for word in [mode, 1, user, user, 0, 4096, 0] {
         out.extend(word.to_ne_bytes());
     }
     out
@@ -312,7 +328,7 @@ mod tests {
     #[test]
     fn answers_are_as_long_as_the_kernel_wants_them() {
         // The sizes of the structures in include/uapi/linux/fuse.h; a reply of another length is refused.
-        assert_eq!((init().len(), attributes(1).len(), sizes().len()), (64, 88, 80));
+        assert_eq!((init().len(), attributes(1, 0).len(), sizes().len()), (64, 88, 80));
         assert_eq!((valid(1).len() + 88, 16 + valid(2).len() + 88), (104, 128));
     }
 

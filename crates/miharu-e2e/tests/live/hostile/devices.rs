@@ -96,13 +96,13 @@ impl Baits {
 
 /// A folder of a user's, where that user can have any; removed on drop.
 #[derive(Debug)]
-struct Folder {
-    path: PathBuf,
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
     _note: Note,
 }
 
 impl Folder {
-    fn make(path: PathBuf, user: u32) -> Result<Self> {
+    pub(super) fn make(path: PathBuf, user: u32) -> Result<Self> {
         let note = Entry::Folder(path.to_str().context("a path that is no UTF-8")?).note()?;
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         chown(&path, Some(user), Some(user))?;
@@ -111,7 +111,7 @@ impl Folder {
 }
 
 /// A user of this machine with a home: one of the system's own, as none may be added.
-fn somebody() -> Result<(String, u32, PathBuf)> {
+pub(super) fn somebody() -> Result<(String, u32, PathBuf)> {
     let text = fs::read_to_string("/etc/passwd")?;
     let user = |line: &str| -> Option<(String, u32, PathBuf)> {
         let fields: Vec<&str> = line.split(':').collect();

@@ -81,9 +81,10 @@ pub(super) fn held(pid: u32) -> usize {
 }
 
 /// Kills the daemon while a thread of its hangs in the kernel, and starts another on the same folder and port.
-fn replace<R: Remote>(scene: &Scene, silence: &Silence<'_, R>, address: &str) -> Result<()> {
+pub(super) fn replace<R: Remote>(scene: &Scene, silences: &[Silence<'_, R>], address: &str) -> Result<()> {
     let old = scene.daemon.pid();
-    shell::wait_for("a thread that hangs", Duration::from_secs(10), || silence.0.holds(old).then_some(()))?;
+    let hangs = || silences.iter().all(|silence| silence.0.holds(old)).then_some(());
+    shell::wait_for("a thread that hangs", Duration::from_secs(10), hangs)?;
     shell::run("kill", ["-KILL", &old.to_string()])?;
     let folder = fs::File::open(&scene.daemon.dir)?;
     shell::wait_for("the end of the port and of the lock", Duration::from_secs(10), || {
@@ -93,8 +94,8 @@ fn replace<R: Remote>(scene: &Scene, silence: &Silence<'_, R>, address: &str) ->
     // What is left of it is the thread.
     ensure!(held(old) > 0 || !R::OUTLIVES, "nothing is left of it");
     let next = Miharud::in_dir(&scene.daemon.dir, &[])?;
-    // It goes before the daemon that waits for its answer.
-    let _answered = Silence(silence.0);
+    // They go before the daemon that waits for their answers.
+    let _answered: Vec<_> = silences.iter().map(|silence| Silence(silence.0)).collect();
     TcpStream::connect(address).context("the port of the next one")?;
     let scrape = next.scrape()?;
     assert!(scrape.instances().contains(&scene.witness.name));
@@ -121,7 +122,7 @@ pub(super) fn mounted_in_a_container(remote: &impl Remote) -> Result<()> {
         scrape.value("incus_procs_total", &name)?;
     }
     scene.expect_warning(&[&hung.name, "/mnt"])?;
-    replace(&scene, &silence, &address)
+    replace(&scene, &[silence], &address)
 }
 
 /// A monitor of root's that says that it keeps its containers there.
@@ -139,7 +140,7 @@ pub(super) fn said_by_a_monitor(remote: &impl Remote) -> Result<()> {
     // One that starts meanwhile is there.
     let late = Lxc::start(&[])?;
     assert!(scene.look()?.instances().contains(&late.name));
-    replace(&scene, &silence, &address)
+    replace(&scene, &[silence], &address)
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn a_podman_whose_files_hang_costs_no_other_container_its_name() -> Result<()> {
         shell::wait_for(name, Duration::from_secs(40), || is_there().unwrap_or(false).then_some(()))?;
     }
     scene.expect_warning(&[id, "nobody answers in time"])?;
-    replace(&scene, &silence, &address)
+    replace(&scene, &[silence], &address)
 }
 
 #[test]
@@ -217,7 +218,7 @@ fn a_socket_that_is_called_as_a_daemons_and_lies_where_nothing_answers_holds_no_
         scene.look().ok()?;
         scene.is_warned(&[&slow.path.display().to_string(), "does not answer"]).ok()?.then_some(())
     })?;
-    replace(&scene, &silence, &address)
+    replace(&scene, &[silence], &address)
 }
 
 #[test]
