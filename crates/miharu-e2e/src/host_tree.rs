@@ -26,11 +26,23 @@ const HOST_FILES: [&str; 6] = [
 /// the first container's figures changes all.
 const OWN: [&str; 1] = ["cgroup.procs"];
 
+/// Where LXC keeps its containers by default: their project is `lxc`.
+const DEFAULT_PATH: &str = "/var/lib/lxc";
+
 /// Makes a host with a container of each name, in a new folder.
 ///
 /// # Errors
 /// When the folder cannot be written.
 pub fn make(tree: &Path, containers: &[String]) -> Result<()> {
+    let containers: Vec<_> = containers.iter().map(|name| (DEFAULT_PATH, name.as_str())).collect();
+    make_at(tree, &containers)
+}
+
+/// As [`make`], each container below a path of LXC's of its own: those in another one than `/var/lib/lxc` are in the project `lxc:PATH`.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_at(tree: &Path, containers: &[(&str, &str)]) -> Result<()> {
     let recorded = recording();
     for folder in HOST {
         copy_all(&recorded.join(folder), &tree.join(folder))?;
@@ -39,12 +51,13 @@ pub fn make(tree: &Path, containers: &[String]) -> Result<()> {
         copy(&recorded.join(file), &tree.join(file))?;
     }
     let mut first = None;
-    for (number, name) in containers.iter().enumerate() {
+    for (number, &(path, name)) in containers.iter().enumerate() {
         ensure!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{name}");
-        let container = Container { recorded: &recorded, tree, name, number };
+        let container = Container { recorded: &recorded, tree, path, name, number };
         container.processes()?;
-        container.cgroup(first.map(String::as_str))?;
-        copy_all(&recorded.join("var/lib/lxc").join(NAME), &tree.join("var/lib/lxc").join(name))?;
+        container.cgroup(first)?;
+        let own = tree.join(path.trim_start_matches('/')).join(name);
+        copy_all(&recorded.join("var/lib/lxc").join(NAME), &own)?;
         first = first.or(Some(name));
     }
     Ok(())
@@ -53,6 +66,7 @@ pub fn make(tree: &Path, containers: &[String]) -> Result<()> {
 struct Container<'a> {
     recorded: &'a Path,
     tree: &'a Path,
+    path: &'a str,
     name: &'a str,
     number: usize,
 }
@@ -68,7 +82,7 @@ impl Container<'_> {
                 let text = fs::read_to_string(from.join(&file))?;
                 let text = match file.to_str() {
                     Some("stat" | "status") => numbers(&text, &monitor, &init),
-                    _ => named(&text, self.name),
+                    _ => named(&text, self.path, self.name),
                 };
                 write(&to.join(&file), &text)?;
             }
@@ -96,12 +110,12 @@ impl Container<'_> {
     }
 }
 
-/// A text in which the recorded container is named, with another name.
-fn named(text: &str, name: &str) -> String {
+/// A text in which the recorded container is named, with another path and name.
+fn named(text: &str, path: &str, name: &str) -> String {
     text.replace(&format!("payload.{NAME}"), &format!("payload.{name}"))
         .replace(&format!("monitor.{NAME}"), &format!("monitor.{name}"))
         .replace(&format!("/{NAME}/"), &format!("/{name}/"))
-        .replace(&format!("lxc {NAME}\0"), &format!("lxc {name}\0"))
+        .replace(&format!("{DEFAULT_PATH} {NAME}\0"), &format!("{path} {name}\0"))
 }
 
 /// A `stat` or `status` with other process numbers. The recorded ones are no other field's value.
@@ -188,6 +202,10 @@ mod tests {
         fs::write(tree.join("sys/fs/cgroup/lxc.payload.web/pids.current"), "7\n")?;
         assert_eq!(read("sys/fs/cgroup/lxc.payload.db-1/pids.current")?, "7\n");
         assert!(make(&scratch::dir("tree")?, &["../x".to_owned()]).is_err());
+        let tree = scratch::dir("tree")?;
+        make_at(&tree, &[("/srv/a", "web"), ("/srv/b", "web-2")])?;
+        assert_eq!(fs::read(tree.join("proc/1002/cmdline"))?, b"[lxc monitor] /srv/b web-2\0");
+        assert!(tree.join("srv/b/web-2").is_dir());
         Ok(())
     }
 }

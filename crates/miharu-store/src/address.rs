@@ -33,6 +33,9 @@ impl ListenAddress {
         if let Ok(ip) = text.parse::<Ipv6Addr>() {
             return Ok(Self { host: Host::Ip(IpAddr::V6(ip)), port: default_port });
         }
+        if text.contains('%') {
+            return Err("an address with an interface (%) is not supported: use one that is not link-local, or none for all interfaces".to_owned());
+        }
         let (host, port) = split(text)?;
         let port = match port {
             None => default_port,
@@ -159,9 +162,13 @@ mod tests {
             "1:2:3",
             "http://x",
             "x_y",
+            "fe80::1%eth0",
+            "[fe80::1%eth0]:9100",
         ];
         for text in cases {
             assert!(ListenAddress::parse(text, 9100).is_err(), "{text}");
         }
+        let error = ListenAddress::parse("fe80::1%eth0", 9100).unwrap_err();
+        assert!(error.contains("interface (%)"), "{error}");
     }
 }

@@ -1,11 +1,13 @@
 //! The two TCP listeners: opened, moved and closed as the server keys say, without losing the old before the new stands.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::Router;
+use miharu_store::address::Host;
 use miharu_store::{Config, ListenAddress, Settings};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -237,6 +239,11 @@ impl Listeners {
             None if error.kind() == std::io::ErrorKind::AddrNotAvailable => {
                 "this host has no such address".to_owned()
             }
+            None if is_link_local(address) => {
+                "it is a link-local address, which means nothing without an interface: use one that is not, \
+                 a name, or none for all interfaces"
+                    .to_owned()
+            }
             None => error.to_string(),
         };
         Err(BindError { key, address: address.to_string(), reason, in_use })
@@ -268,6 +275,11 @@ impl Listeners {
             }
         }
     }
+}
+
+/// Whether it is one of fe80::/10, which each interface has, so that the kernel wants to know on which.
+fn is_link_local(address: &ListenAddress) -> bool {
+    matches!(address.host, Host::Ip(IpAddr::V6(ip)) if ip.is_unicast_link_local())
 }
 
 /// Whether closing the listeners that change could make room: one of them is on the port that is in use.
@@ -478,6 +490,14 @@ mod tests {
         assert_eq!(error.key, "core.metrics_address");
         assert!(answers(a) && !answers(b));
         listeners.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_link_local_address_is_refused_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let (listeners, _) = listeners(dir.path());
+        let error = listeners.apply(&settings("", "[fe80::1]:9100")).await.unwrap_err().to_string();
+        assert!(error.starts_with("cannot listen on [fe80::1]:9100: it is a link-local address"), "{error}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,8 @@ const GET_METRICS: &[u8] = &[
     0x82, 0x87, 0x04, 12, b'/', b'1', b'.', b'0', b'/', b'm', b'e', b't', b'r', b'i', b'c', b's', 0x01, 1,
     b'h',
 ];
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
 
 /// A frame, RFC 9113 section 4.1.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -28,18 +28,19 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 }
 
 /// The stream's number of the request of this number.
-fn stream(number: u32) -> u32 {
+pub(crate) fn stream(number: u32) -> u32 {
     2 * number + 1
 }
 
 /// Frames without end: those of each round by its number.
 type Flood = fn(u32) -> Vec<u8>;
 
-const FLOODS: [(&str, Flood); 10] = [
+const FLOODS: [(&str, Flood); 11] = [
     ("rapid reset", |number| {
         let head = frame(1, END_HEADERS | END_STREAM, stream(number), GET);
         [head, frame(3, 0, stream(number), &8_u32.to_be_bytes())].concat()
     }),
+    ("requests beyond their rate", |number| frame(1, END_HEADERS | END_STREAM, stream(number), GET)),
     ("settings", |_| SETTINGS.to_vec()),
     ("settings of a table", |number| {
         frame(4, 0, 0, &[&[0, 1][..], &(number % 2 * 4096).to_be_bytes()].concat())

@@ -19,3 +19,4 @@ mod protocol;
 mod rig;
 mod slow;
 mod storm;
+mod unread;

@@ -185,7 +185,10 @@ pub(crate) fn source(number: usize) -> Ipv4Addr {
 
 /// Connects from an address.
 pub(crate) async fn tcp(from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = TcpSocket::new_v4()?;
+    connect(TcpSocket::new_v4()?, from, to).await
+}
+
+async fn connect(socket: TcpSocket, from: Ipv4Addr, to: SocketAddr) -> std::io::Result<TcpStream> {
     // So that tens of thousands of them need no port of their own each.
     socket.set_reuseaddr(true)?;
     socket.bind(SocketAddr::from((from, 0)))?;
@@ -199,7 +202,21 @@ pub(crate) async fn tls(
     to: SocketAddr,
     config: &Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = tcp(from, to).await?;
+    shake(tcp(from, to).await?, config).await
+}
+
+/// The same, by who takes next to nothing of what is sent before it is read.
+pub(crate) async fn tls_with_small_buffers(
+    from: Ipv4Addr,
+    to: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_recv_buffer_size(2048)?;
+    shake(connect(socket, from, to).await?, config).await
+}
+
+async fn shake(stream: TcpStream, config: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from("localhost").expect("a name");
     let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream);
     tokio::time::timeout(Duration::from_secs(10), connecting)
