@@ -2,6 +2,7 @@
 
 mod sizes;
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -178,12 +179,14 @@ pub(crate) fn find(
         if count > mounts::MAX_MOUNTS { Take::End } else { Take::Keep }
     };
     let (mountinfo, extent) = init.read_lines(buffer, "mountinfo", mounts::MAX_TEXT, first)?;
-    choice.table = table;
     let digest = Some((Digest::of(mountinfo), extent));
-    if choice.mountinfo == digest && choice.is_under(host, remote) {
+    // The same text may be of other mounts, which have the numbers of those that are gone.
+    if choice.mountinfo == digest && choice.is_under(host, remote) && choice.table == table {
         return Ok(choice.found.clone());
     }
-    let found = choose(mountinfo, extent, whose, directory, host, remote);
+    let numbers = table.as_ref().map(MountTable::numbers).unwrap_or_default();
+    let found = choose(mountinfo, extent, whose, directory, host, remote, &numbers);
+    choice.table = table;
     choice.mountinfo = digest;
     choice.host = Some(Arc::clone(host));
     choice.remote = remote;
@@ -198,12 +201,13 @@ fn choose(
     directory: &OsStr,
     host: &HostMounts,
     remote: RemoteFilesystems,
+    numbers: &HashMap<u64, u64>,
 ) -> Found {
     let mounts = mounts::parse(mountinfo, mounts::MAX_MOUNTS);
     let chosen = mounts::select(&mounts, remote).into_iter().map(|file_system| {
         let sharing = file_system.mounts.iter().map(|mount| host.sharing(mount, directory)).collect();
         let behind = file_system.mounts.first().and_then(|mount| host.behind(mount));
-        let mut request = Request::new(whose, &file_system);
+        let mut request = Request::new(whose, &file_system).of_mounts(numbers);
         if let Some(device) = behind {
             request = request.behind(device);
         }

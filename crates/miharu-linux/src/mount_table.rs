@@ -1,5 +1,6 @@
 //! Whether the mounts of a process are those that were seen before, told by their numbers instead of mountinfo's text.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use crate::process::ProcDir;
@@ -34,6 +35,15 @@ impl MountTable {
         list(self.namespace, &mut space).is_some_and(|mounts| mounts == self.mounts)
     }
 
+    /// The numbers that mountinfo has for them, each with the one that no other mount ever gets. Asked for after mountinfo was read, and the
+    /// table before, it tells of which mounts that text spoke: what is there before and after was there meanwhile. Those that are gone are
+    /// left out.
+    #[must_use]
+    pub fn numbers(&self) -> HashMap<u64, u64> {
+        let number = |mount: &u64| Some((sys::number_of_mount(self.namespace, *mount).ok()?, *mount));
+        self.mounts.iter().filter_map(number).collect()
+    }
+
     /// Whether the process is still in the namespace.
     #[must_use]
     pub fn is_of(&self, process: &ProcDir) -> bool {
@@ -65,6 +75,14 @@ mod tests {
         if let Some(table) = MountTable::read(&own) {
             assert!(!table.mounts.is_empty() && table.is_unchanged());
             assert!(table.is_of(&own) && table.is_of(&process));
+            let mut buffer = crate::read::Buffer::new();
+            let text = own.read(&mut buffer, "mountinfo").unwrap();
+            let numbers = table.numbers();
+            // Other tests mount and unmount; the root stays.
+            let root = crate::mounts::parse(text, 1)[0].id;
+            assert!(numbers.contains_key(&root), "{root} of {numbers:?}");
+            let gone = MountTable { mounts: vec![1], ..table.clone() };
+            assert!(gone.numbers().is_empty());
             let fewer = MountTable { mounts: table.mounts[1..].to_vec(), ..table.clone() };
             assert!(!fewer.is_unchanged());
             let other = MountTable { namespace: table.namespace + 1, ..table };

@@ -105,7 +105,7 @@ struct MountRequest {
     size: u32,
     spare: u32,
     mount: u64,
-    /// The last mount of the listing before this one.
+    /// The last mount of the listing before this one; of statmount(2), what it is asked for.
     last: u64,
     namespace: u64,
 }
@@ -124,6 +124,63 @@ pub(crate) fn list_mounts(namespace: u64, ids: &mut [u64]) -> io::Result<usize> 
         libc::syscall(SYS_LISTMOUNT, &raw const request, ids.as_mut_ptr(), ids.len(), 0 as libc::c_uint)
     };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// statmount(2), the same number on every architecture.
+const SYS_STATMOUNT: libc::c_long = 457;
+
+/// The mount's numbers: `STATMOUNT_MNT_BASIC` of linux/mount.h.
+const NUMBERS: u64 = 2;
+
+/// `struct statmount` of linux/mount.h as of Linux 6.8, of which the end is spare; later ones make it no longer.
+#[repr(C)]
+struct MountFacts {
+    size: u32,
+    _options: u32,
+    mask: u64,
+    _file_system: [u64; 3],
+    _numbers: [u64; 2],
+    old: u32,
+    _old_parent: u32,
+    _rest: [u64; 56],
+}
+
+/// The number that mountinfo has for a mount of a namespace, which only mounts that are gone had before it. It fails where the mount is
+/// gone. Since Linux 6.11, and only with CAP_SYS_ADMIN.
+///
+/// # Errors
+/// As statmount(2).
+pub(crate) fn number_of_mount(namespace: u64, mount: u64) -> io::Result<u64> {
+    let size = size_of::<MountRequest>() as u32;
+    let request = MountRequest { size, spare: 0, mount, last: NUMBERS, namespace };
+    let mut facts = MountFacts {
+        size: 0,
+        _options: 0,
+        mask: 0,
+        _file_system: [0; 3],
+        _numbers: [0; 2],
+        old: 0,
+        _old_parent: 0,
+        _rest: [0; 56],
+    };
+    // SAFETY: the call reads `size` bytes of the request, a whole structure of this function's own, and writes at most
+    // the given length to the other one, which is this function's own as well and has integers alone.
+    let code = unsafe {
+        libc::syscall(
+            SYS_STATMOUNT,
+            &raw const request,
+            &raw mut facts,
+            size_of::<MountFacts>(),
+            0 as libc::c_uint,
+        )
+    };
+    if code != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if facts.mask & NUMBERS == 0 || facts.size == 0 {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(facts.old.into())
 }
 
 /// Makes all threads share one arena of the C library's heap, maps what is as large as `large` bytes or more by itself, and

@@ -1,5 +1,6 @@
 //! An instance with the mounts that a test gives it, on a host that has two disks.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 
 use miharu_linux::mounts::{HostMounts, RemoteFilesystems};
@@ -18,6 +19,7 @@ pub(super) fn instance(pid: u32, directory: &str, mountinfo: &str) -> (Found, Id
     let whose = Whose::Process { pid, start_ticks: 1 };
     let directory = OsStr::new(directory);
     let mountinfo = mountinfo.as_bytes();
-    let found = choose(mountinfo, Extent::Whole, whose, directory, &host, RemoteFilesystems::Skip);
+    let found =
+        choose(mountinfo, Extent::Whole, whose, directory, &host, RemoteFilesystems::Skip, &HashMap::new());
     (found, Identity::Asked)
 }

@@ -4,6 +4,7 @@
 
 mod pool;
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub enum Identity {
 struct Target {
     mountpoint: PathBuf,
     mount_id: u64,
+    /// The number of the mount that no other one ever gets, where it is known.
+    unique: Option<u64>,
     device: Device,
 }
 
@@ -94,10 +97,20 @@ impl Request {
         Self { kind: Kind::Remote, behind: Some(device), ..self }
     }
 
+    /// The same question with those numbers of its mounts that no other mount ever gets, by mountinfo's: so none is taken for another one
+    /// that has its number by now.
+    #[must_use]
+    pub fn of_mounts(self, numbers: &HashMap<u64, u64>) -> Self {
+        let named =
+            |target: &Target| Target { unique: numbers.get(&target.mount_id).copied(), ..target.clone() };
+        Self { targets: self.targets.iter().map(named).collect(), ..self }
+    }
+
     /// The same question for some of its mounts alone.
     #[must_use]
     pub fn fewer(&self, file_system: &FileSystem) -> Self {
-        Self { targets: targets(file_system), ..self.clone() }
+        let is_kept = |target: &&Target| file_system.mounts.iter().any(|mount| mount.id == target.mount_id);
+        Self { targets: self.targets.iter().filter(is_kept).cloned().collect(), ..self.clone() }
     }
 
     /// In whose view it is asked.
@@ -138,7 +151,7 @@ fn targets(file_system: &FileSystem) -> Arc<[Target]> {
 
 impl Target {
     fn new(mount: &Mount) -> Self {
-        Self { mountpoint: mount.mountpoint.clone(), mount_id: mount.id, device: mount.device }
+        Self { mountpoint: mount.mountpoint.clone(), mount_id: mount.id, unique: None, device: mount.device }
     }
 }
 
@@ -298,11 +311,15 @@ fn sizes_of(
         opened.as_fd()
     };
     let at = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let seen = rustix::fs::statx(place, "", at, StatxFlags::TYPE | StatxFlags::MNT_ID).map_err(error)?;
+    let number = if target.unique.is_some() { UNIQUE } else { StatxFlags::MNT_ID };
+    let seen = rustix::fs::statx(place, "", at, StatxFlags::TYPE | number).map_err(error)?;
     if FileType::from_raw_mode(seen.stx_mode.into()) != FileType::Directory {
         return Ok(None);
     }
-    let is_that_mount = if StatxFlags::from_bits_retain(seen.stx_mask).contains(StatxFlags::MNT_ID) {
+    let told = StatxFlags::from_bits_retain(seen.stx_mask);
+    let is_that_mount = if told.contains(UNIQUE) {
+        Some(seen.stx_mnt_id) == target.unique
+    } else if told.contains(StatxFlags::MNT_ID) {
         seen.stx_mnt_id == target.mount_id
     } else {
         // Before Linux 5.8 only the device tells.
@@ -332,6 +349,9 @@ fn sizes_of(
         files_free: counts_files.then_some(figures.f_ffree),
     }))
 }
+
+/// `STATX_MNT_ID_UNIQUE`, since Linux 6.8.
+const UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 
 /// How often a look-up is tried that waits for nobody: one that meets a change of any mount of the host's breaks off.
 const TRIES: usize = 3;

@@ -11,7 +11,9 @@ use miharu_e2e::lxc::Config;
 use miharu_e2e::scratch::{self, Entry, Note};
 use miharu_e2e::{Lxc, need, rootfs, shell};
 use miharu_linux::Roots;
-use miharu_linux::mounts::{FileSystem, MAX_MOUNTS, parse};
+use miharu_linux::mount_table::MountTable;
+use miharu_linux::mounts::{FileSystem, Line, MAX_MOUNTS, parse};
+use miharu_linux::process::ProcDir;
 use miharu_linux::statfs::{Pool, Reply, Request, Whose};
 
 use super::Scene;
@@ -117,7 +119,7 @@ fn what_slides_over_the_way_to_a_disk_holds_no_thread_of_the_disks() -> Result<(
     let text = fs::read("/proc/self/mountinfo")?;
     let mounts = parse(&text, MAX_MOUNTS);
     let at = |place: &Path| -> Result<FileSystem> {
-        let found = mounts.iter().map(|mount| mount.to_mount()).find(|mount| mount.mountpoint == place);
+        let found = mounts.iter().map(Line::to_mount).find(|mount| mount.mountpoint == place);
         Ok(FileSystem { mounts: vec![found.context("not mounted")?] })
     };
     let viewers: Vec<Viewer> = (0..MANY).map(|_| Viewer::start()).collect::<Result<_>>()?;
@@ -143,5 +145,32 @@ fn what_slides_over_the_way_to_a_disk_holds_no_thread_of_the_disks() -> Result<(
     let replies = ask(&[&open])?;
     assert!(replies.iter().all(|reply| reply.answer().is_some()), "{replies:?}");
     drop(silence);
+    Ok(())
+}
+
+/// The kernel gives the number of a mount that is gone to the next one.
+#[test]
+fn a_mount_that_has_anothers_number_by_now_is_not_asked() -> Result<()> {
+    need!(Containers);
+    let place = scratch::dir("again")?;
+    let own = ProcDir::open(&Roots::default(), std::process::id())?;
+    let small = mount(&["-t", "tmpfs", "-o", "size=1m", "none"], &place)?;
+    let table = MountTable::read(&own);
+    let text = fs::read("/proc/self/mountinfo")?;
+    let found = parse(&text, MAX_MOUNTS).iter().map(Line::to_mount).find(|mount| mount.mountpoint == place);
+    let file_system = FileSystem { mounts: vec![found.context("not mounted")?] };
+    let Some(table) = table else {
+        println!("skipped: this kernel tells no numbers that are given once");
+        return Ok(());
+    };
+    let viewer = Viewer::start()?;
+    let request = Request::new(viewer.view()?, &file_system).of_mounts(&table.numbers());
+    let pool = Pool::new(Roots::default(), 2);
+    let ask = || pool.ask(vec![request.clone()], Instant::now() + Duration::from_secs(10));
+    let size = |replies: &[Reply]| Some(replies.first()?.answer()?.sizes.size);
+    assert_eq!(size(&ask()), Some(1 << 20));
+    drop(small);
+    let _large = mount(&["-t", "tmpfs", "-o", "size=2m", "none"], &place)?;
+    assert_eq!(ask(), [Reply::Nothing]);
     Ok(())
 }
