@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 
 use crate::error::{Error, Result};
 use crate::mounts::{Device, FileSystem, Kind, Mount};
@@ -226,7 +226,7 @@ enum Lookup {
 /// Why there is no answer.
 #[derive(Debug)]
 enum Failure {
-    /// The way there has to be looked up with patience.
+    /// The way there has to be looked up with patience, or who answers there may need it.
     Uncached,
     Error(Error),
 }
@@ -237,7 +237,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// Opens, checks and asks, in the calling thread. `None` where the way there has to be looked up with patience.
+/// Opens, checks and asks, in the calling thread. `None` where that has to be done with patience.
 fn answer(roots: &Roots, request: &Request, lookup: Lookup, buffer: &mut Buffer) -> Option<Reply> {
     match try_answer(roots, request, lookup, buffer) {
         Ok(answer) => Some(Reply::from(Ok(answer))),
@@ -330,6 +330,12 @@ fn sizes_of(
         || target.device == Device { major: seen.stx_dev_major, minor: seen.stx_dev_minor };
     if !is_that_mount || !is_that_disk {
         return Ok(None);
+    }
+    // Disks say of each file whether it may be changed; whoever does not, as no FUSE and no NFS does, is nobody to ask in a hurry: in place of
+    // the mount that was seen there may be another one with its number.
+    let is_hasty = lookup == Lookup::Cached;
+    if is_hasty && !seen.stx_attributes_mask.contains(StatxAttributes::IMMUTABLE) {
+        return Err(Failure::Uncached);
     }
     let figures = rustix::fs::fstatfs(place).map_err(error)?;
     let unit = match u64::try_from(figures.f_frsize) {

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use miharu_e2e::fuse::Slow;
 use miharu_e2e::lxc::Config;
 use miharu_e2e::scratch::{self, Entry, Note};
 use miharu_e2e::{Lxc, need, rootfs, shell};
 use miharu_linux::Roots;
 use miharu_linux::mount_table::MountTable;
-use miharu_linux::mounts::{FileSystem, Line, MAX_MOUNTS, parse};
+use miharu_linux::mounts::{FileSystem, Line, MAX_MOUNTS, Mount, parse};
 use miharu_linux::process::ProcDir;
 use miharu_linux::statfs::{Pool, Reply, Request, Whose};
 
@@ -172,5 +172,37 @@ fn a_mount_that_has_anothers_number_by_now_is_not_asked() -> Result<()> {
     drop(small);
     let _large = mount(&["-t", "tmpfs", "-o", "size=2m", "none"], &place)?;
     assert_eq!(ask(), [Reply::Nothing]);
+    Ok(())
+}
+
+/// A FUSE that has come to have the numbers of a mount and of a file system that are gone, as far as can be told by these.
+#[test]
+fn what_is_no_disk_holds_no_thread_of_the_disks_whatever_it_was_called() -> Result<()> {
+    need!(Containers);
+    let (slow, open) = (Slow::mount()?, scratch::dir("open")?);
+    let _kept = mount(&["-t", "tmpfs", "none"], &open)?;
+    let text = fs::read("/proc/self/mountinfo")?;
+    let mounts = parse(&text, MAX_MOUNTS);
+    let as_a_disk = |place: &Path| -> Result<FileSystem> {
+        let found = mounts.iter().map(Line::to_mount).find(|mount| mount.mountpoint == place);
+        let found = found.context("not mounted")?;
+        Ok(FileSystem { mounts: vec![Mount { fstype: "tmpfs".to_owned(), ..found }] })
+    };
+    let viewers: Vec<Viewer> = (0..MANY).map(|_| Viewer::start()).collect::<Result<_>>()?;
+    let pool = Pool::new(Roots::default(), 8);
+    let ask = |place: &Path| -> Result<Vec<Reply>> {
+        let file_system = as_a_disk(place)?;
+        let requests = viewers.iter().map(|viewer| Ok(Request::new(viewer.view()?, &file_system)));
+        let requests: Vec<Request> = requests.collect::<Result<_>>()?;
+        Ok(pool.ask(requests, Instant::now() + Duration::from_secs(2)))
+    };
+    let is_answered = |replies: &[Reply]| replies.iter().all(|reply| reply.answer().is_some());
+    ensure!(is_answered(&ask(&slow.path)?), "while it answers, all the same");
+    let _silence = Silence::of(&slow)?;
+    shell::wait_for("a thread that hangs for each", Duration::from_secs(20), || {
+        assert_eq!(ask(&slow.path).ok()?, [Reply::Late; MANY]);
+        (pool.stuck().len() == MANY).then_some(())
+    })?;
+    ensure!(is_answered(&ask(&open)?), "a disk");
     Ok(())
 }
