@@ -300,6 +300,46 @@ mod tests {
         assert_eq!(patience(&HeaderMap::new()), LIMIT);
     }
 
+    /// A member that takes connections at this address and says nothing.
+    fn member(name: &str, address: String) -> Member {
+        let der = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap().cert.der().clone();
+        Member {
+            name: name.to_owned(),
+            id: name.to_owned(),
+            certificate: miharu_store::ParsedCertificate::parse(&der).unwrap(),
+            joined_at: 0,
+            address: Some(address),
+            metrics_address: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_a_member_that_is_silent_waits_for_a_few_and_holds_up_no_other_member() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity::open(dir.path(), || vec!["host".to_owned()]).unwrap();
+        let listen = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (silent, other) = (listen(), listen());
+        let address = |listener: &std::net::TcpListener| listener.local_addr().unwrap().to_string();
+        let (silent_one, other_one) = (member("silent", address(&silent)), member("other", address(&other)));
+        let forward = Forward::default();
+        let headers = HeaderMap::from_iter([(SCRAPE_TIMEOUT, HeaderValue::from_static("1.5"))]);
+        let recipient = Recipient::of(&std::sync::Arc::default(), &http::Extensions::new());
+        let ask = |member| {
+            let wanted =
+                Wanted { path: "/", query: &[], right: MetricsRight::All, projects: None, headers: &headers };
+            forward.ask(&identity, member, wanted, &recipient)
+        };
+        let begin = Instant::now();
+        let asked =
+            futures_util::future::join_all((0..40).map(|_| ask(&silent_one)).chain([ask(&other_one)]));
+        let answers: Vec<String> =
+            asked.await.into_iter().map(|answer| answer.unwrap_err().message).collect();
+        let refused = |text: &String| text.contains("4 requests of yours to it are under way already");
+        assert_eq!(answers.iter().filter(|text| refused(text)).count(), 36, "{answers:?}");
+        assert!(answers.last().unwrap().contains("did not answer within 1.0 s"), "{answers:?}");
+        assert!(begin.elapsed() >= Duration::from_secs(1));
+    }
+
     proptest! {
         #[test]
         fn every_name_survives(name in any::<String>()) {
