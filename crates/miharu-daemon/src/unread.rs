@@ -22,8 +22,8 @@ use crate::listen::{Entrance, Peer, Source, Standing};
 use crate::respond::ApiError;
 use book::{Book, Group};
 
-/// Answers about some projects that are rendered at the same time, for whomever.
-const RENDERINGS: usize = 4;
+/// Answers about some projects that are rendered at the same time, for all who are trusted and for all strangers.
+const RENDERINGS: (usize, usize) = (4, 2);
 /// How long a client waits for its own earlier requests.
 const TURN_LIMIT: Duration = Duration::from_secs(8);
 
@@ -79,11 +79,17 @@ pub(crate) struct Unread {
     /// Held for a few look-ups when an answer is given and when it has been sent.
     book: Mutex<Book>,
     renderings: Semaphore,
+    renderings_of_strangers: Semaphore,
 }
 
 impl Default for Unread {
     fn default() -> Self {
-        Self { book: Mutex::default(), renderings: Semaphore::new(RENDERINGS) }
+        let (trusted, strangers) = RENDERINGS;
+        Self {
+            book: Mutex::default(),
+            renderings: Semaphore::new(trusted),
+            renderings_of_strangers: Semaphore::new(strangers),
+        }
     }
 }
 
@@ -172,9 +178,13 @@ impl Recipient {
         Ok(Some(Turn { _permit: permit, _waiting: waiting }))
     }
 
-    /// A place among the answers that are being rendered, for whomever.
+    /// A place among the answers that are being rendered. Who is trusted never waits for strangers.
     pub(crate) async fn rendering(&self) -> Option<SemaphorePermit<'_>> {
-        self.unread.renderings.acquire().await.ok()
+        let places = match self.group() {
+            Group::Strangers if !self.is_free() => &self.unread.renderings_of_strangers,
+            _ => &self.unread.renderings,
+        };
+        places.acquire().await.ok()
     }
 
     /// Counts what is read from elsewhere for this client, until it is an answer.

@@ -1,4 +1,4 @@
-//! The book of unread answers: what each client, all strangers and all clients together hold, each buffer once.
+//! The book of unread answers: what each client, all strangers and all who are trusted hold, each buffer once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use super::{Client, Full, Made};
 const OF_CLIENT: Share = Share { bytes: 16 << 20, beside: 1 };
 /// Those to everybody who is not trusted, together: with `core.metrics_authentication` off they may read metrics.
 const OF_STRANGERS: Share = Share { bytes: 32 << 20, beside: 2 };
-/// All of them.
-const OF_ALL: Share = Share { bytes: 64 << 20, beside: 4 };
+/// Those to everybody who is: nothing that strangers hold takes anything of it.
+const OF_TRUSTED: Share = Share { bytes: 64 << 20, beside: 4 };
 /// How much more room there is for an answer that is kept with its collection: others read the same bytes.
 const FOR_KEPT: usize = 2;
 /// What an answer takes beside its bytes, about.
@@ -46,14 +46,39 @@ pub(super) enum Group {
     Strangers,
 }
 
+impl Group {
+    fn share(self) -> Share {
+        match self {
+            Self::Trusted => OF_TRUSTED,
+            Self::Strangers => OF_STRANGERS,
+        }
+    }
+}
+
+/// Something of each group.
+#[derive(Debug, Default)]
+struct Each {
+    trusted: usize,
+    strangers: usize,
+}
+
+impl Each {
+    fn of(&mut self, group: Group) -> &mut usize {
+        match group {
+            Group::Trusted => &mut self.trusted,
+            Group::Strangers => &mut self.strangers,
+        }
+    }
+}
+
 /// What is unread.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     clients: HashMap<Client, Account>,
     /// By their place in memory, which is nobody else's while they are held.
     buffers: HashMap<usize, Buffer>,
-    all: usize,
-    strangers: usize,
+    /// What both groups hold.
+    held: Each,
     /// The largest answer that there ever was.
     largest: usize,
     refused: u64,
@@ -64,9 +89,8 @@ pub(super) struct Book {
 #[derive(Debug)]
 struct Buffer {
     weight: usize,
-    /// How many clients read it, and how many of them are strangers.
-    readers: usize,
-    strangers: usize,
+    /// How many clients read it.
+    readers: Each,
 }
 
 /// What is held for a client.
@@ -110,14 +134,11 @@ impl Book {
             *times += 1;
             return Ok(());
         }
-        let known = self.buffers.get(&place);
-        let of_all = if known.is_none() { weight } else { 0 };
-        let is_first = group == Group::Strangers && known.is_none_or(|buffer| buffer.strangers == 0);
-        let of_strangers = if is_first { weight } else { 0 };
+        let is_read = self.buffers.get_mut(&place).is_some_and(|buffer| *buffer.readers.of(group) > 0);
+        let more = if is_read { 0 } else { weight };
+        let held = self.held.of(group);
         let fits = OF_CLIENT.has_room(account.bytes, weight, account.largest, made);
-        let is_room = OF_ALL.has_room(self.all, of_all, self.largest, made)
-            && OF_STRANGERS.has_room(self.strangers, of_strangers, self.largest, made);
-        if !fits || !is_room {
+        if !fits || !group.share().has_room(*held, more, self.largest, made) {
             account.is_full = !fits;
             return Err(self.refuse(client, if fits { Full::OfAll } else { Full::OfClient }));
         }
@@ -125,11 +146,9 @@ impl Book {
         account.largest = account.largest.max(weight);
         self.largest = self.largest.max(weight);
         account.buffers.insert(place, (1, group));
-        let buffer = self.buffers.entry(place).or_insert(Buffer { weight, readers: 0, strangers: 0 });
-        buffer.readers += 1;
-        buffer.strangers += usize::from(group == Group::Strangers);
-        self.all += of_all;
-        self.strangers += of_strangers;
+        let buffer = self.buffers.entry(place).or_insert(Buffer { weight, readers: Each::default() });
+        *buffer.readers.of(group) += 1;
+        *held += more;
         Ok(())
     }
 
@@ -140,14 +159,11 @@ impl Book {
             return Ok(());
         };
         let weight = bytes.saturating_add(OVERHEAD);
-        let (before, of_strangers) = (buffer.weight, buffer.strangers > 0);
-        let strangers = if of_strangers { weight } else { 0 };
-        let (own, all) = (account.bytes.saturating_sub(before), self.all.saturating_sub(before));
-        let strangers_before = self.strangers.saturating_sub(if of_strangers { before } else { 0 });
+        let group = if buffer.readers.strangers > 0 { Group::Strangers } else { Group::Trusted };
+        let held = self.held.of(group);
+        let (own, all) = (account.bytes.saturating_sub(buffer.weight), held.saturating_sub(buffer.weight));
         let fits = OF_CLIENT.has_room(own, weight, account.largest, Made::ForOne);
-        let is_room = OF_ALL.has_room(all, weight, self.largest, Made::ForOne)
-            && OF_STRANGERS.has_room(strangers_before, strangers, self.largest, Made::ForOne);
-        if !fits || !is_room {
+        if !fits || !group.share().has_room(all, weight, self.largest, Made::ForOne) {
             account.is_full = !fits;
             return Err(self.refuse(client, if fits { Full::OfAll } else { Full::OfClient }));
         }
@@ -155,8 +171,7 @@ impl Book {
         account.bytes = own + weight;
         account.largest = account.largest.max(weight);
         self.largest = self.largest.max(weight);
-        self.all = all + weight;
-        self.strangers = strangers_before + strangers;
+        *held = all + weight;
         Ok(())
     }
 
@@ -173,13 +188,13 @@ impl Book {
         account.buffers.remove(&place);
         if let Some(buffer) = self.buffers.get_mut(&place) {
             account.bytes = account.bytes.saturating_sub(buffer.weight);
-            buffer.readers = buffer.readers.saturating_sub(1);
-            buffer.strangers = buffer.strangers.saturating_sub(usize::from(group == Group::Strangers));
-            if group == Group::Strangers && buffer.strangers == 0 {
-                self.strangers = self.strangers.saturating_sub(buffer.weight);
+            let readers = buffer.readers.of(group);
+            *readers = readers.saturating_sub(1);
+            if *readers == 0 {
+                let held = self.held.of(group);
+                *held = held.saturating_sub(buffer.weight);
             }
-            if buffer.readers == 0 {
-                self.all = self.all.saturating_sub(buffer.weight);
+            if buffer.readers.trusted + buffer.readers.strangers == 0 {
                 self.buffers.remove(&place);
             }
         }
@@ -216,9 +231,9 @@ impl Book {
         full
     }
 
-    /// What is held by all, and how many clients are known.
+    /// What is held by those who are trusted and by strangers, and how many clients are known.
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize, usize) {
-        (self.all, self.strangers, self.clients.len())
+        (self.held.trusted, self.held.strangers, self.clients.len())
     }
 }

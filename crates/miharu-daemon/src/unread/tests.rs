@@ -76,27 +76,33 @@ async fn a_client_has_a_share_and_others_have_theirs() {
 }
 
 #[tokio::test]
-async fn all_together_have_a_bound_and_strangers_half_of_it() {
+async fn all_together_have_a_bound_and_strangers_have_another() {
     let unread = Arc::default();
-    let strangers: Vec<_> = (0..200).map(|last| connected(&unread, last)).collect();
-    let mut held = Vec::new();
-    for stranger in &strangers {
-        held.extend(ask(stranger, 3, 2, Made::ForOne).await);
+    let (mut held, mut kept) = (Vec::new(), Vec::new());
+    for last in 0..100 {
+        held.extend(ask(&connected(&unread, last), 3, 2, Made::ForOne).await);
     }
     assert_eq!(held.len(), 17, "32 MiB beside two");
-    let known = trusted(&unread, 201);
-    assert_eq!(ask(&known, 2, 2, Made::ForOne).await.len(), 2, "nobody who is trusted goes short of it");
-    for last in 202..220 {
-        held.extend(ask(&trusted(&unread, last), 7, 2, Made::ForOne).await);
-    }
-    assert_eq!(held.len(), 35, "64 MiB beside four");
     // What is kept anyway is given for longer, and not without end.
-    let mut kept = Vec::new();
-    for last in 220..240 {
-        kept.extend(ask(&trusted(&unread, last), 20, 2, Made::ForAll).await);
+    for last in 100..150 {
+        kept.extend(ask(&connected(&unread, last), 3, 2, Made::ForAll).await);
     }
-    assert_eq!(held.len() + kept.len(), 67, "128 MiB beside four");
-    drop((held, kept));
+    assert_eq!(held.len() + kept.len(), 33, "64 MiB beside two");
+    // Nobody who is trusted goes short of all that.
+    let mut held_by_trusted = Vec::new();
+    for last in 150..170 {
+        held_by_trusted.extend(ask(&trusted(&unread, last), 7, 2, Made::ForOne).await);
+    }
+    assert_eq!(held_by_trusted.len(), 35, "64 MiB beside four");
+    let last = trusted(&unread, 171);
+    let refused = last.counted(response(&of(2), Made::ForOne)).await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(last.turn().await.is_ok(), "it is not to blame");
+    for last in 172..190 {
+        held_by_trusted.extend(ask(&trusted(&unread, last), 20, 2, Made::ForAll).await);
+    }
+    assert_eq!(held_by_trusted.len(), 67, "128 MiB beside four");
+    drop((held, kept, held_by_trusted));
     assert_eq!(unread.book().held(), (0, 0, 0));
 }
 
@@ -114,9 +120,12 @@ async fn a_buffer_that_many_read_counts_once() {
         }
         // Found to be trusted while it reads: what it began as a stranger ends as a stranger's.
         stranger.standing.as_ref().unwrap().trusted();
+        held.push(stranger.counted(response(&shared, Made::ForAll)).await);
     }
-    let (all, strangers, clients) = unread.book().held();
-    assert!(all < 3 * MEBIBYTE && strangers < 3 * MEBIBYTE && clients == 100, "{all} {strangers} {clients}");
+    let (trusted, strangers, clients) = unread.book().held();
+    let once = 2 * MEBIBYTE..3 * MEBIBYTE;
+    assert!(once.contains(&trusted) && once.contains(&strangers), "{trusted} {strangers}");
+    assert_eq!(clients, 200, "each by its address and by its certificate");
     drop(held);
     assert_eq!(unread.book().held(), (0, 0, 0));
 }
