@@ -16,6 +16,9 @@ use crate::apart::{self, Apart};
 use crate::read::Buffer;
 use crate::roots::Roots;
 
+/// So many threads wait for the next question. Further ones, which were there because some took long, end.
+const KEPT: usize = 2;
+
 /// The threads that ask. Dropping it lets the idle ones end and waits for none.
 #[derive(Debug)]
 pub struct Pool {
@@ -138,6 +141,10 @@ impl Worker {
                 return;
             }
             let Some((id, job)) = state.take(now) else {
+                if state.idle >= KEPT {
+                    state.threads -= 1;
+                    return;
+                }
                 state.idle += 1;
                 state = self.shared.work.wait(state).unwrap_or_else(PoisonError::into_inner);
                 state.idle -= 1;
