@@ -139,7 +139,7 @@ fn get(path: &str) -> Vec<u8> {
 }
 
 /// Someone who may read what the attacker may not, and whose answers are rendered for it alone. It has to get them all the while.
-async fn others_are_answered(rig: &Rig, mut other: Scraper) -> Result<Scraper> {
+async fn others_are_answered(mut other: Scraper) -> Result<Scraper> {
     let begin = Instant::now();
     let mut number = 0;
     while begin.elapsed() < WATCHED || number < 3 {
@@ -177,7 +177,7 @@ fn answers_that_nobody_else_asks_for_and_nobody_reads_cost_a_bounded_amount_of_m
     let config = shows(&attacker, "h2")?;
     let ((), cost) = rig.under(async {
         let open = by_http2(&rig, &config).await?;
-        others_are_answered(&rig, rig.scraper()?).await?;
+        others_are_answered(rig.scraper()?).await?;
         drop(open);
         Ok(())
     })?;
@@ -185,7 +185,7 @@ fn answers_that_nobody_else_asks_for_and_nobody_reads_cost_a_bounded_amount_of_m
     let config = shows(&attacker, "http/1.1")?;
     let (refused, cost) = rig.under(async {
         let mut open = by_http1(&rig, &config, 40).await?;
-        others_are_answered(&rig, rig.scraper()?).await?;
+        others_are_answered(rig.scraper()?).await?;
         Ok(refused(&mut open).await)
     })?;
     ensure!(refused > ASKED / 2 && cost.memory < MOST, "HTTP/1.1: {refused} refused, {cost:?}");
@@ -208,7 +208,7 @@ fn nor_do_those_whom_nobody_asks_who_they_are() -> Result<()> {
     let config = crate::rig::config("http/1.1");
     let (refused, cost) = rig.under(async {
         let mut open = by_http1(&rig, &config, ASKED).await?;
-        others_are_answered(&rig, rig.scraper()?).await?;
+        others_are_answered(rig.scraper()?).await?;
         Ok(refused(&mut open).await)
     })?;
     // Strangers have twice the share of one client together.
