@@ -12,8 +12,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 /// no place there tries again after a whole second.
 const BACKLOG: i32 = 4096;
 /// What the kernel keeps of an answer that is being sent, which counts for the service's memory, too: it makes twice that of it, and by
-/// itself lets it grow to megabytes for each connection. It is enough for 3 MB a second at a distance of 100 ms.
-const SEND_BUFFER: usize = 256 * 1024;
+/// itself lets it grow to megabytes for each connection. With half of it on its way it is 1 MB a second at a distance of 100 ms.
+const SEND_BUFFER: usize = 128 * 1024;
 /// How long a name may be looked up: a name server that is silent holds up neither the start nor who asks for `/1.0`.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
