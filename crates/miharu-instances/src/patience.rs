@@ -164,6 +164,9 @@ impl Patience {
             Worth::Warning => OF_A_WARNING,
         };
         let patience = if share.is_a_users() { patience.min(self.left()) } else { patience };
+        if patience.is_zero() {
+            return None;
+        }
         let asker = self.asker.get_or_insert_with(|| Asker::new(roots));
         let begun = Instant::now();
         let asked = asker.ask(question.clone(), patience);
@@ -180,6 +183,11 @@ impl Patience {
             }
             Asked::Never => None,
         }
+    }
+
+    /// Whether users' answers were waited for long enough: one that did not come says nothing of whoever was asked.
+    pub(crate) fn is_used_up(&mut self) -> bool {
+        self.left().is_zero()
     }
 
     /// How long users' answers may still be waited for in this period.

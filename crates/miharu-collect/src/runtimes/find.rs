@@ -26,10 +26,6 @@ const OF_GUESTS: [(&str, &str); 2] = [("guestapi/sock", "incus"), ("devlxd/sock"
 /// Where daemons keep their run state, and the state directory that belongs to it. Their guests' sockets may be there, too.
 const RUN_STATE: [(&str, &str); 2] = [("/run/incus", "/var/lib/incus"), ("/run/lxd", "/var/lib/lxd")];
 
-/// Where the host does not see the socket for guests, and whose it is: LXD mounts a file system for it, in the mount namespace that snapd
-/// gives it. There the table of sockets has to do. What a user gains by it is that LXD is asked while it does not run, and so may be started.
-const UNSEEN: (&str, &str) = ("/var/snap/lxd/common/lxd", "lxd");
-
 /// The daemon's own socket, in its state directory.
 pub(super) const SOCKET: &str = "unix.socket";
 
@@ -194,7 +190,7 @@ impl Finder {
             let is_gone = |kind: &std::io::Result<Metadata>| {
                 kind.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
             };
-            if kinds.first().is_some_and(is_gone) && (directory, runtime) == (Path::new(UNSEEN.0), UNSEEN.1) {
+            if kinds.first().is_some_and(is_gone) && runtime == "lxd" && is_of_snapd(directory) {
                 return Some(Daemon { runtime, place });
             }
             if !matches!(&kinds[..], [Ok(its), Ok(holds)] if is_roots_socket(its, holds)) {
@@ -229,6 +225,15 @@ fn place(kinds: &[std::io::Result<Metadata>]) -> Option<Place> {
         socket: (socket.dev(), socket.ino()),
         has_links: above.iter().flatten().any(Metadata::is_symlink),
     })
+}
+
+/// Whether the host does not see the socket for guests: LXD mounts a file system for it, in the mount namespace that snapd gives it. There the
+/// table of sockets has to do. What a user gains by it is that LXD is asked while it does not run, and so may be started.
+fn is_of_snapd(directory: &Path) -> bool {
+    let snap = directory.strip_prefix("/var/snap").ok().filter(|rest| rest.components().count() == 3);
+    let name = snap.filter(|rest| rest.ends_with("common/lxd")).and_then(|rest| rest.iter().next());
+    // A second one beside the first has a name of its own behind it.
+    name.is_some_and(|name| name == "lxd" || name.as_bytes().starts_with(b"lxd_"))
 }
 
 /// Whether that is a socket in such a directory, and both are root's. Others can listen on whatever path they may write to.
@@ -363,6 +368,12 @@ mod tests {
         fs::create_dir(host.path(directory).join("devlxd")).unwrap();
         assert_eq!(host.found(), told(&[(directory, "lxd")]));
         assert_eq!(Host::new(&daemons, &told_of[1..]).found(), [], "nobody says that LXD runs");
+        assert!(is_of_snapd(Path::new("/var/snap/lxd_two/common/lxd")));
+        for other in
+            ["/var/snap/lxdx/common/lxd", "/var/snap/lxd/common/lxd/x", "/var/snap/lxd/lxd", "/srv/lxd"]
+        {
+            assert!(!is_of_snapd(Path::new(other)), "{other}");
+        }
         if rustix::process::geteuid().is_root() {
             std::os::unix::fs::chown(host.path(directory), Some(70_000), None).unwrap();
             assert_eq!(host.found(), [], "the directory is a user's");

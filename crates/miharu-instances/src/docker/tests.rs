@@ -117,6 +117,12 @@ fn who_is_not_to_be_believed() {
     // The true shim of a Docker that a user runs is no disguise.
     tree.runs(100, "/recorded/bin/containerd-shim-runc-v2");
     assert!(warned(&tree.scan()).is_empty());
+    tree.runs(100, "/recorded/ann/containerd-shim-runc-v2");
+    std::fs::set_permissions(tree.path("recorded/ann"), std::os::unix::fs::PermissionsExt::from_mode(0o1777))
+        .unwrap();
+    assert!(warned(&tree.scan()).is_empty(), "nor is one that the user put there");
+    tree.runs(100, "/recorded/bin/containerd-shim-runc-v2 (deleted)");
+    assert!(warned(&tree.scan()).is_empty(), "nor one that was upgraded");
     tree.runs(100, "/recorded/bin/bash");
     let called = format!(
         "user.slice/{ID} is not served: process 100 of user 1000 calls itself containerd-shim-runc-v2, and only root's is believed"

@@ -109,8 +109,8 @@ fn from_top(
     } else {
         is_systems_lxc(host, claim, &monitor, status.uid, started, patience)?;
         let answer = patience.command_line(host.roots, status.uid, monitor.pid(), started, Worth::Instance);
-        answer
-            .ok_or_else(|| doubtful(claim, monitor.pid(), status.uid, "does not show its command line"))??
+        let why = "does not show its command line";
+        answer.ok_or_else(|| unanswered(claim, &monitor, status.uid, patience, why))??
     };
     let Some(container) = monitor::parse(&command_line, is_trusted(status.uid)) else {
         return Err(Unidentified::Nothing);
@@ -118,7 +118,7 @@ fn from_top(
     let places = state::places(status.uid, &container);
     let Some(owners) = patience.owners(host.roots, status.uid, places.clone()) else {
         let why = format!("speaks for {}, where nothing answers", container.path.display());
-        return Err(doubtful(claim, monitor.pid(), status.uid, why));
+        return Err(unanswered(claim, &monitor, status.uid, patience, &why));
     };
     let mut owners: BTreeMap<PathBuf, io::Result<u32>> = places.into_iter().zip(owners).collect();
     let directory = container.path.join(&container.name);
@@ -172,8 +172,19 @@ fn is_systems_lxc(
         Some(Ok(_)) => Err(Unidentified::Nothing),
         Some(Err(NotTheSystems::Unseen(error))) => Err(error.into()),
         Some(Err(why)) => Err(doubtful(claim, monitor.pid(), uid, why.to_string())),
-        None => Err(doubtful(claim, monitor.pid(), uid, "does not show its program")),
+        None => Err(unanswered(claim, monitor, uid, patience, "does not show its program")),
     }
+}
+
+/// What is made of a question without an answer.
+fn unanswered(
+    claim: &Claim,
+    monitor: &ProcDir,
+    uid: u32,
+    patience: &mut Patience,
+    why: &str,
+) -> Unidentified {
+    if patience.is_used_up() { Unidentified::Nothing } else { doubtful(claim, monitor.pid(), uid, why) }
 }
 
 /// Believes root, and a user about what is that user's own: anybody can call a process `[lxc monitor] …`.

@@ -172,13 +172,18 @@ fn parent(
     Some(Monitor { process, started, uid: status.uid, command_line })
 }
 
-/// What a user's process is called that has a monitor's command line and runs another program, or one that others than root could
-/// have put there. The true monitors of users whom `instances.rootless` does not name are nobody's disguise.
+/// What a user's process is called that has a monitor's command line and runs another program. The monitors of users whom
+/// `instances.rootless` does not name are nobody's disguise; some have theirs in a directory of their own.
 fn disguise(host: &Host<'_>, monitor: &Monitor, patience: &mut Patience) -> Option<String> {
     let Monitor { process, started, uid, command_line } = monitor;
     let called = Path::new(OsStr::from_bytes(arguments(command_line).next()?)).file_name()?;
+    // One that was upgraded since it started is still called so.
+    let is_so_called = |path: &Path| {
+        let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+        name.strip_suffix(b" (deleted)").unwrap_or(name) == called.as_bytes()
+    };
     match patience.systems_program(host.roots, *uid, process.pid(), *started, Worth::Warning)? {
-        Ok(program) if program.file_name() == Some(called) => None,
+        Ok(path) | Err(NotTheSystems::Anybodys { path, .. }) if is_so_called(&path) => None,
         Err(NotTheSystems::Unseen(_)) => None,
         Ok(_) | Err(NotTheSystems::Anybodys { .. }) => Some(called.to_string_lossy().into_owned()),
     }

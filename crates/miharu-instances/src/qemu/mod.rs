@@ -8,6 +8,7 @@
 pub(crate) mod libvirt;
 mod managed;
 pub(crate) mod options;
+mod refused;
 pub(crate) mod sections;
 pub(crate) mod taps;
 pub(crate) mod vsock;
@@ -28,13 +29,14 @@ use miharu_linux::read::{Buffer, regular};
 use crate::discovery::{Warning, is_running};
 use crate::driver::{Claim, Driver, Host, Unidentified, is_trusted};
 use crate::oci::files::read_systems;
-use crate::patience::{Patience, Worth};
+use crate::patience::{NotTheSystems, Patience, Worth};
 use crate::users::{self, Share};
 use crate::vm::{Owner, Vm, Vsock};
 use crate::{Incarnation, Instance, Kind, tree};
 
 use libvirt::{Domain, Domains};
 use options::Options;
+use refused::Refused;
 use sections::Section;
 use watch::{Process, Program, Watch};
 
@@ -52,9 +54,6 @@ const REFRESH: Duration = Duration::from_secs(60);
 /// are no tenants.
 const MAX_OF_A_USER: usize = 64;
 
-/// How long a user's process that was refused is not asked again: it may become another program.
-const REFUSED: Duration = Duration::from_secs(60);
-
 /// The longest file of `-readconfig`.
 const MAX_FILE: u64 = 1 << 20;
 
@@ -65,16 +64,7 @@ pub(crate) struct Qemu {
     domains: Domains,
     patience: Patience,
     known: BTreeMap<u32, Known>,
-    /// Users' processes that are not taken for machines, by number.
-    refused: BTreeMap<u32, Refused>,
-}
-
-/// A user's process that calls itself a QEMU and runs a program of anybody's.
-#[derive(Debug)]
-struct Refused {
-    start: u64,
-    since: Instant,
-    warning: Warning,
+    refused: Refused,
 }
 
 /// A machine that was identified.
@@ -111,14 +101,8 @@ impl Driver for Qemu {
             self.see_domain(host, domain);
         }
         let processes = &self.watch.processes;
-        self.refused.retain(|pid, refused| {
-            let is_there = processes.get(pid).is_some_and(|process| process.start == refused.start);
-            is_there && refused.since.elapsed() < REFUSED
-        });
-        for Refused { warning, .. } in self.refused.values() {
-            tell_once(host.warnings, warning.clone());
-        }
-        let is_new = |pid: &u32| !self.known.contains_key(pid) && !self.refused.contains_key(pid);
+        self.refused.look(processes, host.warnings);
+        let is_new = |pid: &u32| !self.known.contains_key(pid) && !self.refused.contains(*pid);
         let new = processes.iter().filter(|(pid, process)| process.program == Program::Qemu && is_new(pid));
         for pid in new.map(|(pid, _)| *pid).collect::<Vec<_>>() {
             if let Some(known) = self.see_process(host, pid) {
@@ -306,15 +290,17 @@ impl Qemu {
         let (why, is_told) = match self.patience.systems_program(host.roots, uid, pid, start, Worth::Instance)
         {
             Some(Ok(path)) => return watch::program(path.as_os_str().as_bytes()) == Some(Program::Qemu),
-            Some(Err(why)) => (why.to_string(), true),
+            // Another error may have passed by the next scan.
+            Some(Err(why)) => (why.to_string(), matches!(why, NotTheSystems::Anybodys { .. })),
+            None if self.patience.is_used_up() => return false,
             None => ("does not show its program".to_owned(), false),
         };
         let what = format!("what looks like a QEMU of user {uid}");
         let warning = Warning::Refused { uid, what, problem: format!("process {pid} {why}") };
+        refused::tell(host.warnings, &warning);
         if is_told {
-            self.refused.insert(pid, Refused { start, since: Instant::now(), warning: warning.clone() });
+            self.refused.add(pid, start, warning);
         }
-        tell_once(host.warnings, warning);
         false
     }
 
@@ -325,6 +311,8 @@ impl Qemu {
         } else if let Some(answer) = self.patience.command_line(host.roots, uid, pid, start, Worth::Instance)
         {
             answer
+        } else if self.patience.is_used_up() {
+            return None;
         } else {
             let problem = "it does not show its command line".to_owned();
             host.warnings.push(Warning::Refused { uid, what: format!("the QEMU process {pid}"), problem });
@@ -379,18 +367,6 @@ impl Known {
             let instance = Instance { vm: Some(vm), ..Instance::clone(&self.instance) };
             self.instance = Arc::new(instance);
         }
-    }
-}
-
-/// Warns of a user's processes, one of each user's.
-fn tell_once(warnings: &mut Vec<Warning>, warning: Warning) {
-    let what = |warning: &Warning| match warning {
-        Warning::Refused { what, .. } => Some(what.clone()),
-        _ => None,
-    };
-    let of_this = what(&warning);
-    if !warnings.iter().any(|told| what(told) == of_this) {
-        warnings.push(warning);
     }
 }
 

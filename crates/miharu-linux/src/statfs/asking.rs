@@ -131,10 +131,10 @@ fn sizes_of(
     if !is_that_mount || !is_that_disk {
         return Ok(None);
     }
-    // Disks say of each file whether it may be changed; whoever does not, as no FUSE and no NFS does, is nobody to ask in a hurry: in place of
-    // the mount that was seen there may be another one with its number.
-    let is_hasty = lookup == Lookup::Cached;
-    if is_hasty && !seen.stx_attributes_mask.contains(StatxAttributes::IMMUTABLE) {
+    // In place of the mount that was seen there may be another one with its number, which is nobody to ask in a hurry. FUSE and NFS have no
+    // block device, and do not say of a file whether it may be changed, as most others do.
+    let may_be_another = lookup == Lookup::Cached && target.device.major == 0;
+    if may_be_another && !seen.stx_attributes_mask.contains(StatxAttributes::IMMUTABLE) {
         return Err(Failure::Uncached);
     }
     let figures = rustix::fs::fstatfs(place).map_err(error)?;
