@@ -7,13 +7,15 @@ use std::time::Duration;
 use miharu_store::ListenAddress;
 use miharu_store::address::Host;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use socket2::SockRef;
 
 /// Connections that the kernel keeps until they are accepted, the most that it takes by default (net.core.somaxconn). Whoever finds
 /// no place there tries again after a whole second.
 const BACKLOG: i32 = 4096;
-/// What the kernel keeps of an answer that is being sent, which counts for the service's memory, too: it makes twice that of it, and by
-/// itself lets it grow to megabytes for each connection. With half of it on its way it is 1 MB a second at a distance of 100 ms.
-const SEND_BUFFER: usize = 128 * 1024;
+/// What the kernel takes of an answer before it can be sent, bytes (TCP_NOTSENT_LOWAT), which counts for the service's memory, too: by itself it
+/// takes megabytes for a client that reads nothing. What is on its way is not bounded by it: that is as much as the client and the way there
+/// take, so that who is far away has its answer as fast as who is near.
+const UNSENT: u32 = 128 * 1024;
 /// How long a name may be looked up: a name server that is silent holds up neither the start nor who asks for `/1.0`.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(2);
 
@@ -74,7 +76,7 @@ fn listen(address: SocketAddr, stack: Stack) -> io::Result<TcpListener> {
         sockopt::set_ipv6_v6only(&socket, only)?;
     }
     // Connections have it from their listener.
-    sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
+    SockRef::from(&socket).set_tcp_notsent_lowat(UNSENT)?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(TcpListener::from(socket))
@@ -82,19 +84,27 @@ fn listen(address: SocketAddr, stack: Stack) -> io::Result<TcpListener> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
     fn what_is_not_read_stays_out_of_the_kernel_but_for_a_little() {
         let listener = listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), Stack::Own).unwrap();
-        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (server, _) = rustix::net::accept(&listener).map(|fd| (fd, ())).unwrap();
-        assert!(sockopt::socket_send_buffer_size(&server).unwrap() <= 2 * SEND_BUFFER);
-        // Autotuning would have given it megabytes by now.
-        assert_eq!(
-            sockopt::socket_send_buffer_size(&server).unwrap(),
-            sockopt::socket_send_buffer_size(&listener).unwrap()
-        );
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // The listener does not wait, and the connection is there already.
+        let (mut server, from) = listener.accept().unwrap();
+        assert_eq!(from, client.local_addr().unwrap());
+        assert_eq!(SockRef::from(&server).tcp_notsent_lowat().unwrap(), UNSENT, "from its listener");
+        // Room for all, and a client that takes none of it.
+        SockRef::from(&server).set_send_buffer_size(64 << 20).unwrap();
+        SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
+        server.set_nonblocking(true).unwrap();
+        let mut taken = 0;
+        while let Ok(more) = server.write(&[0; 16 * 1024]) {
+            taken += more;
+        }
+        assert!((1..1 << 19).contains(&taken), "{taken}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,8 +35,9 @@ const HEAD_BYTES: usize = 64 * 1024;
 const STREAMS: u32 = 64;
 /// Requests of a connection that are refused, beyond those that are not, before it ends.
 const REFUSALS: u32 = 20;
-/// How long such a connection has to take its last answer.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long such a connection has to take its last answers. Behind a reverse proxy they may be others': a scrape under way, which is
+/// collected for up to 4 s.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a TLS handshake may take.
 pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(3);
 /// Connections at once on one listener, whatever the gate lets in: some more than `core.connections` may say.
