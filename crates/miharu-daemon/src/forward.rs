@@ -133,7 +133,7 @@ impl Forward {
             ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
         };
         let busy = |reason: String| ApiError::busy(away(reason).message);
-        let _place = self.places.take(name, recipient.client()).map_err(busy)?;
+        let _place = self.places.take(name, recipient.counts_for()).map_err(busy)?;
         let gathering = recipient.gathers()?;
         let patience = patience(wanted.headers);
         match timeout(patience, exchange(identity, member, &wanted, patience, &gathering)).await {
@@ -270,6 +270,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::unread::tests::connected;
 
     #[test]
     fn rights_are_passed_on_as_they_are_and_nothing_is_none() {
@@ -323,21 +324,25 @@ mod tests {
         let (silent_one, other_one) = (member("silent", address(&silent)), member("other", address(&other)));
         let forward = Forward::default();
         let headers = HeaderMap::from_iter([(SCRAPE_TIMEOUT, HeaderValue::from_static("1.5"))]);
-        let recipient = Recipient::of(&std::sync::Arc::default(), &http::Extensions::new());
-        let ask = |member| {
+        let unread = std::sync::Arc::default();
+        let (client, free) = (connected(&unread, 1), Recipient::of(&unread, &http::Extensions::new()));
+        let ask = |member, recipient| {
             let wanted =
                 Wanted { path: "/", query: &[], right: MetricsRight::All, projects: None, headers: &headers };
-            forward.ask(&identity, member, wanted, &recipient)
+            forward.ask(&identity, member, wanted, recipient)
         };
-        let begin = Instant::now();
-        let asked =
-            futures_util::future::join_all((0..40).map(|_| ask(&silent_one)).chain([ask(&other_one)]));
-        let answers: Vec<String> =
-            asked.await.into_iter().map(|answer| answer.unwrap_err().message).collect();
-        let refused = |text: &String| text.contains("4 requests of yours to it are under way already");
-        assert_eq!(answers.iter().filter(|text| refused(text)).count(), 36, "{answers:?}");
-        assert!(answers.last().unwrap().contains("did not answer within 1.0 s"), "{answers:?}");
-        assert!(begin.elapsed() >= Duration::from_secs(1));
+        for (who, refused, words) in [
+            (&client, 36, "4 requests of yours to it are under way already"),
+            (&free, 24, "16 requests to it are under way already"),
+        ] {
+            let begin = Instant::now();
+            let asks = (0..40).map(|_| ask(&silent_one, who)).chain([ask(&other_one, who)]);
+            let asked = futures_util::future::join_all(asks).await;
+            let answers: Vec<String> = asked.into_iter().map(|answer| answer.unwrap_err().message).collect();
+            assert_eq!(answers.iter().filter(|text| text.contains(words)).count(), refused, "{answers:?}");
+            assert!(answers.last().unwrap().contains("did not answer within 1.0 s"), "{answers:?}");
+            assert!(begin.elapsed() >= Duration::from_secs(1));
+        }
     }
 
     proptest! {

@@ -141,7 +141,12 @@ impl Recipient {
         }
     }
 
-    /// Whoever may open the unix socket may do everything.
+    /// Whom to count for, unless nothing is.
+    pub(crate) fn counts_for(&self) -> Option<Client> {
+        (!self.is_free()).then(|| self.client())
+    }
+
+    /// Whether nothing is counted: whoever may open the unix socket may do everything.
     fn is_free(&self) -> bool {
         self.standing.is_none() || self.peer.as_ref().is_some_and(|peer| peer.entrance == Entrance::Unix)
     }
@@ -153,9 +158,9 @@ impl Recipient {
         }
     }
 
-    fn hold(&self, place: usize, bytes: usize, made: Made) -> Result<Hold, Full> {
+    fn hold(&self, group: Group, place: usize, bytes: usize, made: Made) -> Result<Hold, Full> {
         let client = self.client();
-        self.unread.book().enter(&client, self.group(), place, bytes, made)?;
+        self.unread.book().enter(&client, group, place, bytes, made)?;
         Ok(Hold { unread: Arc::clone(&self.unread), client, place })
     }
 
@@ -194,9 +199,10 @@ impl Recipient {
     pub(crate) fn gathers(&self) -> Result<Gathering, Full> {
         // A place of its own in memory, which what grows may not have.
         let place = Box::new(0);
+        let at = std::ptr::from_ref::<u8>(&place).addr();
         let hold = match self.is_free() {
             true => None,
-            false => Some(self.hold(std::ptr::from_ref::<u8>(&place).addr(), 0, Made::ForOne)?),
+            false => Some(self.hold(Group::Gathered, at, 0, Made::ForOne)?),
         };
         Ok(Gathering { hold, _place: place })
     }
@@ -212,7 +218,7 @@ impl Recipient {
             Ok(bytes) => bytes,
             Err(body) => return Response::from_parts(head, body),
         };
-        match self.hold(bytes.as_ptr().addr(), bytes.len(), made) {
+        match self.hold(self.group(), bytes.as_ptr().addr(), bytes.len(), made) {
             Ok(hold) => Response::from_parts(head, Body::from(guarded(bytes, hold))),
             Err(full) => ApiError::from(full).into_response(),
         }
@@ -281,13 +287,14 @@ pub(crate) async fn whole(body: Body) -> Result<Bytes, Body> {
 
 /// The bytes, and with the last piece of them that is dropped the guard.
 pub(crate) fn guarded<G: Send + 'static>(bytes: Bytes, guard: G) -> Bytes {
-    Bytes::from_owner(Guarded { bytes, _guard: guard })
+    Bytes::from_owner(Guarded { _guard: guard, bytes })
 }
 
 struct Guarded<G> {
-    bytes: Bytes,
-    /// Dropped after the bytes.
+    /// Dropped before the bytes: once these are freed, their place may be that of somebody else's answer, and its own place in the book has
+    /// to be struck by then.
     _guard: G,
+    bytes: Bytes,
 }
 
 impl<G> AsRef<[u8]> for Guarded<G> {
@@ -297,4 +304,4 @@ impl<G> AsRef<[u8]> for Guarded<G> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,5 +1,5 @@
 //! How many requests to other members are under way: so many to each, so that one that is down holds up nobody who asks for others,
-//! and so many for each client.
+//! and so many for each client. Whoever may open the unix socket is no client of these.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,7 +30,7 @@ struct UnderWay {
 struct Asked {
     id: u64,
     member: String,
-    client: Client,
+    client: Option<Client>,
 }
 
 impl Places {
@@ -38,12 +38,12 @@ impl Places {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more request; as an error, what there is too much of.
-    pub(super) fn take(&self, member: &str, client: Client) -> Result<Place, String> {
+    /// A place for one more request, of a client where it is one's that counts; as an error, what there is too much of.
+    pub(super) fn take(&self, member: &str, client: Option<Client>) -> Result<Place, String> {
         let mut under_way = self.lock();
         let count = |of: &dyn Fn(&Asked) -> bool| under_way.requests.iter().filter(|asked| of(asked)).count();
         let is_to = |asked: &Asked| asked.member == member;
-        let is_for = |asked: &Asked| asked.client == client;
+        let is_for = |asked: &Asked| client.is_some() && asked.client == client;
         let limits = [
             (count(&|asked| is_to(asked) && is_for(asked)), OF_MEMBER_FOR_CLIENT, "of yours to it"),
             (count(&is_for), FOR_CLIENT, "of yours to other members"),
@@ -77,8 +77,8 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
-    fn client(number: usize) -> Client {
-        Client::Certificate(format!("{number:064}"))
+    fn client(number: usize) -> Option<Client> {
+        Some(Client::Certificate(format!("{number:064}")))
     }
 
     #[test]
@@ -107,6 +107,16 @@ mod tests {
         assert_eq!(held.len(), FOR_CLIENT);
         assert!(places.take("0", client(2)).is_ok());
         let all: Vec<_> = (0..200).filter_map(|n| places.take(&n.to_string(), client(n)).ok()).collect();
+        assert_eq!(held.len() + all.len(), OF_ALL);
+    }
+
+    #[test]
+    fn the_unix_socket_has_all_places_of_a_member_and_no_more() {
+        let places = Places::default();
+        let held: Vec<_> = (0..100).filter_map(|_| places.take("down", None).ok()).collect();
+        assert_eq!(held.len(), OF_MEMBER);
+        assert_eq!(places.take("down", None).unwrap_err(), "16 requests to it are under way already");
+        let all: Vec<_> = (0..200).filter_map(|n| places.take(&n.to_string(), None).ok()).collect();
         assert_eq!(held.len() + all.len(), OF_ALL);
     }
 }

@@ -1,4 +1,5 @@
-//! The book of unread answers: what each client, all strangers and all who are trusted hold, each buffer once.
+//! The book of unread answers: what each client, all strangers and all who are trusted hold, each buffer once; and what is read from
+//! other members.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,9 @@ const OF_CLIENT: Share = Share { bytes: 16 << 20, beside: 1 };
 const OF_STRANGERS: Share = Share { bytes: 32 << 20, beside: 2 };
 /// Those to everybody who is: nothing that strangers hold takes anything of it.
 const OF_TRUSTED: Share = Share { bytes: 64 << 20, beside: 4 };
+/// What is being read from other members, for whoever asks, together. How long that is is up to them: one that is very long leaves room for
+/// what others are asked, and takes none of that for answers.
+const OF_GATHERED: Share = Share { bytes: 64 << 20, beside: 1 };
 /// How much more room there is for an answer that is kept with its collection: others read the same bytes.
 const FOR_KEPT: usize = 2;
 /// What an answer takes beside its bytes, about.
@@ -39,11 +43,15 @@ impl Share {
     }
 }
 
-/// Whether a client is trusted, at the moment.
+/// What has a share of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Group {
+    /// Answers to who is trusted, at the moment.
     Trusted,
+    /// Answers to anybody else.
     Strangers,
+    /// What is no answer yet.
+    Gathered,
 }
 
 impl Group {
@@ -51,6 +59,7 @@ impl Group {
         match self {
             Self::Trusted => OF_TRUSTED,
             Self::Strangers => OF_STRANGERS,
+            Self::Gathered => OF_GATHERED,
         }
     }
 }
@@ -60,6 +69,7 @@ impl Group {
 struct Each {
     trusted: usize,
     strangers: usize,
+    gathered: usize,
 }
 
 impl Each {
@@ -67,7 +77,12 @@ impl Each {
         match group {
             Group::Trusted => &mut self.trusted,
             Group::Strangers => &mut self.strangers,
+            Group::Gathered => &mut self.gathered,
         }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.trusted + self.strangers + self.gathered == 0
     }
 }
 
@@ -77,10 +92,10 @@ pub(super) struct Book {
     clients: HashMap<Client, Account>,
     /// By their place in memory, which is nobody else's while they are held.
     buffers: HashMap<usize, Buffer>,
-    /// What both groups hold.
+    /// What the groups hold.
     held: Each,
-    /// The largest answer that there ever was.
-    largest: usize,
+    /// The largest answer of each group since it held none.
+    largest: Each,
     refused: u64,
     told: Option<Instant>,
 }
@@ -136,15 +151,15 @@ impl Book {
         }
         let is_read = self.buffers.get_mut(&place).is_some_and(|buffer| *buffer.readers.of(group) > 0);
         let more = if is_read { 0 } else { weight };
-        let held = self.held.of(group);
+        let (held, largest) = (self.held.of(group), self.largest.of(group));
         let fits = OF_CLIENT.has_room(account.bytes, weight, account.largest, made);
-        if !fits || !group.share().has_room(*held, more, self.largest, made) {
+        if !fits || !group.share().has_room(*held, more, *largest, made) {
             account.is_full = !fits;
             return Err(self.refuse(client, if fits { Full::OfAll } else { Full::OfClient }));
         }
         account.bytes += weight;
         account.largest = account.largest.max(weight);
-        self.largest = self.largest.max(weight);
+        *largest = (*largest).max(weight);
         account.buffers.insert(place, (1, group));
         let buffer = self.buffers.entry(place).or_insert(Buffer { weight, readers: Each::default() });
         *buffer.readers.of(group) += 1;
@@ -152,25 +167,25 @@ impl Book {
         Ok(())
     }
 
-    /// What was entered has become so long. It has one reader, and one place of its own.
+    /// What is being gathered has become so long. It has one reader, and one place of its own.
     pub(super) fn grow(&mut self, client: &Client, place: usize, bytes: usize) -> Result<(), Full> {
         let (Some(account), Some(buffer)) = (self.clients.get_mut(client), self.buffers.get_mut(&place))
         else {
             return Ok(());
         };
         let weight = bytes.saturating_add(OVERHEAD);
-        let group = if buffer.readers.strangers > 0 { Group::Strangers } else { Group::Trusted };
-        let held = self.held.of(group);
+        let held = self.held.of(Group::Gathered);
         let (own, all) = (account.bytes.saturating_sub(buffer.weight), held.saturating_sub(buffer.weight));
         let fits = OF_CLIENT.has_room(own, weight, account.largest, Made::ForOne);
-        if !fits || !group.share().has_room(all, weight, self.largest, Made::ForOne) {
+        let largest = self.largest.of(Group::Gathered);
+        if !fits || !OF_GATHERED.has_room(all, weight, *largest, Made::ForOne) {
             account.is_full = !fits;
             return Err(self.refuse(client, if fits { Full::OfAll } else { Full::OfClient }));
         }
         buffer.weight = weight;
         account.bytes = own + weight;
         account.largest = account.largest.max(weight);
-        self.largest = self.largest.max(weight);
+        *largest = (*largest).max(weight);
         *held = all + weight;
         Ok(())
     }
@@ -193,8 +208,11 @@ impl Book {
             if *readers == 0 {
                 let held = self.held.of(group);
                 *held = held.saturating_sub(buffer.weight);
+                if *held == 0 {
+                    *self.largest.of(group) = 0;
+                }
             }
-            if buffer.readers.trusted + buffer.readers.strangers == 0 {
+            if buffer.readers.is_nothing() {
                 self.buffers.remove(&place);
             }
         }
@@ -235,5 +253,11 @@ impl Book {
     #[cfg(test)]
     pub(super) fn held(&self) -> (usize, usize, usize) {
         (self.held.trusted, self.held.strangers, self.clients.len())
+    }
+
+    /// What is being gathered.
+    #[cfg(test)]
+    pub(super) fn gathered(&self) -> usize {
+        self.held.gathered
     }
 }

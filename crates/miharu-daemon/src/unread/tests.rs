@@ -14,7 +14,7 @@ use crate::listen::{Gate, Limits, PeerCertificate};
 const MEBIBYTE: usize = 1 << 20;
 
 /// Somebody who is connected from this address, and shows a certificate of its own.
-fn connected(unread: &Arc<Unread>, last: u8) -> Recipient {
+pub(crate) fn connected(unread: &Arc<Unread>, last: u8) -> Recipient {
     let settings = Config::replace(&BTreeMap::new()).unwrap().settings();
     let gate = Gate::new(Arc::new(ArcSwap::from_pointee(Limits::of(&settings))));
     let ticket = gate.admit(Source::V4(Ipv4Addr::new(192, 0, 2, last))).unwrap();
@@ -163,11 +163,49 @@ async fn what_is_gathered_from_elsewhere_counts_as_it_grows() {
     let second = client.gathers().unwrap();
     second.grown(15 * MEBIBYTE).unwrap();
     assert_eq!(second.grown(17 * MEBIBYTE), Err(Full::OfClient));
-    assert!(unread.book().held().0 > 100 * MEBIBYTE);
+    assert!(unread.book().gathered() > 115 * MEBIBYTE);
     first.grown(MEBIBYTE).unwrap();
     second.grown(17 * MEBIBYTE).unwrap();
     drop((first, second));
+    assert_eq!(unread.book().gathered(), 0);
     assert_eq!(unread.book().held(), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_long_answer_of_another_member_takes_no_room_of_others_and_makes_none() {
+    let unread = Arc::default();
+    let client = trusted(&unread, 1);
+    let gathering = client.gathers().unwrap();
+    gathering.grown(256 * MEBIBYTE).unwrap();
+    let (other, stranger) = (trusted(&unread, 2), connected(&unread, 3));
+    let gathered = other.gathers().unwrap();
+    gathered.grown(63 * MEBIBYTE).unwrap();
+    assert_eq!(gathered.grown(65 * MEBIBYTE), Err(Full::OfAll), "64 MiB beside the longest");
+    assert_eq!(ask(&trusted(&unread, 4), 100, 2, Made::ForOne).await.len(), 8, "as ever");
+    assert_eq!(ask(&stranger, 100, 2, Made::ForOne).await.len(), 8);
+    drop((gathering, gathered));
+    // As an answer it makes room for those to whom it is one, until nothing is held for any of them.
+    let long = ask(&client, 1, 256, Made::ForOne).await;
+    let strangers = async || {
+        let mut held = Vec::new();
+        for last in 100..150 {
+            held.extend(ask(&connected(&unread, last), 3, 2, Made::ForOne).await);
+        }
+        held.len()
+    };
+    let trusted = async || {
+        let mut held = Vec::new();
+        for last in 150..200 {
+            held.extend(ask(&trusted(&unread, last), 3, 2, Made::ForOne).await);
+        }
+        held.len()
+    };
+    assert_eq!(long.len(), 1);
+    assert_eq!(strangers().await, 17, "32 MiB beside two of their own");
+    assert_eq!(trusted().await, 150, "all of it");
+    drop(long);
+    assert_eq!(unread.book().held(), (0, 0, 0));
+    assert_eq!(trusted().await, 35, "64 MiB beside four");
 }
 
 #[tokio::test(start_paused = true)]
