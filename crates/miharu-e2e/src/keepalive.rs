@@ -163,7 +163,11 @@ impl Scraper {
 
     fn more(&mut self) -> Result<()> {
         let mut piece = [0; 64 * 1024];
-        let read = self.stream.read(&mut piece)?;
+        let read = match self.stream.read(&mut piece) {
+            // Whoever wants more asks again.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
+            read => read?,
+        };
         if read == 0 {
             bail!("the server closed the connection");
         }

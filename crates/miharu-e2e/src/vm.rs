@@ -2,7 +2,7 @@
 //! qemu-guest-agent. Nothing runs in a guest by itself; a test starts what it needs over the serial console.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -335,7 +335,8 @@ impl Console {
             match stream.read(&mut piece) {
                 Ok(0) => bail!("the guest is gone; it said: {text}"),
                 Ok(count) => self.pending.extend(piece.iter().take(count)),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                // A wait with a limit is broken off by a signal, whoever handles it.
+                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -496,7 +497,10 @@ impl Monitor {
                 return Ok(String::from_utf8(std::mem::replace(&mut self.pending, rest))?);
             }
             let mut piece = [0; 4096];
-            let count = self.stream.read(&mut piece)?;
+            let count = match self.stream.read(&mut piece) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             ensure!(count > 0, "the monitor is gone");
             self.pending.extend(piece.iter().take(count));
         }
