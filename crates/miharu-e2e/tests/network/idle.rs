@@ -104,8 +104,8 @@ fn the_idle_of_the_scrapers_own_address_make_room_for_it() -> Result<()> {
     rig.daemon.miharu(&[
         "config",
         "set",
-        "core.handshakes_per_address=1000",
-        "core.handshakes_per_second=1000",
+        "core.handshakes_per_address=100000",
+        "core.handshakes_per_second=100000",
     ])?;
     let (let_in, cost) = rig.under(async {
         let (config, mut idle) = (config("http/1.1"), Vec::new());

@@ -105,7 +105,9 @@ impl Rig {
             took: begin.elapsed(),
         };
         for watcher in watchers {
-            let (scrapes, slowest) = watcher.join().expect("no panic")?;
+            let watched = watcher.join().expect("no panic");
+            let (scrapes, slowest) =
+                watched.with_context(|| format!("the server says: {}", self.daemon.log()))?;
             cost.scrapes += scrapes;
             cost.slowest = cost.slowest.max(slowest);
         }
